@@ -1,0 +1,29 @@
+"""What the trainer promises and the client relies on: names and shapes, and nothing else.
+
+The trainer and the serving side meet in two places only: the versioned directory on disk, and this file. It imports
+nothing, so that both sides may import it at no cost.
+"""
+
+MODEL_NAME = "digits"
+"""The served model's name, and the folder under `models/` whose numeric children are its versions."""
+
+SIGNATURE = "serving_default"
+"""The signature a request gets when it names none."""
+
+IMAGE_SHAPE = (28, 28)
+"""Height and width of an image in pixels: uint8, 0 = paper, 255 = ink."""
+
+CLASSES = 10
+"""The digits 0 to 9."""
+
+IMAGES = "images"
+"""Input of `SIGNATURE`: uint8 [N, 28, 28]."""
+
+PROBABILITIES = "probabilities"
+"""Output: float32 [N, 10]; each row sums to one."""
+
+DIGIT = "digit"
+"""Output: int64 [N]; the most probable digit."""
+
+CONFIDENCE = "confidence"
+"""Output: float32 [N]; the probability of `DIGIT`."""
