@@ -1,0 +1,113 @@
+"""A Prometheus page with TensorFlow Serving's metric names, on a port of its own.
+
+The names hold colons and a counter does not end in `_total`, which Prometheus client libraries would not write; the
+text format is a dozen lines.
+"""
+
+import http.server
+import threading
+from bisect import bisect_left
+from collections.abc import Iterator
+
+PATH = "/monitoring/prometheus/metrics"
+"""TF Serving's usual one."""
+
+REQUEST_COUNT = ":tensorflow:serving:request_count"
+REQUEST_LATENCY = ":tensorflow:serving:request_latency"
+RUNTIME_LATENCY = ":tensorflow:serving:runtime_latency"
+WARMUP_LATENCY = ":tensorflow:serving:model_warmup_latency"
+LOAD_ATTEMPTS = ":tensorflow:cc:saved_model:load_attempt_count"
+
+BUCKETS_MICROSECONDS = [10 * 1.8**power for power in range(33)]
+"""Upper bounds of every latency histogram, as in TF Serving: 10 us to about 20 minutes."""
+
+_BOUNDS = [*(f"{bound:.6g}" for bound in BUCKETS_MICROSECONDS), "+Inf"]
+
+Labels = tuple[tuple[str, str], ...]
+
+
+class Metrics:
+    """Counters and latency histograms; every method may be called from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counters: dict[str, dict[Labels, int]] = {}
+        self._histograms: dict[str, dict[Labels, _Histogram]] = {}
+
+    def count(self, name: str, **labels: str) -> None:
+        with self._lock:
+            series = self._counters.setdefault(name, {})
+            series[tuple(labels.items())] = series.get(tuple(labels.items()), 0) + 1
+
+    def observe(self, name: str, seconds: float, **labels: str) -> None:
+        with self._lock:
+            series = self._histograms.setdefault(name, {})
+            series.setdefault(tuple(labels.items()), _Histogram()).add(seconds * 1e6)
+
+    def render(self) -> str:
+        """Returns the page in Prometheus' text format."""
+        with self._lock:
+            return "\n".join([*self._counter_lines(), *self._histogram_lines(), ""])
+
+    def _counter_lines(self) -> Iterator[str]:
+        for name, series in self._counters.items():
+            yield f"# TYPE {name} counter"
+            for labels, value in series.items():
+                yield f"{name}{{{_text(labels)}}} {value}"
+
+    def _histogram_lines(self) -> Iterator[str]:
+        for name, series in self._histograms.items():
+            yield f"# TYPE {name} histogram"
+            for labels, histogram in series.items():
+                total = 0
+                for bound, count in zip(_BOUNDS, histogram.counts, strict=True):
+                    total += count
+                    yield f"{name}_bucket{{{_text((*labels, ('le', bound)))}}} {total}"
+                yield f"{name}_sum{{{_text(labels)}}} {histogram.sum:.6g}"
+                yield f"{name}_count{{{_text(labels)}}} {total}"
+
+
+class MetricsPage:
+    """Serves `metrics` over HTTP until `close`. Raises OSError where the port is taken."""
+
+    def __init__(self, metrics: Metrics, host: str, port: int):
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                found = self.path.split("?")[0] == PATH
+                body = metrics.render().encode() if found else f"The metrics are at {PATH}\n".encode()
+                self.send_response(200 if found else 404)
+                self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *arguments: object) -> None:
+                """A scrape every few seconds is no news."""
+
+        self._server = http.server.ThreadingHTTPServer((host, port), Handler)
+        self.port: int = self._server.server_address[1]
+        self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+class _Histogram:
+    def __init__(self) -> None:
+        self.counts = [0] * (len(BUCKETS_MICROSECONDS) + 1)
+        self.sum = 0.0
+
+    def add(self, value: float) -> None:
+        self.counts[bisect_left(BUCKETS_MICROSECONDS, value)] += 1
+        self.sum += value
+
+
+def _text(labels: Labels) -> str:
+    return ",".join(f'{name}="{_escaped(value)}"' for name, value in labels)
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
