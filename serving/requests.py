@@ -1,0 +1,84 @@
+"""Images to requests: all that a client says. Nothing here waits for the network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from serving import contract
+from serving import wire_pb2 as wire
+from serving.config import ClientConfig
+
+
+class Requests:
+    """The requests of one client, made as its config says."""
+
+    def __init__(self, config: ClientConfig) -> None:
+        self._config = config
+
+    def predict(self, images: Any) -> Iterator[tuple[wire.PredictRequest, int]]:
+        """One request per chunk, with its number of images.
+
+        Args:
+            images: uint8 [N, 28, 28] or [28, 28]. They are checked at once, before any request is made.
+        """
+        images, size = check_images(images), self._config.chunk_images
+        chunks = (images[start : start + size] for start in range(0, len(images), size))
+        return ((self._predict_chunk(chunk), len(chunk)) for chunk in chunks)
+
+    def _predict_chunk(self, images: np.ndarray) -> wire.PredictRequest:
+        request = wire.PredictRequest(model_spec=self._model_spec())
+        request.model_spec.signature_name = contract.SIGNATURE
+        tensor = request.inputs[contract.IMAGES]
+        tensor.dtype = wire.DT_UINT8
+        for size in images.shape:
+            tensor.tensor_shape.dim.add(size=size)
+        # One copy of the bytes; a typed field would take over a hundred times as long to fill.
+        tensor.tensor_content = images.tobytes()
+        return request
+
+    def metadata(self) -> wire.GetModelMetadataRequest:
+        """Asks for the signatures, the only metadata there is."""
+        return wire.GetModelMetadataRequest(model_spec=self._model_spec(), metadata_field=["signature_def"])
+
+    def status(self, version: int | None) -> wire.GetModelStatusRequest:
+        """Asks for one version's state, or for every version's, whichever one the client is pinned to."""
+        request = wire.GetModelStatusRequest(model_spec=wire.ModelSpec(name=self._config.model_name))
+        if version is not None:
+            request.model_spec.version.value = version
+        return request
+
+    def _model_spec(self) -> wire.ModelSpec:
+        spec = wire.ModelSpec(name=self._config.model_name)
+        if self._config.version is not None:
+            spec.version.value = self._config.version
+        if self._config.version_label is not None:
+            spec.version_label = self._config.version_label
+        return spec
+
+
+def check_images(images: Any) -> np.ndarray:
+    """`images` as uint8 [N, 28, 28], N at least 1; ValueError says what is wrong and what would make it right."""
+    array = np.asarray(images)
+    given = f"{array.dtype} {list(array.shape)}"
+    if array.dtype != np.uint8:
+        convert = "Multiply values of 0 to 1 by 255, then use" if array.dtype.kind == "f" else "Use"
+        raise ValueError(
+            f"images must be uint8, 0 = paper, 255 = ink; these are {given}. {convert} .astype(np.uint8). "
+            "The model scales them itself."
+        )
+    if array.shape == contract.IMAGE_SHAPE:
+        return array[np.newaxis]
+    if array.ndim != 3 or array.shape[1:] != contract.IMAGE_SHAPE:
+        height, width = contract.IMAGE_SHAPE
+        hint = ""
+        if array.ndim == 4 and array.shape[-1] == 1:
+            hint = " Drop the last axis: images[..., 0]."
+        elif array.shape[-1:] == (height * width,):
+            hint = f" Use .reshape(-1, {height}, {width})."
+        raise ValueError(f"images must be [N, {height}, {width}] or [{height}, {width}]; these are {given}.{hint}")
+    if len(array) == 0:
+        raise ValueError(f"there must be at least one image; these are {given}.")
+    return array

@@ -1,0 +1,89 @@
+"""What the clients hand back: frozen dataclasses of plain values and numpy arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prediction:
+    """The answer for one image."""
+
+    digit: int
+    """The most probable digit, 0 to 9."""
+    confidence: float
+    """The probability of `digit`."""
+    probabilities: np.ndarray
+    """float32 [10]; sums to one."""
+    version: int
+    """The model version that answered."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Predictions:
+    """The answers for N images, in their order; `len`, indexing and iteration give `Prediction`s."""
+
+    digit: np.ndarray
+    """int64 [N]; the most probable digits, 0 to 9."""
+    confidence: np.ndarray
+    """float32 [N]; the probability of each `digit`."""
+    probabilities: np.ndarray
+    """float32 [N, 10]; each row sums to one."""
+    version: np.ndarray
+    """int64 [N]; the model version that answered each image. More than one where a swap fell between two chunks."""
+
+    def __len__(self) -> int:
+        return len(self.digit)
+
+    def __getitem__(self, index: int) -> Prediction:
+        return Prediction(
+            digit=int(self.digit[index]),
+            confidence=float(self.confidence[index]),
+            probabilities=self.probabilities[index],
+            version=int(self.version[index]),
+        )
+
+    def __iter__(self) -> Iterator[Prediction]:
+        return (self[index] for index in range(len(self)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class VersionStatus:
+    """One version of the model, as the server sees it."""
+
+    version: int
+    state: str
+    """START, LOADING, AVAILABLE, UNLOADING or END. Only AVAILABLE answers requests."""
+    error_code: str
+    """OK, or the name of the gRPC status code that loading ended with."""
+    error_message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorSpec:
+    """A named input or output of a signature."""
+
+    dtype: str
+    """The name TensorFlow gives it, such as `DT_UINT8`."""
+    shape: tuple[int | None, ...] | None
+    """None for a dimension of any size; None as a whole for an unknown rank."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Signature:
+    """What one signature takes and gives, by tensor name."""
+
+    inputs: Mapping[str, TensorSpec]
+    outputs: Mapping[str, TensorSpec]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelMetadata:
+    """What the server says of the version it would answer with."""
+
+    name: str
+    version: int
+    signatures: Mapping[str, Signature]
