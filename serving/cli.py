@@ -1,0 +1,165 @@
+"""`python -m serving`: ask a model server, wait for it, measure it, or run a small one.
+
+    $ python -m serving predict seven.png
+    file       digit  confidence  version
+    seven.png  7      99.8 %      20261122134501
+
+Parsing is here; what the commands do is in serving/commands.py and serving/local_server.py. Only what the chosen
+command needs is imported, so that `--help` answers at once and `predict` starts in a fraction of a second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from serving.config import MAX_ATTEMPTS, MAX_CHUNK_IMAGES, ClientConfig, Tls
+
+EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
+
+EXIT_STATUS = """exit status:
+  0    done
+  1    a request failed, or what was waited for did not become available
+  2    wrong usage, or an input file that cannot be used
+  130  interrupted
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    parser = _build_parser(serve=list(arguments[:1]) == ["serve"])
+    args = parser.parse_args(arguments)
+    try:
+        if args.command == "serve":
+            from serving import local_server
+
+            return local_server.run(args)
+        try:
+            config = _client_config(args)
+        except ValueError as error:
+            parser.error(str(error))
+        from serving import commands
+
+        return commands.run(args, config)
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+
+
+def _build_parser(*, serve: bool) -> argparse.ArgumentParser:
+    """The whole parser; `serve`'s own options, which the server's module defines, only when they are needed."""
+    parser = argparse.ArgumentParser(
+        prog="python -m serving",
+        description="Ask a server of the digit model, wait for it, measure it, or run a small one.",
+        epilog=EXIT_STATUS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    def add(name: str, summary: str) -> argparse.ArgumentParser:
+        formatter = argparse.RawDescriptionHelpFormatter
+        return commands.add_parser(
+            name, help=summary, description=summary, epilog=EXIT_STATUS, formatter_class=formatter
+        )
+
+    predict = add("predict", "print the digits in pictures, IDX files and .npy arrays")
+    predict.add_argument("files", nargs="+", type=Path, metavar="FILE", help="picture, IDX (.gz or not) or uint8 .npy")
+    _add_connection_options(predict)
+    _add_connection_options(add("status", "print the state of the model's versions"), label=False)
+    _add_connection_options(add("metadata", "print the model's signatures"))
+    wait = add("wait", "wait until a version is AVAILABLE, and print its number")
+    _add_connection_options(wait, label=False, timeout_seconds=60.0, timeout_help="how long to wait")
+    bench = add("bench", "measure throughput and latency under load")
+    _add_bench_options(bench)
+    _add_connection_options(bench)
+    served = add("serve", "serve a models directory from this machine: for laptops, tests and demos")
+    if serve:
+        from serving import local_server
+
+        local_server.add_arguments(served)
+    return parser
+
+
+def _add_connection_options(
+    parser: argparse.ArgumentParser,
+    *,
+    label: bool = True,
+    timeout_seconds: float = ClientConfig.timeout_seconds,
+    timeout_help: str = "deadline of each request, retries included",
+) -> None:
+    server = parser.add_argument_group("server and model")
+    server.add_argument(
+        "--target",
+        default="localhost:8500",
+        help="HOST:PORT, or for replicas dns:///HOST:PORT or ipv4:///IP:PORT,IP:PORT (default: %(default)s)",
+    )
+    server.add_argument("--model", default=ClientConfig.model_name, help="(default: %(default)s)")
+    version = server.add_mutually_exclusive_group()
+    version.add_argument("--version", type=int, help="only this version (default: whichever there is)")
+    if label:
+        version.add_argument("--label", help="only the version with this label")
+    server.add_argument(
+        "--timeout", type=float, default=timeout_seconds, metavar="SECONDS", help=f"{timeout_help} (default: %(default)s)"
+    )
+    server.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    tls = parser.add_argument_group("encryption")
+    tls.add_argument("--tls", action="store_true", help="encrypt; implied by the options below")
+    tls.add_argument("--ca-file", type=Path, metavar="PEM", help="who signed the server's certificate")
+    tls.add_argument("--certificate-file", type=Path, metavar="PEM", help="the client's own certificate")
+    tls.add_argument("--key-file", type=Path, metavar="PEM", help="the key of the client's certificate")
+    tls.add_argument("--server-name", help="the name in the server's certificate, if not the target's")
+
+
+def _add_bench_options(parser: argparse.ArgumentParser) -> None:
+    load = parser.add_mutually_exclusive_group()
+    load.add_argument(
+        "--concurrency",
+        type=int,
+        nargs="+",
+        metavar="N",
+        default=[1, 8, 32],
+        help="closed loop: N requests under way, each followed by the next (default: 1 8 32)",
+    )
+    load.add_argument(
+        "--rate",
+        type=float,
+        nargs="+",
+        metavar="PER_SECOND",
+        help="open loop: requests at random times, this many per second on average, however slow the answers are",
+    )
+    parser.add_argument("--batch", type=int, default=1, metavar="N", help="images per request (default: %(default)s)")
+    parser.add_argument(
+        "--seconds", type=float, default=10.0, help="measured, for each of the loads (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--warmup", type=float, default=2.0, metavar="SECONDS", help="discarded before that (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--attempts", type=int, default=1, help=f"1 shows every failure, {MAX_ATTEMPTS} retries (default: %(default)s)"
+    )
+
+
+def _client_config(args: argparse.Namespace) -> ClientConfig:
+    tls_options = (args.ca_file, args.certificate_file, args.key_file, args.server_name)
+    tls = Tls(
+        ca_file=args.ca_file,
+        certificate_file=args.certificate_file,
+        key_file=args.key_file,
+        server_name=args.server_name,
+    )
+    config = ClientConfig(
+        model_name=args.model,
+        version=args.version,
+        version_label=getattr(args, "label", None),
+        timeout_seconds=args.timeout,
+        tls=tls if args.tls or any(tls_options) else None,
+    )
+    if args.command != "bench":
+        return config
+    if not 1 <= args.batch <= MAX_CHUNK_IMAGES:
+        raise ValueError(f"--batch must be from 1 to {MAX_CHUNK_IMAGES}, not {args.batch}")
+    # One request per call, whatever its size: that is what is measured.
+    return replace(config, max_attempts=args.attempts, chunk_images=args.batch)
