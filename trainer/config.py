@@ -1,0 +1,279 @@
+"""The settings of a run: one frozen dataclass, four presets, and the check that they make sense.
+
+Order of precedence: preset < `--config FILE` < flags. What came out is saved as `config.json` in the run's folder and can
+be given back with `--config`.
+"""
+
+import dataclasses
+import json
+import math
+import types
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from trainer.exit_codes import ExitCode, RunError
+
+
+class ConfigError(RunError):
+    """A setting that cannot work."""
+
+    exit_code = ExitCode.USAGE
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Everything that decides what a run computes and where it writes."""
+
+    preset: str = "quickstart"
+    """Name of the preset that the other values started from."""
+
+    artifacts: Path = Path("artifacts")
+    """Root of everything that is written: data/, runs/<run>/ and models/digits/<version>/."""
+    data_dir: Path | None = None
+    """Folder of the data set; none means <artifacts>/data."""
+    run: str = ""
+    """Name of the run's folder under <artifacts>/runs/; empty means <preset>-<UTC time>."""
+
+    dataset: Literal["mnist", "idx", "optdigits"] = "optdigits"
+    """mnist: through tensorflow-datasets; idx: four files in MNIST's format; optdigits: embedded, needs no download."""
+    validation_size: int = 180
+    """Examples taken from the end of the training split for validation; never trained on."""
+
+    model: Literal["mlp", "lenet", "cnn"] = "lenet"
+    """Network: see trainer/model.py."""
+    width: float = 1.0
+    """Factor on the number of units of every hidden layer."""
+    dropout: float = 0.0
+    """Share of activations dropped before the last layers, 0 <= dropout < 1."""
+
+    epochs: float = 20.0
+    """Passes over the training examples; fractions are allowed."""
+    global_batch_size: int = 64
+    """Examples per step, over all replicas together."""
+    optimizer: Literal["adam", "adamw"] = "adam"
+    """adamw adds decoupled weight decay to kernels (not to biases, nor to batch norm's scales)."""
+    learning_rate: float = 2e-3
+    """The highest rate, reached at the end of the warm-up."""
+    beta_1: float = 0.9
+    """Decay of Adam's mean of gradients."""
+    beta_2: float = 0.999
+    """Decay of Adam's mean of squared gradients."""
+    weight_decay: float = 0.0
+    """AdamW's decoupled weight decay per unit of learning rate."""
+    schedule: Literal["constant", "linear", "cosine"] = "cosine"
+    """How the learning rate falls after the warm-up."""
+    warmup_fraction: float = 0.1
+    """Share of all steps in which the learning rate rises from near 0."""
+    final_learning_rate_fraction: float = 0.0
+    """The last step's learning rate as a share of the highest."""
+    label_smoothing: float = 0.0
+    """Share of each target spread evenly over the ten digits."""
+    ema_decay: float = 0.0
+    """Decay per step of the moving average of all weights that is evaluated and exported; 0 = the weights themselves."""
+    early_stopping_patience: int = 0
+    """Evaluations without a better validation loss after which training stops and takes the best weights; 0 = never."""
+
+    rotate_degrees: float = 0.0
+    """Augmentation: rotation, uniform within +- this many degrees."""
+    zoom: float = 0.0
+    """Augmentation: scale per axis, uniform within 1 +- this."""
+    shift_pixels: float = 0.0
+    """Augmentation: shift per axis, uniform within +- this many pixels."""
+    shear_degrees: float = 0.0
+    """Augmentation: slant, uniform within +- this many degrees."""
+    clean_epochs: float = 0.0
+    """The last so many epochs run without augmentation."""
+
+    seed: int = 0
+    """Decides initial weights, order of examples, augmentation and dropout."""
+    deterministic: bool = False
+    """Same seed, same machine, same bits; somewhat slower."""
+    precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
+    """Arithmetic of the hidden layers; the exported model is float32 always."""
+    strategy: Literal["auto", "default", "mirrored"] = "auto"
+    """auto: MirroredStrategy where there is more than one replica, else none."""
+    replicas: int = 0
+    """Devices to train on; 0 = all GPUs, or one CPU. N on a machine without GPUs makes N logical CPU devices."""
+    jit_compile: bool = False
+    """Compile the step with XLA; not possible together with MirroredStrategy."""
+    steps_per_call: int = 16
+    """Steps inside one TensorFlow call, without Python between them."""
+
+    publish: bool = True
+    """Hand the trained model over to serving if it passes the gate."""
+    min_accuracy: float = 0.975
+    """Gate: the least test accuracy of a published model."""
+    tolerance: float = 0.005
+    """Gate: how much less test accuracy than the version now served is acceptable."""
+
+    def __post_init__(self) -> None:
+        _check_types(self)
+        _check_ranges(self)
+
+    @property
+    def run_dir(self) -> Path:
+        """Folder of this run's outputs."""
+        return self.artifacts / "runs" / self.run
+
+    @property
+    def models_dir(self) -> Path:
+        """Folder that holds one folder per served model."""
+        return self.artifacts / "models"
+
+    @property
+    def data_path(self) -> Path:
+        """Folder of the data set."""
+        return self.data_dir or self.artifacts / "data"
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # The embedded 8x8 digits: seconds, no download.
+    "quickstart": {},
+    # MNIST to 99 % as soon as possible.
+    "fast": {
+        "dataset": "mnist",
+        "validation_size": 5000,
+        "epochs": 2.0,
+        "global_batch_size": 256,
+        "learning_rate": 1e-2,
+        "beta_1": 0.7,
+        "beta_2": 0.9,
+        "schedule": "linear",
+        "warmup_fraction": 0.2,
+        "min_accuracy": 0.985,
+        "tolerance": 0.002,
+    },
+    # The best mean accuracy within half an hour on two CPU cores.
+    "accurate": {
+        "dataset": "mnist",
+        "validation_size": 5000,
+        "model": "cnn",
+        "dropout": 0.3,
+        "epochs": 12.0,
+        "global_batch_size": 128,
+        "optimizer": "adamw",
+        "learning_rate": 4e-3,
+        "weight_decay": 0.02,
+        "schedule": "linear",
+        "warmup_fraction": 0.2,
+        "label_smoothing": 0.05,
+        "ema_decay": 0.998,
+        "rotate_degrees": 12.0,
+        "zoom": 0.12,
+        "shift_pixels": 2.0,
+        "shear_degrees": 8.0,
+        "clean_epochs": 1.0,
+        "min_accuracy": 0.993,
+        "tolerance": 0.001,
+    },
+    # The accurate recipe, wider and longer, for GPUs.
+    "frontier": {
+        "dataset": "mnist",
+        "validation_size": 5000,
+        "model": "cnn",
+        "width": 4.0,
+        "dropout": 0.4,
+        "epochs": 60.0,
+        "global_batch_size": 512,
+        "optimizer": "adamw",
+        "learning_rate": 4e-3,
+        "weight_decay": 0.05,
+        "schedule": "cosine",
+        "warmup_fraction": 0.1,
+        "label_smoothing": 0.05,
+        "ema_decay": 0.999,
+        "rotate_degrees": 15.0,
+        "zoom": 0.15,
+        "shift_pixels": 2.0,
+        "shear_degrees": 10.0,
+        "clean_epochs": 2.0,
+        "precision": "mixed_bfloat16",
+        "min_accuracy": 0.995,
+        "tolerance": 0.001,
+    },
+}
+"""What each preset changes of the defaults."""
+
+
+def resolve(preset: str | None = None, file: Path | None = None, flags: dict[str, Any] | None = None) -> TrainConfig:
+    """The config that preset, file and flags make together; later ones win.
+
+    A file that names its preset keeps it unless `preset` is given.
+
+    Raises:
+        ConfigError: unknown preset or field, unreadable file, or a value that cannot work.
+    """
+    saved = _read(file) if file else {}
+    name = preset or saved.get("preset", "quickstart")
+    if name not in PRESETS:
+        raise ConfigError(f"unknown preset {name!r}; expected one of {', '.join(PRESETS)}")
+    values = {"preset": name, **PRESETS[name], **saved, **(flags or {})}
+    values["preset"] = name
+    return TrainConfig(**values)
+
+
+def to_json(config: TrainConfig) -> str:
+    """The config as JSON text; `resolve(file=...)` of it gives the same config."""
+    return json.dumps(dataclasses.asdict(config), indent=2, default=str) + "\n"
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--config {file}: cannot be read as JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"--config {file}: expected one JSON object, got {type(values).__name__}")
+    hints = typing.get_type_hints(TrainConfig)
+    unknown = sorted(set(values) - set(hints))
+    if unknown:
+        raise ConfigError(f"--config {file}: unknown field(s) {', '.join(unknown)}")
+    return {
+        name: Path(value) if isinstance(value, str) and Path in (hints[name], *typing.get_args(hints[name])) else value
+        for name, value in values.items()
+    }
+
+
+def _check_types(config: TrainConfig) -> None:
+    for name, hint in typing.get_type_hints(TrainConfig).items():
+        value = getattr(config, name)
+        if typing.get_origin(hint) is Literal:
+            if value not in typing.get_args(hint):
+                raise ConfigError(f"{name} is {value!r}; expected one of {', '.join(typing.get_args(hint))}")
+            continue
+        kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+        if float in kinds and type(value) is int:
+            object.__setattr__(self := config, name, float(value))
+            value = getattr(self, name)
+        if type(value) is bool and bool not in kinds or not isinstance(value, kinds):
+            raise ConfigError(f"{name} is {value!r}; expected {getattr(hint, '__name__', hint)}")
+
+
+def _check_ranges(config: TrainConfig) -> None:
+    above_zero = ("width", "epochs", "global_batch_size", "learning_rate", "validation_size", "steps_per_call")
+    from_zero = (
+        "weight_decay", "early_stopping_patience", "rotate_degrees", "shift_pixels", "shear_degrees", "clean_epochs",
+        "seed", "replicas", "tolerance",
+    )  # fmt: skip
+    below_one = ("dropout", "beta_1", "beta_2", "label_smoothing", "ema_decay", "zoom", "warmup_fraction")
+    to_one = ("min_accuracy", "final_learning_rate_fraction")
+    for names, accepts, expected in (
+        (above_zero, lambda value: 0 < value < math.inf, "a number above 0"),
+        (from_zero, lambda value: 0 <= value < math.inf, "a number not below 0"),
+        (below_one, lambda value: 0 <= value < 1, "0 <= value < 1"),
+        (to_one, lambda value: 0 <= value <= 1, "0 <= value <= 1"),
+    ):
+        for name in names:
+            if not accepts(getattr(config, name)):
+                raise ConfigError(f"{name} is {getattr(config, name)!r}; expected {expected}")
+    if "/" in config.run or config.run.startswith("."):
+        raise ConfigError(f"run is {config.run!r}; expected a plain folder name, without '/' and not starting with '.'")
+    if config.replicas > 1 and config.strategy == "default":
+        raise ConfigError(f"strategy is 'default' with {config.replicas} replicas; expected 'mirrored' or 'auto'")
+    replicas = max(config.replicas, 1)
+    if config.global_batch_size % replicas:
+        raise ConfigError(
+            f"global_batch_size is {config.global_batch_size} with {replicas} replicas; expected a multiple of {replicas}"
+        )

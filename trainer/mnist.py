@@ -1,0 +1,63 @@
+"""MNIST through its tensorflow-datasets builder.
+
+The builder downloads the four original files where it can, takes them from `<data_dir>/downloads/manual/` where it
+cannot, and checks their SHA-256 either way. What was prepared is read back and held against MNIST's fingerprint.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from trainer.data import MNIST_FINGERPRINTS, DataError, Split
+
+BUILDER = "mnist:3.0.1"
+
+
+def prepare_mnist(data_dir: Path) -> None:
+    """Prepare MNIST in `data_dir` unless it is there already (half a minute, 30 MB).
+
+    Raises:
+        DataError: the files could not be had, or are not MNIST's.
+    """
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder(BUILDER, data_dir=str(data_dir))
+    manual = data_dir / "downloads" / "manual"
+    try:
+        builder.download_and_prepare(download_config=tfds.download.DownloadConfig(verify_ssl=True))
+    except tfds.download.download_manager.NonMatchingChecksumError as error:
+        raise DataError(f"{_first_path(error, manual)}: not MNIST's file: {error}") from error
+    except (OSError, ConnectionError, EOFError) as error:
+        raise DataError(
+            f"MNIST is neither prepared in {data_dir} nor could it be downloaded ({_one_line(error)}). Without a network, "
+            f"put train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, t10k-images-idx3-ubyte.gz and "
+            f"t10k-labels-idx1-ubyte.gz into {manual}"
+        ) from error
+
+
+def read_mnist(data_dir: Path) -> tuple[Split, Split]:
+    """MNIST's training and test split, prepared first if need be.
+
+    Raises:
+        DataError: MNIST could not be prepared, or what is on disk is damaged.
+    """
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
+
+    prepare_mnist(data_dir)
+    builder = tfds.builder(BUILDER, data_dir=str(data_dir))
+
+    def read(split: str) -> Split:
+        try:
+            examples = tfds.as_numpy(builder.as_dataset(split=split, batch_size=-1))
+        except (tf.errors.OpError, OSError) as error:
+            raise DataError(f"{builder.data_path}: the {split} split is damaged: {_one_line(error)}") from error
+        result = Split(np.ascontiguousarray(examples["image"][..., 0]), examples["label"].astype(np.uint8))
+        if result.fingerprint != MNIST_FINGERPRINTS[split]:
+            raise DataError(
+                f"{builder.data_path}: the {split} split is not MNIST's ({len(result)} examples); "
+                "delete that folder and prepare it again"
+            )
+        return result
+
+    return read("train"), read("test")

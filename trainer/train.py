@@ -1,0 +1,232 @@
+"""The training loop: one code path for one device, several devices, and later several workers.
+
+A call of the compiled function runs many steps; each replica takes its slice of the global batch from its own iterator,
+augments it on its device and adds its share of the gradient. Between calls, and only there, Python looks at the losses,
+reports, evaluates and decides whether to go on.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from trainer.augment import Affine, affine_noise, random_affine
+from trainer.config import TrainConfig
+from trainer.data import Split
+from trainer.distribute import Devices
+from trainer.evaluate import compile_predict, cross_entropy
+from trainer.exit_codes import ExitCode, RunError
+from trainer.model import build_model
+from trainer.pipeline import replica_datasets
+from trainer.schedule import build_optimizer
+from trainer.tracking import Tracker
+
+
+class DivergedError(RunError):
+    """The loss is not a finite number any more."""
+
+    exit_code = ExitCode.DIVERGED
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training leaves behind."""
+
+    model: keras.Model
+    """A plain float32 model outside any strategy, with the weights to evaluate and export."""
+    losses: np.ndarray
+    """Training loss of each step, float32 [steps]."""
+    steps: int
+    """Steps that ran: fewer than planned if training stopped early."""
+    seconds: float
+    """Wall time of the steps alone, without set-up and evaluations."""
+
+
+@dataclass
+class Best:
+    """The best evaluation so far, for early stopping."""
+
+    loss: float = np.inf
+    step: int = 0
+    weights: list[np.ndarray] = field(default_factory=list)
+    evaluations_since: int = 0
+
+
+def train(config: TrainConfig, train_split: Split, validation: Split, devices: Devices, tracker: Tracker) -> Trained:
+    """Train one model as the config says.
+
+    Raises:
+        DivergedError: a loss became NaN or infinite.
+    """
+    keras.utils.set_random_seed(config.seed)
+    steps = total_steps(config.epochs, len(train_split), config.global_batch_size)
+    with devices.strategy.scope():
+        model = build_model(config.model, width=config.width, dropout=config.dropout, precision=config.precision)
+        optimizer = build_optimizer(config, steps)
+        optimizer.build(model.trainable_variables)
+    plain = build_model(config.model, width=config.width, dropout=config.dropout)
+    average = [tf.Variable(weight.numpy(), trainable=False) for weight in model.weights] if config.ema_decay else []
+    predict = compile_predict(plain)
+    run_steps = _compile_steps(config, steps, train_split, devices, model, optimizer, average)
+
+    losses: list[np.ndarray] = []
+    best, seconds, step = Best(), 0.0, 0
+    evaluate_after = set(evaluation_steps(steps, len(train_split), config.global_batch_size))
+    for stop in call_boundaries(steps, config.steps_per_call, evaluate_after):
+        started = time.perf_counter()
+        call_losses, correct, waited = (part.numpy() for part in run_steps(tf.constant(stop - step)))
+        elapsed = time.perf_counter() - started
+        _refuse_divergence(call_losses, step)
+        losses.append(call_losses)
+        seconds, step = seconds + elapsed, stop
+        tracker.train_interval(
+            step=step,
+            epoch=step * config.global_batch_size / len(train_split),
+            losses=call_losses,
+            accuracy=float(correct) / (len(call_losses) * config.global_batch_size),
+            learning_rate=float(optimizer.learning_rate),
+            images_per_second=len(call_losses) * config.global_batch_size / elapsed,
+            input_wait_fraction=float(waited) / elapsed,
+        )
+        if step in evaluate_after:
+            plain.set_weights([w.numpy() for w in (average or model.weights)])
+            logits = predict(validation.images)
+            loss = cross_entropy(logits, validation.labels)
+            accuracy = float((logits.argmax(axis=1) == validation.labels).mean())
+            tracker.validation(step=step, loss=loss, accuracy=accuracy)
+            if config.early_stopping_patience and _stops_early(best, loss, step, plain, config.early_stopping_patience):
+                plain.set_weights(best.weights)
+                break
+    return Trained(model=plain, losses=np.concatenate(losses), steps=step, seconds=seconds)
+
+
+def total_steps(epochs: float, examples: int, global_batch_size: int) -> int:
+    """Steps that cover `epochs` passes; the last one is taken whole."""
+    return max(1, -(-round(epochs * examples) // global_batch_size))
+
+
+def evaluation_steps(steps: int, examples: int, global_batch_size: int) -> list[int]:
+    """The steps after which to evaluate: the first at or past each epoch's end, and the last."""
+    per_epoch = examples / global_batch_size
+    ends = (int(np.ceil(per_epoch * epoch)) for epoch in range(1, int(steps / per_epoch) + 1))
+    return sorted({*(end for end in ends if end <= steps), steps})
+
+
+def call_boundaries(steps: int, steps_per_call: int, stops: set[int]) -> list[int]:
+    """The steps after which control comes back to Python."""
+    return sorted({*range(steps_per_call, steps, steps_per_call), *stops, steps})
+
+
+def _refuse_divergence(losses: np.ndarray, first_step: int) -> None:
+    finite = np.isfinite(losses)
+    if not finite.all():
+        step = first_step + int(np.argmin(finite))
+        raise DivergedError(
+            f"the training loss became {losses[np.argmin(finite)]} at step {step}; nothing is published. "
+            "Lower --learning-rate, lengthen --warmup-fraction, or use --precision float32"
+        )
+
+
+def _stops_early(best: Best, loss: float, step: int, model: keras.Model, patience: int) -> bool:
+    if loss < best.loss:
+        best.loss, best.step, best.weights, best.evaluations_since = loss, step, model.get_weights(), 0
+    else:
+        best.evaluations_since += 1
+    return best.evaluations_since >= patience
+
+
+def _compile_steps(
+    config: TrainConfig,
+    steps: int,
+    split: Split,
+    devices: Devices,
+    model: keras.Model,
+    optimizer: keras.Optimizer,
+    average: Sequence[tf.Variable],
+) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
+    """The compiled function that runs n steps and returns their losses [n], the number of right answers, and the
+    seconds that the first replica waited for input."""
+    strategy, replicas = devices.strategy, devices.replicas
+    size = config.global_batch_size // replicas
+    ranges = Affine(
+        rotate_degrees=config.rotate_degrees,
+        zoom=config.zoom,
+        shift_pixels=config.shift_pixels,
+        shear_degrees=config.shear_degrees,
+    )
+    clean_from = steps - round(config.clean_epochs * len(split) / config.global_batch_size)
+    iterators = [
+        iter(dataset)
+        for dataset in replica_datasets(
+            split,
+            seed=config.seed,
+            global_batch_size=config.global_batch_size,
+            start_step=0,
+            stop_step=steps,
+            replicas=replicas,
+            local_replicas=range(len(devices.names)),
+            devices=devices.names,
+        )
+    ]
+
+    def augmented(images: tf.Tensor, step: tf.Tensor, replica: int) -> tf.Tensor:
+        if ranges.is_identity:
+            return images
+
+        def transform() -> tf.Tensor:
+            noise = affine_noise(config.seed, step, config.global_batch_size)
+            return random_affine(images, noise[replica * size : (replica + 1) * size], ranges)
+
+        return tf.cond(step < clean_from, transform, lambda: images)
+
+    def gradients(images: tf.Tensor, labels: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
+        with tf.GradientTape() as tape:
+            logits = model(images, training=True)
+            targets = tf.one_hot(labels, logits.shape[-1])
+            if config.label_smoothing:
+                targets = targets * (1 - config.label_smoothing) + config.label_smoothing / logits.shape[-1]
+            # The sum over replicas of these is the mean over the global batch.
+            loss = tf.reduce_sum(tf.nn.softmax_cross_entropy_with_logits(targets, logits)) / config.global_batch_size
+            scaled = optimizer.scale_loss(loss)
+        correct = tf.reduce_sum(tf.cast(tf.argmax(logits, axis=1, output_type=tf.int32) == tf.cast(labels, tf.int32), tf.int32))
+        return tape.gradient(scaled, model.trainable_variables), loss, correct
+
+    if config.jit_compile:
+        gradients = tf.function(gradients, jit_compile=True)
+
+    def replica_step() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        # Each replica is traced on its own, with its number as a constant: that lets it pick its own iterator.
+        replica = int(tf.get_static_value(tf.distribute.get_replica_context().replica_id_in_sync_group) or 0)
+        asked = tf.timestamp()
+        with tf.control_dependencies([asked]):
+            step, images, labels = next(iterators[replica])
+        with tf.control_dependencies([labels]):
+            waited = tf.timestamp() - asked
+        grads, loss, correct = gradients(augmented(images, step, replica), labels)
+        optimizer.apply(grads, model.trainable_variables)
+        return loss, correct, waited
+
+    def update_average() -> None:
+        # Early averages follow the weights closely: (1 + t) / (10 + t), as in tf.train.ExponentialMovingAverage.
+        t = tf.cast(optimizer.iterations, tf.float32)
+        keep = tf.minimum(config.ema_decay, (1 + t) / (10 + t))
+        for mean, weight in zip(average, model.weights, strict=True):
+            mean.assign_sub((1 - keep) * (mean - tf.cast(weight.value, mean.dtype)))
+
+    @tf.function
+    def run_steps(count: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        losses = tf.TensorArray(tf.float32, size=count)
+        correct, waited = tf.constant(0), tf.constant(0.0, tf.float64)
+        for i in tf.range(count):
+            loss, right, wait = strategy.run(replica_step)
+            losses = losses.write(i, strategy.reduce("SUM", loss, axis=None))
+            correct += strategy.reduce("SUM", right, axis=None)
+            waited += strategy.experimental_local_results(wait)[0]
+            if average:
+                update_average()
+        return losses.stack(), correct, waited
+
+    return run_steps
