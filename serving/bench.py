@@ -133,8 +133,8 @@ async def _measure(target: str, config: ClientConfig, load: Load, progress: Text
         ticker = asyncio.create_task(_tick(record, load, elapsed, progress)) if progress else None
         if load.concurrency is not None:
             await _closed_loop(send, load.concurrency, elapsed, end_seconds)
-        else:
-            await _open_loop(send, load, elapsed, end_seconds)
+        elif load.rate is not None:
+            await _open_loop(send, load.rate, load.seed, elapsed, end_seconds)
         if ticker:
             ticker.cancel()
     return _summarize(record, load)
@@ -148,10 +148,10 @@ async def _closed_loop(send: Callable, concurrency: int, elapsed: Callable[[], f
     await asyncio.gather(*(caller() for _ in range(concurrency)))
 
 
-async def _open_loop(send: Callable, load: Load, elapsed: Callable[[], float], end_seconds: float) -> None:
-    gaps, due = np.random.default_rng(load.seed), 0.0
+async def _open_loop(send: Callable, rate: float, seed: int, elapsed: Callable[[], float], end_seconds: float) -> None:
+    gaps, due = np.random.default_rng(seed), 0.0
     async with asyncio.TaskGroup() as under_way:
-        while (due := due + gaps.exponential(1 / load.rate)) < end_seconds:
+        while (due := due + gaps.exponential(1 / rate)) < end_seconds:
             await asyncio.sleep(due - elapsed())
             under_way.create_task(send(due))
 

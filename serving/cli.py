@@ -102,7 +102,11 @@ def _add_connection_options(
     if label:
         version.add_argument("--label", help="only the version with this label")
     server.add_argument(
-        "--timeout", type=float, default=timeout_seconds, metavar="SECONDS", help=f"{timeout_help} (default: %(default)s)"
+        "--timeout",
+        type=float,
+        default=timeout_seconds,
+        metavar="SECONDS",
+        help=f"{timeout_help} (default: %(default)s)",
     )
     server.add_argument("--json", action="store_true", help="print JSON instead of a table")
     tls = parser.add_argument_group("encryption")

@@ -18,13 +18,15 @@ from serving.results import TensorSpec
 
 
 def run(args: argparse.Namespace, config: ClientConfig) -> int:
-    """Runs `args.command` and returns the exit status. An answer goes to stdout, whole or not at all; what went wrong, to stderr."""
+    """Runs `args.command` and returns the exit status. Answers go to stdout, what went wrong to stderr."""
     command = {"predict": predict, "status": status, "metadata": metadata, "wait": wait, "bench": bench}[args.command]
     try:
         return command(args, config)
     except ServingError as error:
         return _fail(error, EXIT_FAILED)
-    except BrokenPipeError:  # the reader has seen enough, as `| head` does; nothing more may be written, at exit neither
+    except (
+        BrokenPipeError
+    ):  # the reader has seen enough, as `| head` does; nothing more may be written, at exit neither
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
     except (OSError, ValueError) as error:
@@ -40,7 +42,9 @@ def predict(args: argparse.Namespace, config: ClientConfig) -> int:
     inputs = [read_images(path) for path in args.files]
     with DigitClient(args.target, config) as client:
         predictions = client.predict(np.concatenate(inputs))
-    places = [(str(path), index) for path, images in zip(args.files, inputs, strict=True) for index in range(len(images))]
+    places = [
+        (str(path), index) for path, images in zip(args.files, inputs, strict=True) for index in range(len(images))
+    ]
     if args.json:
         _print_json(
             [

@@ -16,7 +16,7 @@ def read_images(path: Path) -> np.ndarray:
     """The images in one file.
 
     Args:
-        path: a .npy of uint8 [N, 28, 28] or [28, 28], an IDX file of such images, or a picture in any format of Pillow's.
+        path: a .npy of uint8 [N, 28, 28] or [28, 28], an IDX file of such images, or a picture that Pillow reads.
     Returns:
         uint8 [N, 28, 28], 0 = paper, 255 = ink; N is 1 for a picture.
     Raises:
@@ -41,9 +41,10 @@ def _decode_idx(content: bytes) -> np.ndarray:
     if not content.startswith(_IDX_IMAGES):
         raise ValueError("not an IDX file of uint8 images, which begins with 00 00 08 03")
     count, height, width = (int.from_bytes(content[at : at + 4], "big") for at in (4, 8, 12))
-    if len(content) != 16 + count * height * width:
+    expected_bytes = 16 + count * height * width
+    if len(content) != expected_bytes:
         raise ValueError(
-            f"damaged: {count} images of {height} x {width} take {16 + count * height * width} bytes, not {len(content)}"
+            f"damaged: {count} images of {height} x {width} take {expected_bytes} bytes, not {len(content)}"
         )
     return check_images(np.frombuffer(content, np.uint8, offset=16).reshape(count, height, width))
 

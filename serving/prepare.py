@@ -29,7 +29,9 @@ def prepare_picture(picture: Image.Image) -> np.ndarray:
     height, width = (max(1, round(side * BOX / max(ink.shape))) for side in ink.shape)
     small = np.asarray(Image.fromarray(ink.astype(np.uint8)).resize((width, height), Image.Resampling.LANCZOS))
     image = np.zeros(IMAGE_SHAPE, np.uint8)
-    top, left = (_offset(small.sum(axis, dtype=float), full) for axis, full in ((1, image.shape[0]), (0, image.shape[1])))
+    top, left = (
+        _offset(small.sum(axis, dtype=float), full) for axis, full in ((1, image.shape[0]), (0, image.shape[1]))
+    )
     image[top : top + height, left : left + width] = small
     return image
 

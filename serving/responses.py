@@ -24,7 +24,10 @@ _OUTPUTS: dict[str, tuple[int, tuple[int, ...]]] = {
 }
 """The type of each output, and its shape for one image."""
 
-_FIELDS: dict[int, tuple[np.dtype, str]] = {wire.DT_FLOAT: (np.dtype("<f4"), "float_val"), wire.DT_INT64: (np.dtype("<i8"), "int64_val")}
+_FIELDS: dict[int, tuple[np.dtype, str]] = {
+    wire.DT_FLOAT: (np.dtype("<f4"), "float_val"),
+    wire.DT_INT64: (np.dtype("<i8"), "int64_val"),
+}
 """What a tensor's elements are in `tensor_content`, and the typed field that holds them otherwise."""
 
 

@@ -1,0 +1,23 @@
+"""Calls on either client, so that one test holds both to the same behaviour."""
+
+import asyncio
+from typing import Any
+
+from serving.client import AsyncDigitClient, DigitClient
+from serving.config import ClientConfig
+
+
+def call_sync(target: str, method: str, *args: Any, config: ClientConfig | None = None, **options: Any) -> Any:
+    """Makes a `DigitClient`, calls `method` once, and closes it."""
+    with DigitClient(target, config) as client:
+        return getattr(client, method)(*args, **options)
+
+
+def call_async(target: str, method: str, *args: Any, config: ClientConfig | None = None, **options: Any) -> Any:
+    """The same with an `AsyncDigitClient` and an event loop of its own."""
+
+    async def call() -> Any:
+        async with AsyncDigitClient(target, config) as client:
+            return await getattr(client, method)(*args, **options)
+
+    return asyncio.run(call())

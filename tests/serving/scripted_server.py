@@ -1,0 +1,81 @@
+"""A gRPC server on loopback that answers as a test says, in the API package's messages: also what no good one does."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from concurrent import futures
+
+import grpc
+import numpy as np
+import tensorflow as tf
+from tensorflow_serving.apis import (
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    model_service_pb2_grpc,
+    predict_pb2,
+    prediction_service_pb2_grpc,
+)
+
+from serving import contract
+
+Handler = Callable[[object, grpc.ServicerContext], object]
+
+
+def answer(request: predict_pb2.PredictRequest, *, version: int = 1) -> predict_pb2.PredictResponse:
+    """The contract's outputs; each image's digit is its first pixel modulo ten."""
+    digits = tf.make_ndarray(request.inputs[contract.IMAGES])[:, 0, 0].astype(np.int64) % contract.CLASSES
+    return answer_digits(digits, version=version)
+
+
+def answer_digits(digits: np.ndarray, *, version: int = 1) -> predict_pb2.PredictResponse:
+    """The contract's outputs for these digits, int64 [N], as `tensor_content`."""
+    probabilities = np.full((len(digits), contract.CLASSES), 0.02, np.float32)
+    probabilities[np.arange(len(digits)), digits] = 0.82
+    response = predict_pb2.PredictResponse()
+    response.model_spec.name, response.model_spec.version.value = contract.MODEL_NAME, version
+    response.outputs[contract.DIGIT].CopyFrom(tf.make_tensor_proto(digits))
+    response.outputs[contract.CONFIDENCE].CopyFrom(tf.make_tensor_proto(probabilities.max(axis=1)))
+    response.outputs[contract.PROBABILITIES].CopyFrom(tf.make_tensor_proto(probabilities))
+    return response
+
+
+def statuses(*versions: tuple[int, str], error_code: int = 0, error_message: str = "") -> object:
+    """A status answer with these versions and states, all with the same error."""
+    response = get_model_status_pb2.GetModelStatusResponse()
+    for version, state in versions:
+        entry = response.model_version_status.add(version=version, state=state)
+        entry.status.error_code, entry.status.error_message = error_code, error_message
+    return response
+
+
+@contextlib.contextmanager
+def scripted_server(
+    *,
+    predict: Handler = lambda request, _: answer(request),
+    status: Handler = lambda *_: statuses((1, "AVAILABLE")),
+    metadata: Handler = lambda *_: get_model_metadata_pb2.GetModelMetadataResponse(),
+    port: int = 0,
+    credentials: grpc.ServerCredentials | None = None,
+) -> Iterator[str]:
+    """Runs the server; yields its `host:port`."""
+    server = grpc.server(futures.ThreadPoolExecutor(32), options=[("grpc.so_reuseport", 0)])
+
+    class Prediction(prediction_service_pb2_grpc.PredictionServiceServicer):
+        def Predict(self, request, context):  # noqa: N802, the API's name
+            return predict(request, context)
+
+        def GetModelMetadata(self, request, context):  # noqa: N802
+            return metadata(request, context)
+
+    class Model(model_service_pb2_grpc.ModelServiceServicer):
+        def GetModelStatus(self, request, context):  # noqa: N802
+            return status(request, context)
+
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(Prediction(), server)
+    model_service_pb2_grpc.add_ModelServiceServicer_to_server(Model(), server)
+    address = f"127.0.0.1:{port}"
+    port = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
+    server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        server.stop(None).wait()
