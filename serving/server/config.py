@@ -53,7 +53,7 @@ class ServerConfig:
     max_batch_size: int = 1000
     """Most rows in one run of the model; a request with more is INVALID_ARGUMENT (`max_batch_size`)."""
 
-    batch_timeout_seconds: float = 0.0
+    batch_timeout_seconds: float | None = None
     """How long a run may wait for more rows (`batch_timeout_micros`). At 0 a batch is what came during the last run."""
 
     max_enqueued_batches: int = 8
@@ -82,7 +82,7 @@ class ServerConfig:
             _check(name, getattr(self, name) or 0, lowest=0, highest=65535)
         for name in ("max_batch_size", "max_enqueued_batches", "batch_threads", "max_message_bytes"):
             _check(name, getattr(self, name), lowest=1, highest=UNLIMITED_MESSAGE_BYTES)
-        for name in ("max_load_retries", "intra_op_threads", "inter_op_threads", "batch_timeout_seconds"):
+        for name in ("max_load_retries", "intra_op_threads", "inter_op_threads"):
             _check(name, getattr(self, name), lowest=0)
         for name in ("load_retry_interval_seconds", "grace_period_seconds"):
             _check(name, getattr(self, name), lowest=0)

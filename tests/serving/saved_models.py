@@ -4,6 +4,7 @@ The "digit" of an image is its mean ink in ten steps, plus `shift`: so a test kn
 versions written with different shifts can be told apart by what they say.
 """
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,13 @@ def write_version(base_path: Path | str, version: int | str, *, shift: int = 0, 
     return base_path / str(version)
 
 
+def write_two_versions(base_path: Path | str) -> Path:
+    """Writes version 1 and version 2, which adds one to every digit, and returns `base_path`."""
+    for version in (1, 2):
+        write_version(base_path, version, shift=version - 1)
+    return Path(base_path)
+
+
 class _InkModel(tf.Module):
     def __init__(self, shift: int, work: int):
         super().__init__()
@@ -80,3 +88,7 @@ def _decode(encoded):
     picture = tf.io.decode_image(encoded, channels=1, expand_animations=False)
     picture = tf.image.resize(tf.ensure_shape(picture, [None, None, 1]), contract.IMAGE_SHAPE, method="nearest")
     return picture[:, :, 0]
+
+
+if __name__ == "__main__":
+    write_two_versions(sys.argv[1])
