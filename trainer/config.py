@@ -245,9 +245,9 @@ def _check_types(config: TrainConfig) -> None:
             continue
         kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
         if float in kinds and type(value) is int:
-            object.__setattr__(self := config, name, float(value))
-            value = getattr(self, name)
-        if type(value) is bool and bool not in kinds or not isinstance(value, kinds):
+            value = float(value)
+            object.__setattr__(config, name, value)
+        if (type(value) is bool and bool not in kinds) or not isinstance(value, kinds):
             raise ConfigError(f"{name} is {value!r}; expected {getattr(hint, '__name__', hint)}")
 
 

@@ -98,7 +98,9 @@ def evaluate(predict: Predict, split: Split) -> Evaluation:
     """Score every example of the split once."""
     logits = predict(split.images)
     exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return score(exponentials / exponentials.sum(axis=1, keepdims=True), split.labels, cross_entropy(logits, split.labels))
+    return score(
+        exponentials / exponentials.sum(axis=1, keepdims=True), split.labels, cross_entropy(logits, split.labels)
+    )
 
 
 def score(probabilities: np.ndarray, labels: np.ndarray, loss: float) -> Evaluation:

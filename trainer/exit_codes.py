@@ -33,3 +33,14 @@ class RunError(Exception):
     """An error with a known cause: its message says what was given, what was expected and how to fix it."""
 
     exit_code = ExitCode.BUG
+
+
+def exit_code_of(error: BaseException) -> ExitCode:
+    """The exit status that an error ends the process with."""
+    if isinstance(error, RunError):
+        return error.exit_code
+    if isinstance(error, OSError):
+        return ExitCode.IO
+    if isinstance(error, KeyboardInterrupt):
+        return ExitCode.STOPPED
+    return ExitCode.BUG

@@ -4,6 +4,7 @@ The builder downloads the four original files where it can, takes them from `<da
 cannot, and checks their SHA-256 either way. What was prepared is read back and held against MNIST's fingerprint.
 """
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +22,14 @@ def prepare_mnist(data_dir: Path) -> None:
     """
     import tensorflow_datasets as tfds
 
+    # Without this it reports every example as a progress bar of its own wherever there is no terminal.
+    tfds.display_progress_bar(sys.stderr.isatty())
     builder = tfds.builder(BUILDER, data_dir=str(data_dir))
     manual = data_dir / "downloads" / "manual"
     try:
-        builder.download_and_prepare(download_config=tfds.download.DownloadConfig(verify_ssl=True))
+        builder.download_and_prepare()
     except tfds.download.download_manager.NonMatchingChecksumError as error:
-        raise DataError(f"{_first_path(error, manual)}: not MNIST's file: {error}") from error
+        raise DataError(f"{manual}: a file is not MNIST's: {_one_line(error)}") from error
     except (OSError, ConnectionError, EOFError) as error:
         raise DataError(
             f"MNIST is neither prepared in {data_dir} nor could it be downloaded ({_one_line(error)}). Without a network, "
@@ -61,3 +64,7 @@ def read_mnist(data_dir: Path) -> tuple[Split, Split]:
         return result
 
     return read("train"), read("test")
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())

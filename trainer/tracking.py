@@ -7,10 +7,12 @@ On a terminal the bar is drawn on standard error; elsewhere standard error gets 
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
+import keras
 import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
@@ -34,7 +36,9 @@ class Tracker:
         self.summaries = tf.summary.create_file_writer(str(self.run_dir / "tensorboard"))
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close_bar()
         self._file.close()
         self.summaries.close()
@@ -80,6 +84,25 @@ class Tracker:
         self._last_validation = {"validation": accuracy}
         if not self._bar:
             self._print(row)
+
+    def text(self, name: str, text: str) -> None:
+        """Record a text, shown as it is."""
+        with self.summaries.as_default(step=0):
+            tf.summary.text(name, "    " + text.replace("\n", "\n    "))
+
+    def graph(self, model: keras.Model) -> None:
+        """Record the graph of the model's forward pass."""
+        spec = tf.TensorSpec((None, *model.input_shape[1:]), model.input.dtype)
+        forward = tf.function(lambda images: model(images, training=False)).get_concrete_function(spec)
+        with self.summaries.as_default(step=0):
+            tf.summary.graph(forward.graph)
+
+    def pictures(self, paths: Sequence[Path], step: int) -> None:
+        """Record PNG files, each under its own name."""
+        with self.summaries.as_default(step=step):
+            for path in paths:
+                picture = tf.io.decode_png(path.read_bytes(), channels=3)
+                tf.summary.image(path.stem, picture[tf.newaxis])
 
     def close_bar(self) -> None:
         """Leave the terminal to whoever prints next."""

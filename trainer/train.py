@@ -22,6 +22,7 @@ from trainer.exit_codes import ExitCode, RunError
 from trainer.model import build_model
 from trainer.pipeline import replica_datasets
 from trainer.schedule import build_optimizer
+from trainer.signals import StoppedError
 from trainer.tracking import Tracker
 
 
@@ -55,11 +56,19 @@ class Best:
     evaluations_since: int = 0
 
 
-def train(config: TrainConfig, train_split: Split, validation: Split, devices: Devices, tracker: Tracker) -> Trained:
+def train(
+    config: TrainConfig,
+    train_split: Split,
+    validation: Split,
+    devices: Devices,
+    tracker: Tracker,
+    stop_requested: Callable[[], bool] = lambda: False,
+) -> Trained:
     """Train one model as the config says.
 
     Raises:
         DivergedError: a loss became NaN or infinite.
+        StoppedError: `stop_requested` said so between two calls.
     """
     keras.utils.set_random_seed(config.seed)
     steps = total_steps(config.epochs, len(train_split), config.global_batch_size)
@@ -75,7 +84,10 @@ def train(config: TrainConfig, train_split: Split, validation: Split, devices: D
     losses: list[np.ndarray] = []
     best, seconds, step = Best(), 0.0, 0
     evaluate_after = set(evaluation_steps(steps, len(train_split), config.global_batch_size))
+    tracker.start(steps)
     for stop in call_boundaries(steps, config.steps_per_call, evaluate_after):
+        if stop_requested():
+            raise StoppedError(f"stopped by a signal after step {step} of {steps}; nothing is published")
         started = time.perf_counter()
         call_losses, correct, waited = (part.numpy() for part in run_steps(tf.constant(stop - step)))
         elapsed = time.perf_counter() - started
@@ -191,7 +203,9 @@ def _compile_steps(
             # The sum over replicas of these is the mean over the global batch.
             loss = tf.reduce_sum(tf.nn.softmax_cross_entropy_with_logits(targets, logits)) / config.global_batch_size
             scaled = optimizer.scale_loss(loss)
-        correct = tf.reduce_sum(tf.cast(tf.argmax(logits, axis=1, output_type=tf.int32) == tf.cast(labels, tf.int32), tf.int32))
+        correct = tf.reduce_sum(
+            tf.cast(tf.argmax(logits, axis=1, output_type=tf.int32) == tf.cast(labels, tf.int32), tf.int32)
+        )
         return tape.gradient(scaled, model.trainable_variables), loss, correct
 
     if config.jit_compile:

@@ -1,0 +1,175 @@
+"""The command line: `python -m trainer train | evaluate | publish | rollback | data`.
+
+    python -m trainer train                   # the embedded digits, seconds, no download
+    python -m trainer train --preset fast     # MNIST to 99 % as soon as possible
+    python -m trainer rollback                # back to the version before
+
+TensorFlow is imported only by the command that needs it, so `--help` answers at once.
+"""
+
+import argparse
+import ast
+import dataclasses
+import inspect
+import itertools
+import sys
+import traceback
+import types
+import typing
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from serving.contract import MODEL_NAME
+from trainer.config import PRESETS, TrainConfig, resolve
+from trainer.exit_codes import ExitCode, RunError, exit_code_of
+
+CONFIG_FIELDS = {field.name: field for field in dataclasses.fields(TrainConfig) if field.name != "preset"}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit status (see `trainer.exit_codes`)."""
+    args = _parser().parse_args(arguments)
+    try:
+        args.command(args)
+    except (RunError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return exit_code_of(error)
+    except BaseException as error:
+        traceback.print_exception(error)
+        return exit_code_of(error)
+    return ExitCode.OK
+
+
+def _train(args: argparse.Namespace) -> None:
+    config = _config(args)
+    from trainer.run import train_and_publish
+
+    train_and_publish(config, datetime.now(UTC))
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    from trainer.run import evaluate_run
+
+    evaluate_run(args.run_dir)
+
+
+def _publish(args: argparse.Namespace) -> None:
+    from trainer.run import publish_run
+
+    gate = {name: value for name in ("min_accuracy", "tolerance") if (value := getattr(args, name)) is not None}
+    publish_run(args.run_dir, datetime.now(UTC), gate)
+
+
+def _rollback(args: argparse.Namespace) -> None:
+    from trainer.versions import roll_back
+
+    retired, served = roll_back(args.artifacts / "models" / MODEL_NAME, allow_none=args.allow_none)
+    print(f"retired version {retired}; now served: {served if served is not None else 'nothing'}")
+
+
+def _data_prepare(args: argparse.Namespace) -> None:
+    from trainer.mnist import prepare_mnist
+
+    data_dir = args.data_dir or args.artifacts / "data"
+    prepare_mnist(data_dir)
+    print(f"MNIST is prepared in {data_dir}")
+
+
+def _data_verify(args: argparse.Namespace) -> None:
+    from trainer.data import load_splits
+
+    splits = load_splits(args.dataset, args.data_dir or args.artifacts / "data", validation_size=1)
+    print(
+        f"{args.dataset}: {len(splits.train) + 1:,} training and {len(splits.test):,} test examples are sound and disjoint"
+    )
+
+
+def _config(args: argparse.Namespace) -> TrainConfig:
+    flags = {name: value for name, value in vars(args).items() if name in CONFIG_FIELDS}
+    return resolve(args.preset, args.config, flags)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m trainer",
+        description="Train a digit recogniser and hand it to TensorFlow Serving.",
+        epilog="exit status: "
+        + "; ".join(f"{code.value} {code.name.lower()}" for code in ExitCode)
+        + ". What each means: trainer/exit_codes.py.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_train(commands)
+
+    for name, command, text in (
+        ("evaluate", _evaluate, "score a finished run on its test split again and draw its report"),
+        ("publish", _publish, "publish a finished run's model, if it passes the gate"),
+    ):
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="folder of the run: <artifacts>/runs/<run>")
+        sub.set_defaults(command=command)
+    for flag in ("min_accuracy", "tolerance"):
+        sub.add_argument(_flag(flag), type=float, help=_docs()[flag] + " (default: as in the run's config)")
+
+    sub = commands.add_parser("rollback", help="retire the newest version by renaming it")
+    _add_paths(sub, data=False)
+    sub.add_argument("--allow-none", action="store_true", help="even if nothing is served then")
+    sub.set_defaults(command=_rollback)
+
+    data = commands.add_parser("data", help="prepare MNIST, or verify a data set").add_subparsers(required=True)
+    sub = data.add_parser("prepare", help="have tensorflow-datasets prepare MNIST")
+    _add_paths(sub)
+    sub.set_defaults(command=_data_prepare)
+    sub = data.add_parser("verify", help="check counts, shapes, labels, checksums and overlap")
+    _add_paths(sub)
+    sub.add_argument("--dataset", choices=_choices("dataset"), default="mnist", help=_docs()["dataset"])
+    sub.set_defaults(command=_data_verify)
+    return parser
+
+
+def _add_train(commands: Any) -> None:
+    sub = commands.add_parser(
+        "train",
+        help="train, evaluate, report and publish",
+        description="Train, evaluate, report and publish. Precedence: preset < --config FILE < flags.",
+        argument_default=argparse.SUPPRESS,
+    )
+    sub.add_argument("--preset", choices=PRESETS, default=None, help="values to start from (default: quickstart)")
+    sub.add_argument("--config", type=Path, default=None, metavar="FILE", help="a config.json that a run saved")
+    for name, field in CONFIG_FIELDS.items():
+        default = "none" if field.default is None else field.default
+        text = f"{_docs()[name]} [{default}]".replace("%", "%%")
+        hint = typing.get_type_hints(TrainConfig)[name]
+        if typing.get_origin(hint) is Literal:
+            sub.add_argument(_flag(name), choices=typing.get_args(hint), help=text)
+        elif hint is bool:
+            sub.add_argument(_flag(name), action=argparse.BooleanOptionalAction, help=text)
+        else:
+            kind = typing.get_args(hint)[0] if isinstance(hint, types.UnionType) else hint
+            sub.add_argument(_flag(name), type=kind, metavar=kind.__name__.upper(), help=text)
+    sub.set_defaults(command=_train)
+
+
+def _add_paths(parser: argparse.ArgumentParser, *, data: bool = True) -> None:
+    parser.add_argument("--artifacts", type=Path, default=Path("artifacts"), help=_docs()["artifacts"])
+    if data:
+        parser.add_argument("--data-dir", type=Path, help=_docs()["data_dir"])
+
+
+def _flag(field: str) -> str:
+    return "--" + field.replace("_", "-")
+
+
+def _choices(field: str) -> tuple[str, ...]:
+    return typing.get_args(typing.get_type_hints(TrainConfig)[field])
+
+
+def _docs() -> dict[str, str]:
+    """The docstring under each field of TrainConfig, which Python itself does not keep."""
+    body = ast.parse(inspect.getsource(TrainConfig)).body[0].body  # type: ignore[attr-defined]
+    return {
+        field.target.id: " ".join(text.value.value.split())
+        for field, text in itertools.pairwise(body)
+        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr)
+    }

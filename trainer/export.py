@@ -1,0 +1,77 @@
+"""A trained model -> the SavedModel that TensorFlow Serving loads: signature, warm-up records, metadata.
+
+`keras.export.ExportArchive` is what makes Keras 3's variables visible to the v1 Session path that the server loads
+through; a `tf.Module` that merely holds the model is not ("Could not find variable").
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from serving.contract import CONFIDENCE, DIGIT, IMAGE_SHAPE, IMAGES, MODEL_NAME, PROBABILITIES, SIGNATURE
+
+WARM_UP_BATCH_SIZES = (1, 8, 32, 128)
+"""One warm-up record each, so that no live request pays for the first run of its batch size."""
+
+WARM_UP_FILE = "tf_serving_warmup_requests"
+METADATA_FILE = "digits.json"
+
+
+def export_model(model: keras.Model, folder: Path, *, images: np.ndarray, metadata: dict[str, Any]) -> None:
+    """Write a SavedModel to `folder`, which must not exist yet; every file is on disk when this returns.
+
+    Args:
+        model: a plain model outside any strategy; uint8 [N, 28, 28] -> logits [N, 10].
+        folder: where to write.
+        images: real examples for the warm-up records, uint8 [N, 28, 28].
+        metadata: JSON-ready facts about the model, kept beside the warm-up records.
+    """
+
+    @tf.function(input_signature=[tf.TensorSpec((None, *IMAGE_SHAPE), tf.uint8, name=IMAGES)])
+    def serve(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        probabilities = tf.nn.softmax(model(images, training=False))
+        return {
+            PROBABILITIES: probabilities,
+            DIGIT: tf.argmax(probabilities, axis=1),
+            CONFIDENCE: tf.reduce_max(probabilities, axis=1),
+        }
+
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    archive.add_endpoint(SIGNATURE, serve)
+    archive.write_out(str(folder), verbose=False)
+    # Keras adds a second signature name for the first endpoint only if none is called serving_default; ours is.
+    extra = folder / "assets.extra"
+    extra.mkdir()
+    _write_warm_up(extra / WARM_UP_FILE, images)
+    (extra / METADATA_FILE).write_text(json.dumps(metadata, indent=2) + "\n")
+    sync_tree(folder)
+
+
+def sync_tree(folder: Path) -> None:
+    """Flush every file and folder below and including `folder` to the disk, so that a rename cannot outrun its content."""
+    for path in (*folder.rglob("*"), folder):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _write_warm_up(path: Path, images: np.ndarray) -> None:
+    # Imported here: these protos take seconds to load, and only an export needs them.
+    from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
+
+    with tf.io.TFRecordWriter(str(path)) as records:
+        for size in WARM_UP_BATCH_SIZES:
+            request = predict_pb2.PredictRequest()
+            request.model_spec.name = MODEL_NAME
+            request.model_spec.signature_name = SIGNATURE
+            request.inputs[IMAGES].CopyFrom(tf.make_tensor_proto(np.resize(images, (size, *IMAGE_SHAPE))))
+            log = prediction_log_pb2.PredictionLog(predict_log=prediction_log_pb2.PredictLog(request=request))
+            records.write(log.SerializeToString())
