@@ -1,0 +1,143 @@
+"""What it costs to start a client: a cold `predict`, beside importing TensorFlow Serving's own API package.
+
+    $ python benchmarks/client_start.py
+    cold start                           wall s  peak MB
+    python -m serving predict digit.png    0.43       60
+    import tensorflow_serving.apis         7.31      590
+
+Each round is a fresh process. The server that `predict` asks is a stand-in that answers at once, so that the figures
+are the client's alone; `--target` asks a real one. This process imports nothing heavy before it measures: a child's peak
+memory is never reported below its parent's.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+IMPORTS = "from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc"
+
+SERVER = """
+import sys, time
+from concurrent import futures
+import grpc
+from serving import contract, wire_pb2 as wire
+
+def predict(request, context):
+    response = wire.PredictResponse()
+    response.model_spec.version.value = 1
+    for name, dtype, shape, field, values in (
+        (contract.DIGIT, wire.DT_INT64, [1], "int64_val", [7]),
+        (contract.CONFIDENCE, wire.DT_FLOAT, [1], "float_val", [1.0]),
+        (contract.PROBABILITIES, wire.DT_FLOAT, [1, 10], "float_val", [0.0] * 7 + [1.0, 0.0, 0.0]),
+    ):
+        tensor = response.outputs[name]
+        tensor.dtype = dtype
+        for size in shape:
+            tensor.tensor_shape.dim.add(size=size)
+        getattr(tensor, field).extend(values)
+    return response
+
+handler = grpc.unary_unary_rpc_method_handler(
+    predict, wire.PredictRequest.FromString, wire.PredictResponse.SerializeToString
+)
+server = grpc.server(futures.ThreadPoolExecutor(2))
+server.add_generic_rpc_handlers(
+    [grpc.method_handlers_generic_handler("tensorflow.serving.PredictionService", {"Predict": handler})]
+)
+print(server.add_insecure_port("127.0.0.1:0"), flush=True)
+server.start()
+sys.stdin.read()  # until the benchmark ends, however it ends
+"""
+
+PICTURE = """
+import sys
+from PIL import Image
+picture = Image.new("L", (100, 100), 255)
+picture.paste(0, (45, 10, 55, 90))
+picture.save(sys.argv[1])
+"""
+
+
+def main() -> None:
+    """Parses the arguments, measures in turns, prints the table and writes the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--target", help="HOST:PORT of a running server (default: a stand-in that answers at once)")
+    parser.add_argument("--rounds", type=int, default=5, help="cold starts of each (default: %(default)s)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    args = parser.parse_args()
+    with contextlib.ExitStack() as stack:
+        picture = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "digit.png"
+        subprocess.run([sys.executable, "-c", PICTURE, picture], check=True)
+        target = args.target or stack.enter_context(_stand_in())
+        commands = {
+            "python -m serving predict digit.png": ["-m", "serving", "predict", str(picture), "--target", target],
+            "import tensorflow_serving.apis": ["-c", IMPORTS],
+        }
+        results = measure(commands, args.rounds)
+    _print_table(results)
+    if args.json:
+        args.json.write_text(json.dumps({"cpus": os.cpu_count(), "rounds": args.rounds, "results": results}, indent=2))
+
+
+def measure(commands: dict[str, list[str]], rounds: int) -> dict[str, dict[str, float]]:
+    """Runs the commands in turns, so that a slow moment of the machine hits all of them; the median of each figure.
+
+    A first round, which fills the file cache, is not counted. CalledProcessError if a command fails.
+    """
+    measured: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
+    for round_number in range(rounds + 1):
+        for name, arguments in commands.items():
+            figures = run_cold([sys.executable, *arguments])
+            if round_number:
+                measured[name].append(figures)
+    return {
+        name: {
+            "wall_seconds": statistics.median(wall for wall, _ in figures),
+            "peak_megabytes": statistics.median(peak for _, peak in figures),
+        }
+        for name, figures in measured.items()
+    }
+
+
+def run_cold(command: list[str]) -> tuple[float, float]:
+    """Wall seconds and peak resident megabytes (10^6 bytes) of one process, from its start to its end."""
+    begin = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    errors = process.stderr.read() if process.stderr else ""
+    _, status, usage = os.wait4(process.pid, 0)
+    wall = time.perf_counter() - begin
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command, stderr=errors)
+    return wall, usage.ru_maxrss * 1024 / 1e6
+
+
+@contextlib.contextmanager
+def _stand_in() -> Iterator[str]:
+    command = [sys.executable, "-c", SERVER]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdin
+        assert server.stdout
+        try:
+            yield f"127.0.0.1:{int(server.stdout.readline())}"
+        finally:
+            server.stdin.close()
+
+
+def _print_table(results: dict[str, dict[str, float]]) -> None:
+    width = max(map(len, results))
+    print(f"{'cold start':{width}}  wall s  peak MB")
+    for name, figures in results.items():
+        print(f"{name:{width}}  {figures['wall_seconds']:6.2f}  {figures['peak_megabytes']:7.0f}")
+
+
+if __name__ == "__main__":
+    main()
