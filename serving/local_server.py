@@ -132,7 +132,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serves until SIGTERM or SIGINT, then drains. Returns the exit status: 0, or 1 where nothing could be served."""
+    """Serves until SIGTERM or SIGINT, then drains. Returns the exit status.
+
+    0 after a signal, 1 where nothing could be served, 2 for a setting out of range.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is imported
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     stopping = threading.Event()
@@ -141,7 +144,10 @@ def run(args: argparse.Namespace) -> int:
     try:
         server = LocalServer(args.base_path, **_settings(args))
         server.start()
-    except (ValueError, OSError) as error:
+    except ValueError as error:
+        print(f"python -m serving serve: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
         print(f"cannot serve {args.base_path}: {error}", file=sys.stderr)
         return 1
     try:
@@ -175,7 +181,7 @@ def _policy(args: argparse.Namespace) -> VersionPolicy:
         return VersionPolicy.all()
     if args.versions:
         return VersionPolicy.specific(*args.versions)
-    return VersionPolicy.latest(args.latest or 1)
+    return VersionPolicy.latest(1 if args.latest is None else args.latest)
 
 
 def _label(text: str) -> tuple[str, int]:

@@ -29,6 +29,9 @@ _FIELDS: dict[int, tuple[str, np.dtype]] = {
 }
 """Each dtype's typed field on the wire and its numpy dtype. Others (quantised, resource, ...) are refused."""
 
+MAX_RANK = 64
+"""numpy's; TensorFlow's own is 254, which no model comes near."""
+
 _DTYPES = {dtype: number for number, (_, dtype) in _FIELDS.items()}
 _PACKED_FLOAT_FIELD = {np.dtype("<f4"): b"\x2a", np.dtype("<f8"): b"\x32"}
 """Field number and wire type of `float_val` (5) and `double_val` (6): packed, they are the array's own bytes."""
@@ -86,7 +89,6 @@ def decode(proto: tensor_pb2.TensorProto, spec: TensorSpec, *, max_bytes: int, m
 
 def encode(array: np.ndarray) -> tensor_pb2.TensorProto:
     """Returns `array` as a TensorProto with typed fields, as TF Serving answers by default."""
-    array = np.ascontiguousarray(array)
     shape = tensor_shape_pb2.TensorShapeProto(
         dim=[tensor_shape_pb2.TensorShapeProto.Dim(size=size) for size in array.shape]
     )
@@ -101,8 +103,8 @@ def encode(array: np.ndarray) -> tensor_pb2.TensorProto:
 
 
 def _checked_shape(proto: tensor_shape_pb2.TensorShapeProto, spec: TensorSpec, max_rows: int) -> tuple[int, ...]:
-    shape = tuple(dim.size for dim in proto.dim[:255])
-    if proto.unknown_rank or len(proto.dim) > 254 or any(size < 0 for size in shape):
+    shape = tuple(dim.size for dim in proto.dim[: MAX_RANK + 1])
+    if proto.unknown_rank or len(shape) > MAX_RANK or any(size < 0 for size in shape):
         raise invalid_argument(f"tensor parsing error: {spec.alias}")
     if spec.shape is None:
         return shape

@@ -80,8 +80,8 @@ class _InkModel(tf.Module):
             return tf.constant(0.0)
         matrix = tf.random.uniform([256, 256])
         for _ in tf.range(self.work):
-            matrix = matrix @ matrix / 128
-        return tf.reduce_sum(matrix * 0)
+            matrix = tf.tanh(matrix @ matrix)
+        return tf.cast(tf.reduce_sum(matrix) > 256 * 256, tf.float32)  # no tanh is above 1
 
 
 def _decode(encoded):
