@@ -11,6 +11,7 @@ command needs is imported, so that `--help` answers at once and `predict` starts
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -42,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             config = _client_config(args)
         except ValueError as error:
             parser.error(str(error))
+        # What gRPC logs, our errors say; both would be said twice. GRPC_VERBOSITY=debug still shows it.
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         from serving import commands
 
         return commands.run(args, config)

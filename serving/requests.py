@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,17 +17,13 @@ class Requests:
     def __init__(self, config: ClientConfig) -> None:
         self._config = config
 
-    def predict(self, images: Any) -> Iterator[tuple[wire.PredictRequest, int]]:
-        """One request per chunk, with its number of images.
-
-        Args:
-            images: uint8 [N, 28, 28] or [28, 28]. They are checked at once, before any request is made.
-        """
+    def split(self, images: Any) -> list[np.ndarray]:
+        """`images`, uint8 [N, 28, 28] or [28, 28], as one uint8 [n, 28, 28] per request; ValueError for anything else."""
         images, size = check_images(images), self._config.chunk_images
-        chunks = (images[start : start + size] for start in range(0, len(images), size))
-        return ((self._predict_chunk(chunk), len(chunk)) for chunk in chunks)
+        return [images[start : start + size] for start in range(0, len(images), size)]
 
-    def _predict_chunk(self, images: np.ndarray) -> wire.PredictRequest:
+    def predict(self, images: np.ndarray) -> wire.PredictRequest:
+        """Asks for the digits in one of the parts that `split` gives."""
         request = wire.PredictRequest(model_spec=self._model_spec())
         request.model_spec.signature_name = contract.SIGNATURE
         tensor = request.inputs[contract.IMAGES]

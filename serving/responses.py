@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from google.protobuf.message import DecodeError
 
 from serving import contract
 from serving import wire_pb2 as wire
@@ -96,7 +97,10 @@ def decode_metadata(response: wire.GetModelMetadataResponse) -> ModelMetadata:
     if "signature_def" not in response.metadata:
         raise ResponseError(f"the answer has no 'signature_def'; it has {sorted(response.metadata)}")
     # Not Any.Unpack: it compares full names, and our message's package is our own.
-    signatures = wire.SignatureDefMap.FromString(response.metadata["signature_def"].value).signature_def
+    try:
+        signatures = wire.SignatureDefMap.FromString(response.metadata["signature_def"].value).signature_def
+    except DecodeError as error:
+        raise ResponseError("the answer's 'signature_def' is not a map of signatures") from error
     return ModelMetadata(
         name=response.model_spec.name,
         version=response.model_spec.version.value,

@@ -39,8 +39,7 @@ def test_predict_request_has_the_bytes_of_the_api_package(spec, count):
     reference = _reference_spec(predict_pb2.PredictRequest(), **spec)
     reference.model_spec.signature_name = contract.SIGNATURE
     reference.inputs[contract.IMAGES].CopyFrom(tf.make_tensor_proto(_images(count)))
-    ((request, sent),) = Requests(ClientConfig(**spec)).predict(_images(count))
-    assert sent == count
+    request = Requests(ClientConfig(**spec)).predict(_images(count))
     assert request.SerializeToString(deterministic=True) == reference.SerializeToString(deterministic=True)
 
 
@@ -60,16 +59,14 @@ def test_status_request_has_the_bytes_of_the_api_package(version):
 
 
 def test_chunks_hold_every_image_once_and_in_order():
-    images = _images(10)
-    chunks = [*Requests(ClientConfig(chunk_images=4)).predict(images)]
-    assert [count for _, count in chunks] == [4, 4, 2]
-    sent = b"".join(request.inputs[contract.IMAGES].tensor_content for request, _ in chunks)
-    assert sent == images.tobytes()
+    chunks = Requests(ClientConfig(chunk_images=4)).split(_images(10))
+    assert [len(chunk) for chunk in chunks] == [4, 4, 2]
+    assert np.array_equal(np.concatenate(chunks), _images(10))
 
 
 def test_images_that_are_not_contiguous_are_sent_as_they_read():
     images = _images(3)[:, ::-1, ::-1]
-    ((request, _),) = Requests(ClientConfig()).predict(images)
+    request = Requests(ClientConfig()).predict(images)
     sent = tf.make_ndarray(predict_pb2.PredictRequest.FromString(request.SerializeToString()).inputs[contract.IMAGES])
     assert np.array_equal(sent, images)
 
@@ -90,7 +87,7 @@ def test_images_that_are_not_contiguous_are_sent_as_they_read():
 )
 def test_anything_but_uint8_images_is_refused_with_what_would_make_it_right(images, says):
     with pytest.raises(ValueError, match=re.escape(says)):
-        Requests(ClientConfig()).predict(images)
+        Requests(ClientConfig()).split(images)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,13 @@
 """What servers answer, in the API package's own messages, and what the client makes of it."""
 
+import contextlib
+
 import numpy as np
 import pytest
 import tensorflow as tf
+from google.protobuf.message import DecodeError
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tensorflow_serving.apis import get_model_metadata_pb2, predict_pb2
 
 from serving import contract, responses
@@ -131,5 +136,25 @@ def test_metadata_gives_each_signature_with_names_types_and_shapes():
 
 
 def test_metadata_without_signatures_is_an_error():
+    answer = wire.GetModelMetadataResponse()
     with pytest.raises(ResponseError, match="no 'signature_def'"):
-        responses.decode_metadata(wire.GetModelMetadataResponse())
+        responses.decode_metadata(answer)
+    answer.metadata["signature_def"].value = b"no such message"
+    with pytest.raises(ResponseError, match="not a map of signatures"):
+        responses.decode_metadata(answer)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 2**16), st.integers(0, 255)), min_size=1, max_size=8))
+def test_damaged_answers_are_predictions_of_the_right_shape_or_an_error(changes):
+    damaged = bytearray(_with_typed_fields(answer_digits(DIGITS)).SerializeToString())
+    for place, value in changes:
+        damaged[place % len(damaged)] = value
+    try:
+        response = wire.PredictResponse.FromString(bytes(damaged))
+    except DecodeError:  # which gRPC makes a failed request of
+        return
+    with contextlib.suppress(ResponseError):
+        predictions = responses.decode_predictions(response, len(DIGITS))
+        assert (predictions.digit.shape, predictions.digit.dtype) == ((len(DIGITS),), np.int64)
+        assert (predictions.probabilities.shape, predictions.probabilities.dtype) == ((len(DIGITS), 10), np.float32)
