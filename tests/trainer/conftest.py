@@ -1,0 +1,87 @@
+"""What several trainer tests share: real data, one small trained model, and the command line as a user runs it."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+MNIST = Path(os.environ.get("MNIST_DIR", REPOSITORY.parent / "shared" / "data" / "mnist"))
+
+
+@pytest.fixture(scope="session")
+def mnist_files() -> Path:
+    """The folder with the four original MNIST files."""
+    if not (MNIST / "train-images-idx3-ubyte.gz").is_file():
+        pytest.skip(f"the four MNIST files are not in {MNIST}; set MNIST_DIR to their folder to run this")
+    return MNIST
+
+
+@pytest.fixture(scope="session")
+def splits() -> Any:
+    from trainer.data import load_splits
+
+    return load_splits("optdigits", Path("unused"), validation_size=180)
+
+
+class SilentTracker:
+    """Keeps what the loop reports, and writes nothing."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+
+    def start(self, steps: int) -> None:
+        self.steps = steps
+
+    def train_interval(self, **row: Any) -> None:
+        self.rows.append({"kind": "train", **row})
+
+    def validation(self, **row: Any) -> None:
+        self.rows.append({"kind": "validation", **row})
+
+
+@pytest.fixture
+def tracker() -> SilentTracker:
+    return SilentTracker()
+
+
+@dataclass(frozen=True)
+class Trained:
+    model: Any
+    evaluation: Any
+    test: Any
+
+
+@pytest.fixture(scope="session")
+def trained(splits: Any) -> Trained:
+    """A network trained for some seconds, good enough to be told from noise."""
+    from trainer.config import resolve
+    from trainer.distribute import choose_devices
+    from trainer.evaluate import compile_predict, evaluate
+    from trainer.train import train
+
+    config = resolve("quickstart", flags={"epochs": 6.0, "width": 0.5})
+    result = train(config, splits.train, splits.validation, choose_devices(), SilentTracker())
+    evaluation = evaluate(compile_predict(result.model), splits.test)
+    return Trained(result.model, evaluation, splits.test)
+
+
+def run_trainer(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    """`python -m trainer ARGUMENTS` in a process of its own."""
+    command = [sys.executable, "-m", "trainer", *map(str, arguments)]
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=600, **options)
+
+
+def read_result(run_dir: Path) -> dict[str, Any]:
+    return json.loads((run_dir / "result.json").read_text())
+
+
+def write_idx(path: Path, array: np.ndarray) -> None:
+    header = b"\0\0\x08" + bytes([array.ndim]) + np.array(array.shape, ">u4").tobytes()
+    path.write_bytes(header + array.astype(np.uint8).tobytes())

@@ -1,0 +1,92 @@
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.trainer.conftest import run_trainer
+from trainer.config import PRESETS, ConfigError, TrainConfig, resolve, to_json
+from trainer.exit_codes import ExitCode
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_is_valid_and_says_its_name(preset: str) -> None:
+    assert resolve(preset).preset == preset
+
+
+def test_flags_win_over_the_file_and_the_file_over_the_preset(tmp_path: Path) -> None:
+    file = tmp_path / "config.json"
+    file.write_text('{"epochs": 3, "seed": 7}')
+    config = resolve("fast", file, {"seed": 9})
+    assert (config.global_batch_size, config.epochs, config.seed) == (256, 3.0, 9)
+
+
+def test_a_saved_config_given_back_is_the_same_config(tmp_path: Path) -> None:
+    config = resolve("accurate", flags={"artifacts": tmp_path, "data_dir": tmp_path / "data", "seed": 3})
+    (tmp_path / "config.json").write_text(to_json(config))
+    assert resolve(file=tmp_path / "config.json") == config
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"epochs": 0.0}, "epochs is 0.0; expected a number above 0"),
+        ({"learning_rate": float("nan")}, "learning_rate is nan"),
+        ({"learning_rate": float("inf")}, "learning_rate is inf"),
+        ({"dropout": 1.0}, "dropout is 1.0; expected 0 <= value < 1"),
+        ({"min_accuracy": 97.5}, "min_accuracy is 97.5; expected 0 <= value <= 1"),
+        ({"model": "resnet"}, "model is 'resnet'; expected one of mlp, lenet, cnn"),
+        ({"global_batch_size": 64.0}, "global_batch_size is 64.0; expected int"),
+        ({"deterministic": 1}, "deterministic is 1; expected bool"),
+        ({"seed": True}, "seed is True; expected int"),
+        ({"run": "../elsewhere"}, "run is '../elsewhere'"),
+        ({"replicas": 3}, "global_batch_size is 64 with 3 replicas; expected a multiple of 3"),
+        ({"replicas": 2, "strategy": "default"}, "strategy is 'default' with 2 replicas"),
+    ],
+)
+def test_a_value_that_cannot_work_is_refused_by_name(values: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message.replace("(", r"\(")):
+        TrainConfig(**values)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("{", "cannot be read as JSON"), ("[]", "expected one JSON object"), ('{"lerning_rate": 1}', "lerning_rate")],
+)
+def test_a_config_file_that_is_not_one_is_refused_by_name(tmp_path: Path, content: str, message: str) -> None:
+    file = tmp_path / "config.json"
+    file.write_text(content)
+    with pytest.raises(ConfigError, match=message):
+        resolve(file=file)
+
+
+def test_an_unknown_preset_lists_those_there_are(tmp_path: Path) -> None:
+    file = tmp_path / "config.json"
+    file.write_text('{"preset": "best"}')
+    with pytest.raises(ConfigError, match="'best'; expected one of quickstart, fast, accurate, frontier"):
+        resolve(file=file)
+
+
+def test_bad_flags_exit_with_2_before_anything_is_written(tmp_path: Path) -> None:
+    for flags, message in (
+        (["--epochs", "0"], "epochs is 0.0"),
+        (["--epochs", "many"], "invalid float value"),
+        (["--config", tmp_path / "none.json"], "cannot be read"),
+    ):
+        done = run_trainer("train", "--artifacts", tmp_path / "artifacts", *flags)
+        assert done.returncode == ExitCode.USAGE
+        assert message in done.stderr
+    assert not (tmp_path / "artifacts").exists()
+
+
+def test_help_and_config_import_neither_tensorflow_nor_numpy() -> None:
+    code = (
+        "import sys, contextlib, trainer.cli\n"
+        "with contextlib.suppress(SystemExit): trainer.cli.main(['train', '--help'])\n"
+        "assert not {'tensorflow', 'keras', 'numpy'} & set(sys.modules), 'imported'"
+    )
+    import subprocess
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "--global-batch-size" in done.stdout
+    assert "Examples per step, over all replicas together." in " ".join(done.stdout.split())
