@@ -41,7 +41,7 @@ class TrainConfig:
     validation_size: int = 180
     """Examples taken from the end of the training split for validation; never trained on."""
 
-    model: Literal["mlp", "lenet", "cnn"] = "lenet"
+    model: Literal["mlp", "lenet", "cnn"] = "cnn"
     """Network: see trainer/model.py."""
     width: float = 1.0
     """Factor on the number of units of every hidden layer."""
@@ -130,11 +130,23 @@ class TrainConfig:
 
 PRESETS: dict[str, dict[str, Any]] = {
     # The embedded 8x8 digits: seconds, no download.
-    "quickstart": {},
+    "quickstart": {
+        "model": "cnn",
+        "epochs": 20.0,
+        "optimizer": "adamw",
+        "learning_rate": 4e-3,
+        "weight_decay": 0.02,
+        "ema_decay": 0.99,
+        "rotate_degrees": 10.0,
+        "zoom": 0.15,
+        "shift_pixels": 2.0,
+        "shear_degrees": 10.0,
+    },
     # MNIST to 99 % as soon as possible.
     "fast": {
         "dataset": "mnist",
         "validation_size": 5000,
+        "model": "lenet",
         "epochs": 2.0,
         "global_batch_size": 256,
         "learning_rate": 1e-2,

@@ -52,7 +52,7 @@ def curves(rows: Sequence[dict[str, Any]]) -> Figure:
     train = [row for row in rows if row["kind"] == "train"]
     validation = [row for row in rows if row["kind"] == "validation"]
     for axes, name in ((loss, "loss"), (accuracy, "accuracy")):
-        axes.plot(*_column(train, name), color=BLUE, linewidth=1, label="training, augmented")
+        axes.plot(*_column(train, name), color=BLUE, linewidth=1, label="training")
         axes.plot(*_column(validation, name), color=ORANGE, marker="o", markersize=3, label="validation")
         axes.legend(frameon=False)
     loss.set_yscale("log")
@@ -70,12 +70,12 @@ def confusion(evaluation: Evaluation) -> Figure:
     figure = Figure(figsize=(6, 5.6), layout="constrained")
     axes = figure.subplots()
     mistakes = evaluation.confusion - np.diag(np.diag(evaluation.confusion))
-    axes.imshow(mistakes, cmap="Oranges", vmin=0, vmax=max(1, mistakes.max()))
+    axes.imshow(mistakes, cmap="Oranges", vmin=0, vmax=max(4, mistakes.max()))
     for row in DIGITS:
         for column in DIGITS:
             count = int(evaluation.confusion[row, column])
-            strong = row == column or count > 0.6 * mistakes.max()
-            color = "white" if row != column and strong and mistakes.max() else "black" if count else "#cbd5e0"
+            strong = row == column or count > 0.6 * max(4, mistakes.max())
+            color = "white" if row != column and strong else "black" if count else "#cbd5e0"
             weight = "bold" if row == column else "normal"
             axes.text(column, row, str(count), ha="center", va="center", color=color, fontweight=weight, fontsize=9)
     axes.set_xticks(DIGITS)
