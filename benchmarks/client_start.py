@@ -2,8 +2,8 @@
 
     $ python benchmarks/client_start.py
     cold start                           wall s  peak MB
-    python -m serving predict digit.png    0.43       60
-    import tensorflow_serving.apis         7.31      590
+    python -m serving predict digit.png    0.52       63
+    import tensorflow_serving.apis         9.62      687
 
 Each round is a fresh process. The server that `predict` asks is a stand-in that answers at once, so that the figures
 are the client's alone; `--target` asks a real one. This process imports nothing heavy before it measures: a child's peak

@@ -55,8 +55,8 @@ def service_config(max_attempts: int) -> dict[str, Any]:
     """Every replica in turn, and UNAVAILABLE is asked again: gRPC's service config (gRFC A2, A6).
 
     UNAVAILABLE only: there the request was not answered, and a prediction may safely be made twice. The waits grow
-    from 0.1 s to 0.8 s, each varied by gRPC so that clients do not come back all at once. While more than about half
-    of a long run of requests fail, the throttle leaves off retrying, which would keep a full server full.
+    from 0.1 s to 0.8 s, each varied by gRPC so that clients do not come back all at once. The throttle ends retrying
+    while more than a third of many attempts fail: it would keep a full server full.
     """
     methods = [{"service": "tensorflow.serving.PredictionService"}, {"service": "tensorflow.serving.ModelService"}]
     retry = {
