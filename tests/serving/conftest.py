@@ -11,6 +11,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager
@@ -122,6 +123,21 @@ def _model_config(base_path: Path, policy: VersionPolicy, labels: Mapping[str, i
         model_version_policy {{ {policy.kind} {{ {inner} }} }}
         {label_lines}
     }} }}"""
+
+
+@contextmanager
+def serve_in_a_process(base_path: Path, *flags: str) -> Iterator[tuple[subprocess.Popen, Stubs]]:
+    """Runs `python -m serving serve`, as a user would, while the block lasts."""
+    command = [sys.executable, "-m", "serving", "serve", str(base_path), "--port", "0", *flags]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        try:
+            assert process.stdout
+            line = process.stdout.readline()
+            assert line.startswith("serving "), line
+            with Stubs(line.split()[-1]) as stubs:
+                yield process, stubs
+        finally:
+            process.kill()
 
 
 def free_port() -> int:

@@ -11,7 +11,7 @@ import pytest
 
 from serving.local_server import LocalServer
 from serving.server.discovery import VersionPolicy
-from tests.serving.conftest import free_port, port_is_open, wait_until
+from tests.serving.conftest import free_port, port_is_open, serve_in_a_process, wait_until
 from tests.serving.saved_models import images_of, write_version
 from tests.serving.stubs import Stubs, predict_request, refused, version_of
 
@@ -156,15 +156,15 @@ def test_a_port_that_is_taken_is_refused_before_anything_is_loaded(models):
 
 def test_sigterm_lets_requests_in_flight_finish_takes_no_new_ones_and_exits_0(models):
     write_version(models, 1, work=1500)
-    process, stubs = serve_in_a_process(models)
-    slow = stubs.prediction.Predict.future(predict_request(IMAGES), timeout=60)
-    time.sleep(0.3)
-    process.send_signal(signal.SIGTERM)
-    time.sleep(0.3)
-    with refused("UNAVAILABLE"):
-        stubs.predict(predict_request(IMAGES))
-    assert version_of(slow.result()) == 1
-    assert process.wait(20) == 0
+    with serve_in_a_process(models) as (process, stubs):
+        slow = stubs.prediction.Predict.future(predict_request(IMAGES), timeout=60)
+        time.sleep(0.3)
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        with refused("UNAVAILABLE"):
+            stubs.predict(predict_request(IMAGES))
+        assert version_of(slow.result()) == 1
+        assert process.wait(20) == 0
 
 
 def test_sigterm_while_it_waits_for_a_first_version_exits_0(models):
@@ -174,12 +174,6 @@ def test_sigterm_while_it_waits_for_a_first_version_exits_0(models):
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 0
     assert not port_is_open(port)
-
-
-def serve_in_a_process(models):
-    command = [sys.executable, "-m", "serving", "serve", str(models), "--port", "0"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    return process, Stubs(process.stdout.readline().split()[-1])
 
 
 def test_two_servers_in_one_process_do_not_meet(models, tmp_path):

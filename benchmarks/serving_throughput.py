@@ -1,0 +1,226 @@
+"""What the local server adds to the bare model, and what dynamic batching wins back.
+
+    python benchmarks/serving_throughput.py [MODELS_DIR] [--json FILE]
+
+measures, round by round and in turn, the newest version called in process (batches of 1 and 32) and the same version
+behind `python -m serving serve` with 1 and with 32 single-image requests in flight. The load comes from a process of
+its own that sends ready-made bytes over gRPC, so what is measured is the server; on a small machine the two share the
+cores.
+Without MODELS_DIR a small convnet with random weights is exported first. Prints medians over the rounds:
+
+                                   images/s    latency ms
+    in process, batch 1                ...           ...
+"""
+
+import argparse
+import asyncio
+import json
+import multiprocessing
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(REPOSITORY))
+
+from serving import contract  # noqa: E402
+
+CONCURRENCY = 32
+PREDICT = "/tensorflow.serving.PredictionService/Predict"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("models_dir", nargs="?", type=Path, metavar="MODELS_DIR")
+    parser.add_argument("--json", type=Path, help="write every round's figures there")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=3.0, help="per measurement")
+    args = parser.parse_args()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with tempfile.TemporaryDirectory() as scratch:
+        models_dir = args.models_dir or export_convnet(Path(scratch))
+        rounds = measure(models_dir, args.rounds, args.seconds)
+    summary = summarise(rounds)
+    print(render(summary))
+    if args.json:
+        args.json.write_text(json.dumps({"cores": os.cpu_count(), "summary": summary, "rounds": rounds}, indent=2))
+
+
+def measure(models_dir: Path, rounds: int, seconds: float) -> list[dict[str, dict[str, float]]]:
+    """Returns one dict per round: case -> images_per_second and latency_ms (the median request)."""
+    run_bare = load_bare(models_dir)
+    server, target = start_server(models_dir)
+    try:
+        load_of(target, CONCURRENCY, seconds)  # warms both up
+        return [
+            {
+                "in process, batch 1": bare_rate(run_bare, 1, seconds),
+                f"in process, batch {CONCURRENCY}": bare_rate(run_bare, CONCURRENCY, seconds),
+                "served, 1 in flight": load_of(target, 1, seconds),
+                f"served, {CONCURRENCY} in flight": load_of(target, CONCURRENCY, seconds),
+            }
+            for _ in range(rounds)
+        ]
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def summarise(rounds: list[dict[str, dict[str, float]]]) -> dict[str, object]:
+    """Medians over the rounds, of every figure and of the ratios taken within each round."""
+
+    def median(ratio) -> float:
+        return statistics.median(ratio(*one_round.values()) for one_round in rounds)
+
+    figures = {
+        case: {name: statistics.median(one[case][name] for one in rounds) for name in rounds[0][case]}
+        for case in rounds[0]
+    }
+    rate, latency = "images_per_second", "latency_ms"
+    return {
+        "cases": figures,
+        "batching_gain": median(lambda _, __, one, many: many[rate] / one[rate]),
+        "share_of_bare_model": median(lambda _, bare_many, __, many: many[rate] / bare_many[rate]),
+        "added_latency_ms": median(lambda bare_one, _, one, __: one[latency] - bare_one[latency]),
+    }
+
+
+def render(summary: dict) -> str:
+    lines = [f"{'':28}{'images/s':>12}{'latency ms':>14}"]
+    for case, figures in summary["cases"].items():
+        lines.append(f"{case:28}{figures['images_per_second']:12,.0f}{figures['latency_ms']:14.2f}")
+    lines += [
+        "",
+        f"{CONCURRENCY} in flight over 1:           {summary['batching_gain']:6.2f} x   (bar: at least 5)",
+        f"{CONCURRENCY} in flight over bare model:  {summary['share_of_bare_model']:6.2f} x   (bar: at least 0.5)",
+        f"added latency, 1 in flight:   {summary['added_latency_ms']:6.2f} ms  (bar: under 2)",
+    ]
+    return "\n".join(lines)
+
+
+def load_bare(models_dir: Path):
+    """Returns a function images -> outputs over the newest version's session: the fastest way to call it."""
+    from serving.server.discovery import VersionPolicy, find_versions
+    from serving.server.servable import Servable
+
+    (path,) = VersionPolicy().choose(find_versions(models_dir)).values()
+    servable = Servable(path)
+    signature = servable.signature(contract.SIGNATURE)
+    return lambda images: servable.run(signature, {contract.IMAGES: images})
+
+
+def bare_rate(run_bare, batch_size: int, seconds: float) -> dict[str, float]:
+    import numpy as np
+
+    images = np.random.default_rng(0).integers(0, 256, (batch_size, *contract.IMAGE_SHAPE), np.uint8)
+    for _ in range(20):
+        run_bare(images)
+    latencies, end = [], time.perf_counter() + seconds
+    while (started := time.perf_counter()) < end:
+        run_bare(images)
+        latencies.append(time.perf_counter() - started)
+    return _figures(latencies, batch_size)
+
+
+def start_server(models_dir: Path) -> tuple[subprocess.Popen, str]:
+    command = [sys.executable, "-m", "serving", "serve", str(models_dir), "--port", "0"]
+    server = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert server.stdout
+    line = server.stdout.readline()
+    if not line.startswith("serving "):
+        raise SystemExit(f"the server did not start: {line!r}")
+    return server, line.split()[-1]
+
+
+def load_of(target: str, concurrency: int, seconds: float) -> dict[str, float]:
+    """Keeps `concurrency` single-image requests in flight from a process of its own. Raises if any fails."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_send, (target, _request_bytes(), concurrency, seconds))
+
+
+def _request_bytes() -> bytes:
+    import numpy as np
+
+    from serving import wire_pb2
+
+    image = np.random.default_rng(1).integers(0, 256, (1, *contract.IMAGE_SHAPE), np.uint8)
+    shape = wire_pb2.TensorShapeProto(dim=[wire_pb2.TensorShapeProto.Dim(size=size) for size in image.shape])
+    tensor = wire_pb2.TensorProto(dtype=4, tensor_shape=shape, tensor_content=image.tobytes())
+    spec = wire_pb2.ModelSpec(name=contract.MODEL_NAME)
+    return wire_pb2.PredictRequest(model_spec=spec, inputs={contract.IMAGES: tensor}).SerializeToString()
+
+
+def _send(target: str, request: bytes, concurrency: int, seconds: float) -> dict[str, float]:
+    return asyncio.run(_keep_in_flight(target, request, concurrency, seconds))
+
+
+async def _keep_in_flight(target: str, request: bytes, concurrency: int, seconds: float) -> dict[str, float]:
+    import grpc
+
+    async with grpc.aio.insecure_channel(target) as channel:
+        predict = channel.unary_unary(PREDICT)
+        latencies: list[float] = []
+
+        async def ask_until(end: float) -> None:
+            while (started := time.perf_counter()) < end:
+                await predict(request, timeout=30)
+                latencies.append(time.perf_counter() - started)
+
+        for duration in (0.5, seconds):
+            latencies.clear()
+            end = time.perf_counter() + duration
+            await asyncio.gather(*(ask_until(end) for _ in range(concurrency)))
+    figures = _figures(latencies, 1)
+    return {**figures, "images_per_second": len(latencies) / seconds}
+
+
+def _figures(latencies: list[float], batch_size: int) -> dict[str, float]:
+    return {
+        "images_per_second": batch_size * len(latencies) / sum(latencies),
+        "latency_ms": 1000 * statistics.median(latencies),
+    }
+
+
+def export_convnet(base_path: Path) -> Path:
+    """Writes version 1 of a convnet of about 0.2 M weights, untrained: its speed is what counts."""
+    import keras
+    import tensorflow as tf
+
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input(contract.IMAGE_SHAPE, dtype="uint8"),
+            layers.Rescaling(1 / 255),
+            layers.Reshape((*contract.IMAGE_SHAPE, 1)),
+            layers.Conv2D(32, 3, activation="relu"),
+            layers.MaxPooling2D(),
+            layers.Conv2D(64, 3, activation="relu"),
+            layers.MaxPooling2D(),
+            layers.Flatten(),
+            layers.Dense(128, activation="relu"),
+            layers.Dense(contract.CLASSES),
+        ]
+    )
+
+    def serve(images):
+        probabilities = tf.nn.softmax(model(images))
+        return {
+            contract.PROBABILITIES: probabilities,
+            contract.DIGIT: tf.argmax(probabilities, axis=1),
+            contract.CONFIDENCE: tf.reduce_max(probabilities, axis=1),
+        }
+
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    images = tf.TensorSpec([None, *contract.IMAGE_SHAPE], tf.uint8, name=contract.IMAGES)
+    archive.add_endpoint(contract.SIGNATURE, serve, input_signature=[images])
+    archive.write_out(str(base_path / "1"), verbose=False)
+    return base_path
+
+
+if __name__ == "__main__":
+    main()
