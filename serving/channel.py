@@ -1,8 +1,9 @@
 """How a client reaches its servers: address, TLS, retries, balancing, sizes. One channel per client, sync or asyncio.
 
-localhost:8500                    one server, or a name whose every address gets its share
-dns:///digits.default.svc:8500    the pods behind a headless Kubernetes service, looked up again as they change
-ipv4:///10.0.0.5:8500,10.0.0.6:8500   replicas by address
+Targets:
+    localhost:8500                        one server, or a name whose every address gets its share
+    dns:///digits.default.svc:8500        the pods behind a headless Kubernetes service, looked up again as they change
+    ipv4:///10.0.0.5:8500,10.0.0.6:8500   replicas by address
 """
 
 from __future__ import annotations
