@@ -21,6 +21,11 @@ import numpy as np
 from serving.server.errors import ServingError, failed_precondition, invalid_argument, unavailable
 from serving.server.servable import Servable, Signature
 
+PATIENCE = 3
+"""How long to wait for as many requests as the last run answered, as a multiple of that run's time. Measured with 32
+requests in flight on 2 cores: 0 and 1 made batches of 5 and cost 0.72 ms of CPU per request, 3 made batches of 22 and
+cost 0.48 ms, 6 was slower again for the waiting."""
+
 Outputs = dict[str, np.ndarray]
 
 
@@ -111,9 +116,11 @@ class Batcher:
             return 0.0
         if self._timeout_seconds is not None:
             return self._queue[0].arrived + self._timeout_seconds - now
-        # Those just answered tend to ask again. Wait for as many, at most as long as their run took: alone, a client
-        # never waits; among many, runs are large, which leaves more of the machine to everything else.
-        return 0.0 if len(self._queue) >= self._last.tasks else self._last.ended + self._last.seconds - now
+        # Those just answered tend to ask again: wait for as many. A client that is alone never waits; among many, runs
+        # are large, which leaves more of the machine to everything else.
+        if len(self._queue) >= self._last.tasks:
+            return 0.0
+        return self._last.ended + PATIENCE * self._last.seconds - now
 
     def _take_batch(self) -> list[_Task]:
         """Takes the first task and, in their order, those that fit into one run with it."""

@@ -54,7 +54,8 @@ class ServerConfig:
     """Most rows in one run of the model; a request with more is INVALID_ARGUMENT (`max_batch_size`)."""
 
     batch_timeout_seconds: float | None = None
-    """How long a run may wait for more rows (`batch_timeout_micros`). At 0 a batch is what came during the last run."""
+    """How long a run may wait for more rows (`batch_timeout_micros`); 0 never waits, None adapts to the load: it waits
+    for as many requests as the last run answered, at most a few times as long as that run took."""
 
     max_enqueued_batches: int = 8
     """Full batches that may wait; beyond them requests are UNAVAILABLE (`max_enqueued_batches`)."""
