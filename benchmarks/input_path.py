@@ -1,0 +1,138 @@
+"""How a replica gets its batch: the documented distributed dataset against one ordinary iterator per replica.
+
+    $ python -m benchmarks.input_path --data-dir mnist/
+
+prints the machine, the data, and
+
+                                       images/s      (lowest - highest)   ratio
+    default strategy, documented            ...        ... -      ...      1.00
+    default strategy, ours                  ...        ... -      ...       ...
+    MirroredStrategy, 1 replica, ...
+
+and so on for the cases of benchmarks/strategies.py; a ratio is to the documented way under the same strategy.
+
+Documented: `strategy.experimental_distribute_dataset`, and `strategy.run(step, args=next(iterator))`. Ours: each
+replica calls `next` on a plain tf.data iterator of its own, inside the replica function (trainer/pipeline.py). The
+tf.data pipeline (indices shuffled, a batch gathered at once), the `fast` preset's network, batch and optimizer, and the
+number of steps in one compiled function are the same, so the difference is the hand-over alone. The steps are written
+out here, not taken from trainer/train.py, because the documented way hands the batch in from outside the replica.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.strategies import STRATEGIES
+from benchmarks.turns import (
+    Case,
+    Turns,
+    argument_parser,
+    machine,
+    measure,
+    print_rates,
+    training_split,
+    write_json,
+)
+from trainer.config import resolve
+
+DOCUMENTED, OURS = "documented", "ours"
+
+
+def main() -> None:
+    """Measure, print the table, write the JSON."""
+    args = argument_parser(__doc__, rounds=5, steps=64).parse_args()
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # the processes of the cases inherit it
+    data = str(args.data_dir or "random images of MNIST's size")
+    where = machine()
+    print(f"{where}\ndata: {data}; {args.rounds} rounds of {args.steps} steps", flush=True)
+    cases: dict[str, Case] = {
+        f"{name}, {path}": (train_with, (path, *strategy, args.data_dir, args.steps, args.rounds + 1))
+        for name, strategy in STRATEGIES.items()
+        for path in (DOCUMENTED, OURS)
+    }
+    rates = measure(cases, args.rounds)
+    figures = print_rates(rates, reference=lambda case: case.replace(f", {OURS}", f", {DOCUMENTED}"))
+    write_json(args.json, machine=where, data=data, steps=args.steps, cases=figures, rounds=rates)
+
+
+def train_with(
+    turns: Turns, path: str, strategy: str, replicas: int, data_dir: Path | None, steps: int, number_of_turns: int
+) -> None:
+    """Train in turns of `steps` steps, with batches that come by that path."""
+    import tensorflow as tf
+
+    from trainer.distribute import choose_devices
+    from trainer.model import build_model
+    from trainer.schedule import build_optimizer
+
+    config = resolve("fast")
+    devices = choose_devices(strategy, replicas)
+    total_steps = -(-steps // config.steps_per_call) * config.steps_per_call * number_of_turns
+    with devices.strategy.scope():
+        model = build_model(config.model)
+        optimizer = build_optimizer(config, total_steps)
+        optimizer.build(model.trainable_variables)
+
+    def replica_step(step: tf.Tensor, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        del step
+        with tf.GradientTape() as tape:
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
+                tf.cast(labels, tf.int32), model(images, training=True)
+            )
+            loss = tf.reduce_sum(losses) / config.global_batch_size
+        optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
+        return loss
+
+    take_step = _steps_on(path, data_dir, devices, config.global_batch_size, total_steps, replica_step)
+
+    @tf.function
+    def run_steps() -> tf.Tensor:
+        loss = 0.0
+        for _ in tf.range(config.steps_per_call):
+            loss = devices.strategy.reduce("SUM", take_step(), axis=None)
+        return loss
+
+    while True:
+        turns.wait()
+        started = time.perf_counter()
+        calls = -(-steps // config.steps_per_call)
+        for _ in range(calls):
+            run_steps().numpy()
+        seconds = time.perf_counter() - started
+        turns.report(calls * config.steps_per_call * config.global_batch_size / seconds)
+
+
+def _steps_on(path: str, data_dir: Path | None, devices, size: int, steps: int, replica_step: Callable) -> Callable:
+    """A function that takes one step on the next global batch of `size`, and returns the replicas' losses."""
+    import tensorflow as tf
+
+    from trainer.pipeline import replica_datasets
+
+    replicas = devices.replicas if path == OURS else 1
+    datasets = replica_datasets(
+        training_split(data_dir),
+        seed=0,
+        global_batch_size=size,
+        start_step=0,
+        stop_step=steps,
+        replicas=replicas,
+        local_replicas=range(replicas),
+        devices=devices.names[:replicas],
+    )
+    if path == DOCUMENTED:
+        # A distributed dataset is split along the first axis, which the number of the step has not got.
+        whole = datasets[0].map(lambda step, images, labels: (tf.fill(tf.shape(labels), step), images, labels))
+        iterator = iter(devices.strategy.experimental_distribute_dataset(whole))
+        return lambda: devices.strategy.run(replica_step, args=next(iterator))
+    iterators = [iter(dataset) for dataset in datasets]
+
+    def own_step() -> tf.Tensor:
+        replica = int(tf.get_static_value(tf.distribute.get_replica_context().replica_id_in_sync_group) or 0)
+        return replica_step(*next(iterators[replica]))
+
+    return lambda: devices.strategy.run(own_step)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""What a tf.distribute strategy costs: the `fast` preset's training under three strategies, side by side.
+
+    $ python -m benchmarks.strategies --data-dir mnist/
+
+prints the machine, the data, and
+
+                                  images/s      (lowest - highest)   ratio
+    default strategy                   ...        ... -      ...      1.00
+    MirroredStrategy, 1 replica        ...        ... -      ...       ...   (bar: at least 0.95)
+    MirroredStrategy, 2 logical CPUs   ...        ... -      ...       ...   (bar: at least 0.90)
+
+What runs is `trainer.train.train`, with the preset's network, batch and optimizer; what counts is the speed of its
+compiled steps, input included. The ratio is of medians over the rounds to the default strategy's.
+
+Every case has a process of its own. Logical CPUs can only be made before TensorFlow starts, so one process for all would
+have to give them to all three; but someone without a strategy has one plain CPU, and it is against that plain CPU that
+the others have to hold. The two logical CPUs share the machine's cores: they show what the second replica costs, not
+what it brings. GPUs are hidden, for the same reason.
+"""
+
+import dataclasses
+import os
+
+from benchmarks.turns import Case, argument_parser, machine, measure, print_rates, train_in_turns, write_json
+from trainer.config import resolve
+
+DEFAULT = "default strategy"
+STRATEGIES: dict[str, tuple[str, int]] = {
+    DEFAULT: ("default", 1),
+    "MirroredStrategy, 1 replica": ("mirrored", 1),
+    "MirroredStrategy, 2 logical CPUs": ("mirrored", 2),
+}
+"""`strategy` and `replicas` of each case."""
+BARS = {"MirroredStrategy, 1 replica": 0.95, "MirroredStrategy, 2 logical CPUs": 0.90}
+"""The least ratio to the default strategy that the project promises."""
+
+
+def main() -> None:
+    """Measure, print the table and the verdicts, write the JSON."""
+    args = argument_parser(__doc__, rounds=7, steps=64).parse_args()
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # the processes of the cases inherit it
+    data = str(args.data_dir or "random images of MNIST's size")
+    where = machine()
+    print(f"{where}\ndata: {data}; {args.rounds} rounds of {args.steps} steps", flush=True)
+    config = resolve("fast")
+    cases: dict[str, Case] = {
+        name: (
+            train_in_turns,
+            (dataclasses.replace(config, strategy=strategy, replicas=replicas), args.data_dir, args.steps, args.rounds),
+        )
+        for name, (strategy, replicas) in STRATEGIES.items()
+    }
+    rates = measure(cases, args.rounds)
+    figures = print_rates(rates, reference=lambda _: DEFAULT)
+    for name, bar in BARS.items():
+        verdict = "holds" if figures[name]["ratio"] >= bar else "MISSED"
+        print(f"{name}: bar of {bar:.2f} {verdict}")
+    write_json(args.json, machine=where, data=data, steps=args.steps, cases=figures, bars=BARS, rounds=rates)
+
+
+if __name__ == "__main__":
+    main()
