@@ -55,7 +55,7 @@ class ServerConfig:
 
     batch_timeout_seconds: float | None = None
     """How long a run may wait for more rows (`batch_timeout_micros`); 0 never waits, None adapts to the load: it waits
-    for as many requests as the last run answered, at most a few times as long as that run took."""
+    for as many requests as the last run answered, at most 2 ms."""
 
     max_enqueued_batches: int = 8
     """Full batches that may wait; beyond them requests are UNAVAILABLE (`max_enqueued_batches`)."""
