@@ -1,7 +1,8 @@
 """A trained model -> the SavedModel that TensorFlow Serving loads: signature, warm-up records, metadata.
 
-`keras.export.ExportArchive` is what makes Keras 3's variables visible to the v1 Session path that the server loads
-through; a `tf.Module` that merely holds the model is not ("Could not find variable").
+Keras 3 wraps its variables, so TensorFlow's tracker does not see those of a model that a module merely holds, and the v1
+Session path that the server loads through fails ("Could not find variable"). The module therefore holds the wrapped
+variables themselves; `keras.export.ExportArchive` would too, but writes each of them twice.
 """
 
 import json
@@ -41,11 +42,10 @@ def export_model(model: keras.Model, folder: Path, *, images: np.ndarray, metada
             CONFIDENCE: tf.reduce_max(probabilities, axis=1),
         }
 
-    archive = keras.export.ExportArchive()
-    archive.track(model)
-    archive.add_endpoint(SIGNATURE, serve)
-    archive.write_out(str(folder), verbose=False)
-    # Keras adds a second signature name for the first endpoint only if none is called serving_default; ours is.
+    module = tf.Module(name=MODEL_NAME)
+    module.weights = [weight.value for weight in model.weights]
+    module.serve = serve
+    tf.saved_model.save(module, str(folder), signatures={SIGNATURE: serve})
     extra = folder / "assets.extra"
     extra.mkdir()
     _write_warm_up(extra / WARM_UP_FILE, images)

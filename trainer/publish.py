@@ -118,9 +118,10 @@ def served_accuracy(folder: Path, test: Split, batch_size: int = 500) -> float:
             raise ValueError(f"its probabilities are {list(probabilities.shape)}, or not finite")
     except Exception as error:
         # Any failure at all means that there is no score to compare with, and a gate without one stays shut.
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise GateError(
-            f"the served version {folder} could not be scored ({type(error).__name__}: {error}), so nothing is "
-            "published beside it; retire it with `python -m trainer rollback`"
+            f"the served version {folder} could not be scored ({reason}), so nothing is published beside it; "
+            "retire it with `python -m trainer rollback`"
         ) from error
     return float((probabilities.argmax(axis=1) == test.labels).mean())
 

@@ -197,7 +197,7 @@ def _compile_steps(
     def gradients(images: tf.Tensor, labels: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
         with tf.GradientTape() as tape:
             logits = model(images, training=True)
-            targets = tf.one_hot(labels, logits.shape[-1])
+            targets = tf.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
             if config.label_smoothing:
                 targets = targets * (1 - config.label_smoothing) + config.label_smoothing / logits.shape[-1]
             # The sum over replicas of these is the mean over the global batch.
@@ -208,17 +208,21 @@ def _compile_steps(
         )
         return tape.gradient(scaled, model.trainable_variables), loss, correct
 
+    def clock() -> tf.Tensor:
+        # TensorFlow counts the time among the things that a deterministic program must not ask for.
+        return tf.constant(0.0, tf.float64) if config.deterministic else tf.timestamp()
+
     if config.jit_compile:
         gradients = tf.function(gradients, jit_compile=True)
 
     def replica_step() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         # Each replica is traced on its own, with its number as a constant: that lets it pick its own iterator.
         replica = int(tf.get_static_value(tf.distribute.get_replica_context().replica_id_in_sync_group) or 0)
-        asked = tf.timestamp()
+        asked = clock()
         with tf.control_dependencies([asked]):
             step, images, labels = next(iterators[replica])
         with tf.control_dependencies([labels]):
-            waited = tf.timestamp() - asked
+            waited = clock() - asked
         grads, loss, correct = gradients(augmented(images, step, replica), labels)
         optimizer.apply(grads, model.trainable_variables)
         return loss, correct, waited
@@ -228,7 +232,7 @@ def _compile_steps(
         t = tf.cast(optimizer.iterations, tf.float32)
         keep = tf.minimum(config.ema_decay, (1 + t) / (10 + t))
         for mean, weight in zip(average, model.weights, strict=True):
-            mean.assign_sub((1 - keep) * (mean - tf.cast(weight.value, mean.dtype)))
+            mean.assign_sub(tf.cast(1 - keep, mean.dtype) * (mean - weight.value))
 
     @tf.function
     def run_steps(count: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -236,7 +240,7 @@ def _compile_steps(
         correct, waited = tf.constant(0), tf.constant(0.0, tf.float64)
         for i in tf.range(count):
             loss, right, wait = strategy.run(replica_step)
-            losses = losses.write(i, strategy.reduce("SUM", loss, axis=None))
+            losses = losses.write(i, tf.cast(strategy.reduce("SUM", loss, axis=None), tf.float32))
             correct += strategy.reduce("SUM", right, axis=None)
             waited += strategy.experimental_local_results(wait)[0]
             if average:

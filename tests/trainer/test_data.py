@@ -164,19 +164,21 @@ def test_mnist_swapped_or_mislabelled_files_are_refused_by_name(mnist_files: Pat
     train, test = ([tmp_path / f"{name}.gz" for name in FILES[split]] for split in ("train", "test"))
     labels = read_idx(train[1])
     write_idx(tmp_path / FILES["train"][1], np.roll(labels, 1))
-    with pytest.raises(DataError, match="train-labels.*not the labels of MNIST's train images"):
+    with pytest.raises(DataError, match=r"train-labels.*not the labels of MNIST's train images"):
         read_idx_folder(tmp_path)
     (tmp_path / FILES["train"][1]).unlink()
     for one, other in zip(train, test, strict=True):
         keep = one.read_bytes()
         one.write_bytes(other.read_bytes())
         other.write_bytes(keep)
-    with pytest.raises(DataError, match="train-images.*these are MNIST's test images"):
+    with pytest.raises(DataError, match=r"train-images.*these are MNIST's test images"):
         read_idx_folder(tmp_path)
 
 
 @pytest.mark.slow
-def test_mnist_through_tensorflow_datasets_is_the_original_and_damage_is_refused(mnist_files: Path, tmp_path: Path) -> None:
+def test_mnist_through_tensorflow_datasets_is_the_original_and_damage_is_refused(
+    mnist_files: Path, tmp_path: Path
+) -> None:
     manual = tmp_path / "data" / "downloads" / "manual"
     manual.mkdir(parents=True)
     for file in mnist_files.glob("*.gz"):

@@ -1,0 +1,181 @@
+"""Whole runs, as a user starts them."""
+
+import json
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from serving.contract import MODEL_NAME
+from tests.trainer.conftest import REPOSITORY, read_result, run_trainer
+from trainer.exit_codes import ExitCode
+from trainer.versions import live_versions
+
+SHORT = ("--epochs", 3, "--width", 0.5, "--run", "r", "--min-accuracy", 0.3)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """The artefacts of a short run that published."""
+    artifacts = tmp_path_factory.mktemp("artifacts")
+    done = run_trainer("train", "--artifacts", artifacts, *SHORT)
+    assert done.returncode == ExitCode.OK, done.stderr
+    (artifacts / "stdout").write_text(done.stdout)
+    (artifacts / "stderr").write_text(done.stderr)
+    return artifacts
+
+
+def test_a_run_leaves_everything_in_its_folder_and_says_where(finished: Path) -> None:
+    run = finished / "runs" / "r"
+    expected = {"config.json", "metrics.jsonl", "result.json", "report.html", "model_card.md", "model.weights.h5"}
+    assert expected | {"figures", "tensorboard"} == {child.name for child in run.iterdir()}
+    pictures = {"curves", "samples", "worst_mistakes", "confusion", "per_class", "reliability"}
+    assert {path.stem for path in (run / "figures").iterdir()} == pictures
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in (run / "figures").iterdir())
+    said = (finished / "stdout").read_text()
+    for part in ("Test accuracy", "Published as version", str(run / "report.html"), f"tensorboard --logdir {finished}"):
+        assert part in said
+    report = (run / "report.html").read_text()
+    assert report.count("data:image/png;base64,") == len(pictures)
+    assert "http" not in report.replace("http://www.w3.org", ""), "the page asks nothing of the network"
+
+
+def test_result_json_tells_the_outcome_and_the_version(finished: Path) -> None:
+    result = read_result(finished / "runs" / "r")
+    assert (result["exit_code"], result["status"]) == (0, "ok")
+    assert [result["published"]["version"]] == live_versions(finished / "models" / MODEL_NAME)
+    assert result["evaluation"]["examples"] == 360
+
+
+def test_progress_is_one_json_line_per_evaluation_where_there_is_no_terminal(finished: Path) -> None:
+    lines = [json.loads(line) for line in (finished / "stderr").read_text().splitlines() if line.startswith("{")]
+    assert [line["step"] for line in lines if line["kind"] == "validation"] == [20, 40, 59]
+
+
+def test_tensorboard_holds_scalars_pictures_config_and_graph(finished: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(finished / "runs" / "r" / "tensorboard"), size_guidance={"tensors": 0})
+    events.Reload()
+    tags = set(events.Tags()["tensors"])
+    scalars = {"loss", "accuracy", "learning_rate", "images_per_second", "input_wait_fraction"}
+    assert {f"train/{name}" for name in scalars} | {"validation/loss", "validation/accuracy"} <= tags
+    assert {"config/text_summary", "config"} & tags
+    assert {"samples", "worst_mistakes", "confusion"} <= tags
+    assert events.Tags()["graph"]
+
+
+def test_a_finished_run_is_not_overwritten(finished: Path) -> None:
+    done = run_trainer("train", "--artifacts", finished, *SHORT)
+    assert done.returncode == ExitCode.USAGE
+    assert "run 'r' is finished" in done.stderr
+    assert read_result(finished / "runs" / "r")["exit_code"] == 0
+
+
+def test_a_finished_run_can_be_evaluated_and_published_again_and_rolled_back(finished: Path) -> None:
+    run, models = finished / "runs" / "r", finished / "models" / MODEL_NAME
+    before = read_result(run)["evaluation"]["accuracy"]
+    done = run_trainer("evaluate", run)
+    assert done.returncode == 0, done.stderr
+    assert read_result(run)["evaluation"]["accuracy"] == before
+
+    done = run_trainer("publish", run, "--min-accuracy", 0.9999)
+    assert done.returncode == ExitCode.GATE
+    assert "min_accuracy 0.9999" in done.stderr
+    assert read_result(run)["exit_code"] == ExitCode.GATE
+    assert len(live_versions(models)) == 1
+
+    done = run_trainer("publish", run)
+    assert done.returncode == 0, done.stderr
+    first, second = live_versions(models)
+    done = run_trainer("rollback", "--artifacts", finished)
+    assert f"retired version {second}; now served: {first}" in done.stdout
+    assert live_versions(models) == [first]
+    done = run_trainer("rollback", "--artifacts", finished)
+    assert done.returncode == ExitCode.USAGE
+    assert "is the only version" in done.stderr
+
+
+def test_a_refusal_by_the_gate_exits_with_5_and_still_reports(tmp_path: Path) -> None:
+    flags = ("--epochs", 0.2, "--width", 0.25, "--run", "r")
+    done = run_trainer("train", "--artifacts", tmp_path, *flags)
+    assert done.returncode == ExitCode.GATE
+    assert "below the gate's min_accuracy 0.9750" in done.stderr
+    result = read_result(tmp_path / "runs" / "r")
+    assert result["exit_code"] == ExitCode.GATE
+    assert "Not published" in (tmp_path / "runs" / "r" / "report.html").read_text()
+    assert not live_versions(tmp_path / "models" / MODEL_NAME)
+
+
+def test_divergence_exits_with_4_and_publishes_nothing(tmp_path: Path) -> None:
+    flags = ("--learning-rate", 1e30, "--model", "mlp", "--warmup-fraction", 0, "--run", "r")
+    done = run_trainer("train", "--artifacts", tmp_path, *flags)
+    assert done.returncode == ExitCode.DIVERGED
+    assert read_result(tmp_path / "runs" / "r")["exit_code"] == ExitCode.DIVERGED
+    assert not (tmp_path / "models").exists()
+
+
+def test_an_unwritable_folder_exits_with_2_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    done = run_trainer("train", "--artifacts", tmp_path / "file" / "artifacts", "--run", "r")
+    assert done.returncode == ExitCode.USAGE
+    assert "cannot write to" in done.stderr
+    assert "Not a directory" in done.stderr
+
+
+def limit_file_size() -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000))
+
+
+def test_a_disk_that_fills_up_exits_with_74_and_publishes_nothing(tmp_path: Path) -> None:
+    # A limit on the size of files makes writes fail in mid-run, as a full disk does, and needs no root.
+    done = run_trainer("train", "--artifacts", tmp_path, *SHORT, preexec_fn=limit_file_size)
+    assert done.returncode == ExitCode.IO, done.stderr[-2000:]
+    assert "error:" in done.stderr
+    assert read_result(tmp_path / "runs" / "r")["exit_code"] == ExitCode.IO
+    assert not live_versions(tmp_path / "models" / MODEL_NAME)
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path):
+    """A filesystem of 20 MiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting a small filesystem needs root")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_too_little_disk_space_exits_with_74_before_any_work(tiny_disk: Path) -> None:
+    done = run_trainer("train", "--artifacts", tiny_disk, *SHORT)
+    assert done.returncode == ExitCode.IO
+    assert "MiB of disk space left; a run needs 100 MiB" in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_in_mid_training_exits_with_75_and_publishes_nothing(tmp_path: Path, number: int) -> None:
+    command = [sys.executable, "-m", "trainer", "train", "--artifacts", str(tmp_path), "--run", "r", "--epochs", "1000"]
+    process = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True)
+    metrics, deadline = tmp_path / "runs" / "r" / "metrics.jsonl", time.monotonic() + 120
+    while not (metrics.is_file() and metrics.stat().st_size) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == ExitCode.STOPPED, said
+    assert "stopped by a signal after step" in said
+    assert read_result(tmp_path / "runs" / "r")["exit_code"] == ExitCode.STOPPED
+    assert not (tmp_path / "models").exists()
+
+
+@pytest.mark.slow
+def test_mnist_reaches_99_percent_with_the_fast_preset(mnist_files: Path, tmp_path: Path) -> None:
+    flags = ("--preset", "fast", "--dataset", "idx", "--data-dir", mnist_files, "--run", "r")
+    done = run_trainer("train", "--artifacts", tmp_path, *flags)
+    assert done.returncode == ExitCode.OK, done.stderr
+    assert read_result(tmp_path / "runs" / "r")["evaluation"]["accuracy"] >= 0.99
