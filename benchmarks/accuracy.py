@@ -27,8 +27,8 @@ from benchmarks.turns import machine, write_json
 from trainer.config import PRESETS, TrainConfig, resolve
 
 if TYPE_CHECKING:
-    from trainer.data import Splits
     from trainer.distribute import Devices
+    from trainer.split import Splits
 
 
 def main() -> None:

@@ -28,7 +28,8 @@ from pathlib import Path
 from benchmarks.accuracy import train_and_score
 from benchmarks.turns import argument_parser, machine, write_json
 from trainer.config import resolve
-from trainer.data import Split, load_splits, read_dataset
+from trainer.data import load_splits, read_dataset
+from trainer.split import Split
 
 Point = tuple[float, float]
 """Seconds of training so far, and test accuracy then."""

@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 
 from trainer.config import TrainConfig
-from trainer.data import Split
 from trainer.idx import read_idx_folder
+from trainer.split import Split
 
 Case = tuple[Callable[..., None], tuple[Any, ...]]
 """A function to be called with a `Turns` first, and its other arguments."""

@@ -110,7 +110,7 @@ def _replay_warm_up(folder: Path, session: Any, inputs: dict[str, str], outputs:
 
     from trainer.export import WARM_UP_BATCH_SIZES, WARM_UP_FILE
 
-    sizes = []
+    sizes: list[int] = []
     for record in tf.compat.v1.io.tf_record_iterator(str(folder / "assets.extra" / WARM_UP_FILE)):
         request = prediction_log_pb2.PredictionLog.FromString(record).predict_log.request
         if request.model_spec.signature_name != SIGNATURE or set(request.inputs) != set(inputs):

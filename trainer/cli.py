@@ -86,6 +86,15 @@ def _data_verify(args: argparse.Namespace) -> None:
     )
 
 
+def _data_samples(args: argparse.Namespace) -> None:
+    from trainer.data import read_dataset
+    from trainer.samples import write_samples
+
+    _, test = read_dataset(args.dataset, args.data_dir or args.artifacts / "data")
+    for path in write_samples(test, args.folder, args.count):
+        print(path)
+
+
 def _config(args: argparse.Namespace) -> TrainConfig:
     flags = {name: value for name, value in vars(args).items() if name in CONFIG_FIELDS}
     return resolve(args.preset, args.config, flags)
@@ -117,14 +126,21 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--allow-none", action="store_true", help="even if nothing is served then")
     sub.set_defaults(command=_rollback)
 
-    data = commands.add_parser("data", help="prepare MNIST, or verify a data set").add_subparsers(required=True)
-    sub = data.add_parser("prepare", help="have tensorflow-datasets prepare MNIST")
+    data = commands.add_parser("data", help="prepare MNIST, verify a data set, or take pictures from one")
+    actions = data.add_subparsers(required=True, metavar="COMMAND")
+    sub = actions.add_parser("prepare", help="have tensorflow-datasets prepare MNIST")
     _add_paths(sub)
     sub.set_defaults(command=_data_prepare)
-    sub = data.add_parser("verify", help="check counts, shapes, labels, checksums and overlap")
+    sub = actions.add_parser("verify", help="check counts, shapes, labels, checksums and overlap")
     _add_paths(sub)
-    sub.add_argument("--dataset", choices=_choices("dataset"), default="mnist", help=_docs()["dataset"])
+    _add_dataset(sub, default="mnist")
     sub.set_defaults(command=_data_verify)
+    sub = actions.add_parser("samples", help="write some test digits as PNG files, to try a served model with")
+    sub.add_argument("folder", type=Path, metavar="FOLDER", help="where to write them")
+    sub.add_argument("--count", type=int, default=10, help="how many [10]")
+    _add_paths(sub)
+    _add_dataset(sub, default="optdigits")
+    sub.set_defaults(command=_data_samples)
     return parser
 
 
@@ -157,19 +173,17 @@ def _add_paths(parser: argparse.ArgumentParser, *, data: bool = True) -> None:
         parser.add_argument("--data-dir", type=Path, help=_docs()["data_dir"])
 
 
+def _add_dataset(parser: argparse.ArgumentParser, default: str) -> None:
+    choices = typing.get_args(typing.get_type_hints(TrainConfig)["dataset"])
+    parser.add_argument("--dataset", choices=choices, default=default, help=f"{_docs()['dataset']} [{default}]")
+
+
 def _flag(field: str) -> str:
     return "--" + field.replace("_", "-")
 
 
-def _choices(field: str) -> tuple[str, ...]:
-    return typing.get_args(typing.get_type_hints(TrainConfig)[field])
-
-
 def _docs() -> dict[str, str]:
     """The docstring under each field of TrainConfig, which Python itself does not keep."""
-    body = ast.parse(inspect.getsource(TrainConfig)).body[0].body  # type: ignore[attr-defined]
-    return {
-        field.target.id: " ".join(text.value.value.split())
-        for field, text in itertools.pairwise(body)
-        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr)
-    }
+    body: list[Any] = ast.parse(inspect.getsource(TrainConfig)).body[0].body  # type: ignore[attr-defined]
+    pairs = [(field, text) for field, text in itertools.pairwise(body) if isinstance(field, ast.AnnAssign)]
+    return {field.target.id: " ".join(text.value.value.split()) for field, text in pairs}  # type: ignore[union-attr]

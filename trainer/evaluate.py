@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from serving.contract import CLASSES, IMAGE_SHAPE
-from trainer.data import Split
+from trainer.split import Split
 
 Predict = Callable[[np.ndarray], np.ndarray]
 """images uint8 [N, 28, 28] -> logits float32 [N, 10]."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trainer.data import MNIST_FINGERPRINTS, DataError, Split
+from trainer.split import MNIST_FINGERPRINTS, DataError, Split
 
 FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trainer.data import MNIST_FINGERPRINTS, DataError, Split
+from trainer.split import MNIST_FINGERPRINTS, DataError, Split
 
 BUILDER = "mnist:3.0.1"
 

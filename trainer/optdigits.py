@@ -6,7 +6,7 @@ Source: E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", 
 import numpy as np
 from PIL import Image
 
-from trainer.data import Split
+from trainer.split import Split
 
 TEST_SIZE = 360
 """The last fifth, as stored: the file goes writer by writer, so most test digits are by hands that training never saw."""

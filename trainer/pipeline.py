@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from trainer.data import Split
+from trainer.split import Split
 
 
 def batch_indices(seed: int, examples: int, global_batch_size: int, start_step: int, stop_step: int) -> np.ndarray:

@@ -14,10 +14,10 @@ import numpy as np
 
 from serving.contract import CLASSES, IMAGES, PROBABILITIES, SIGNATURE
 from trainer.check import check_in_fresh_process
-from trainer.data import Split
 from trainer.evaluate import Evaluation
 from trainer.exit_codes import ExitCode, RunError
 from trainer.export import export_model
+from trainer.split import Split
 from trainer.versions import live_versions, next_version, publisher_lock, reveal, staging_folder, version_folder
 
 CHECKED_EXAMPLES = 256

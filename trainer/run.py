@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from serving.contract import MODEL_NAME
 from trainer.config import ConfigError, TrainConfig, resolve
-from trainer.data import Splits, load_splits
+from trainer.data import load_splits
 from trainer.distribute import choose_devices
 from trainer.evaluate import Evaluation, compile_predict, evaluate
 from trainer.figures import save_figures
@@ -25,6 +25,7 @@ from trainer.publish import Gate, Published, publish
 from trainer.report import Story, write_model_card, write_report
 from trainer.run_folder import open_run_folder, read_rows, recorded, write_atomically
 from trainer.signals import stop_signals
+from trainer.split import Splits
 from trainer.tracking import Tracker
 from trainer.train import Trained, train
 
@@ -79,7 +80,7 @@ def evaluate_run(folder: Path) -> None:
         _print_where(config, evaluation, outcome)
 
 
-def publish_run(folder: Path, now: datetime, gate: dict[str, float]) -> None:
+def publish_run(folder: Path, now: datetime, gate: dict[str, Any]) -> None:
     """Publish a finished run's weights; `gate` overrides fields of the run's own.
 
     Raises:

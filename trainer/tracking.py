@@ -73,7 +73,7 @@ class Tracker:
         self._record(row)
         if self._bar:
             self._bar.update(step - self._bar.n)
-            self._show(loss=row["loss"], **self._last_validation)
+            self._show(loss=float(losses.mean()), **self._last_validation)
         elif time.monotonic() - self._last_report >= self._report_seconds:
             self._print(row)
 

@@ -15,7 +15,6 @@ import tensorflow as tf
 
 from trainer.augment import Affine, affine_noise, random_affine
 from trainer.config import TrainConfig
-from trainer.data import Split
 from trainer.distribute import Devices
 from trainer.evaluate import compile_predict, cross_entropy
 from trainer.exit_codes import ExitCode, RunError
@@ -23,6 +22,7 @@ from trainer.model import build_model
 from trainer.pipeline import replica_datasets
 from trainer.schedule import build_optimizer
 from trainer.signals import StoppedError
+from trainer.split import Split
 from trainer.tracking import Tracker
 
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from tests.trainer.conftest import read_result, run_trainer, write_idx
-from trainer.data import MNIST_FINGERPRINTS, DataError, Split, load_splits, verify
+from trainer.data import load_splits
 from trainer.exit_codes import ExitCode
 from trainer.idx import FILES, read_idx, read_idx_folder
+from trainer.split import MNIST_FINGERPRINTS, DataError, Split, verify
 
 
 @pytest.fixture

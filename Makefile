@@ -1,0 +1,86 @@
+# Two commands do everything on a machine with Python 3.11+ and make: `make demo` and `make test`.
+# Each sets up what it needs in .venv, once.
+
+PYTHON ?= python3
+ARTIFACTS ?= artifacts
+DEMO_PORT ?= 8500
+VENV := .venv
+PY := $(VENV)/bin/python
+TRAIN := $(VENV)/train.installed
+DEV := $(VENV)/dev.installed
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+.PHONY: demo
+demo: $(TRAIN)  ## train on the embedded digits, publish, serve, and ask over gRPC: no download of data
+	@echo "== train, evaluate, gate, publish"
+	@$(PY) -m trainer train --preset quickstart --artifacts $(ARTIFACTS)
+	@echo "== serve the published version and ask it over gRPC"
+	@$(PY) -m trainer data samples $(ARTIFACTS)/samples --count 10 >/dev/null
+	@$(PY) -m serving serve $(ARTIFACTS)/models/digits --port $(DEMO_PORT) & server=$$!; \
+	trap 'kill $$server; wait $$server' EXIT; \
+	$(PY) -m serving wait --target localhost:$(DEMO_PORT) --timeout 60 && \
+	$(PY) -m serving predict --target localhost:$(DEMO_PORT) $(ARTIFACTS)/samples/*.png
+
+.PHONY: train
+train: $(TRAIN)  ## train on MNIST to 99 % and publish (PRESET=accurate for the best accuracy)
+	$(PY) -m trainer train --preset $(or $(PRESET),fast) --artifacts $(ARTIFACTS)
+
+.PHONY: serve
+serve: $(TRAIN)  ## serve the newest version on localhost:8500
+	$(PY) -m serving serve $(ARTIFACTS)/models/digits
+
+.PHONY: tensorboard
+tensorboard: $(TRAIN)  ## look at the runs
+	$(VENV)/bin/tensorboard --logdir $(ARTIFACTS)/runs
+
+.PHONY: test
+test: $(DEV)  ## run the tests
+	$(PY) -m pytest -m "not slow"
+
+.PHONY: test-slow
+test-slow: $(DEV)  ## run the tests that take minutes
+	$(PY) -m pytest -m slow
+
+.PHONY: lint
+lint: $(DEV)  ## check style and types
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+.PHONY: proto
+proto: $(DEV)  ## generate serving/wire_pb2.py with the protoc of the oldest protobuf we allow
+	$(VENV)/bin/uv run -q --no-project --isolated --python 3.11 --with grpcio-tools==1.74.0 \
+		python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. serving/wire.proto
+
+LOCK := $(VENV)/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
+
+.PHONY: lock
+lock: $(DEV)  ## bring the hashed requirement files up to date with pyproject.toml
+	$(LOCK) pyproject.toml -o requirements/train.txt
+	$(LOCK) pyproject.toml --extra dev -o requirements/dev.txt
+	$(LOCK) pyproject.toml --extra gpu -o requirements/gpu.txt
+	$(LOCK) requirements/client.in -o requirements/client.txt
+
+.PHONY: clean
+clean:  ## remove what was installed and cached, but no artefacts
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis *.egg-info
+
+$(VENV)/created:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' \
+		|| { echo "$(PYTHON) is $$($(PYTHON) -V 2>&1); this needs Python 3.11 to 3.13: make PYTHON=/path/to/python ..."; exit 2; }
+	@$(PYTHON) -m venv $(VENV) \
+		|| { echo "$(PYTHON) cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv"; exit 2; }
+	@touch $@
+
+$(TRAIN): requirements/train.txt | $(VENV)/created
+	$(PY) -m pip install -q --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+$(DEV): requirements/dev.txt | $(VENV)/created
+	$(PY) -m pip install -q --disable-pip-version-check --require-hashes -r $<
+	@touch $@ $(TRAIN)
