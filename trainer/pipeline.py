@@ -4,8 +4,8 @@ The stream of examples is one permutation of the training split after another; s
 of them, and replica r of R the r-th of R equal slices of that. So what a step sees depends neither on the number of
 replicas nor on where a run was started again, and no example is dropped at an epoch's end.
 
-`strategy.experimental_distribute_dataset` would halve the speed of MirroredStrategy on CPUs (benchmarks/input_path.py),
-which is why each replica reads an iterator of its own inside the replica function.
+`strategy.experimental_distribute_dataset` fixes neither, and costs about a millisecond per step under MirroredStrategy on
+CPUs (benchmarks/input_path.py), which is why each replica reads an iterator of its own inside the replica function.
 """
 
 from collections.abc import Sequence
