@@ -74,8 +74,9 @@ def cnn(x: keras.KerasTensor, width: float, dropout: float) -> keras.KerasTensor
 class BatchNorm(layers.BatchNormalization):
     """Keras's batch norm over [N, H, W, C], with statistics of the whole global batch.
 
-    One replica alone takes TensorFlow's fused kernel, the faster on a CPU (benchmarks/batch_norm.py). Several replicas take the variance around their common mean: Keras's own synchronised
-    form, mean of squares less square of mean, loses digits, and the losses drift from those of one replica.
+    One replica alone takes TensorFlow's fused kernel, the faster on a CPU (benchmarks/batch_norm.py). Several replicas
+    take the variance around their common mean: Keras's own synchronised form, mean of squares less square of mean, loses
+    digits, and the losses drift from those of one replica.
     """
 
     def call(self, inputs: tf.Tensor, training: bool = False, mask: tf.Tensor | None = None) -> tf.Tensor:
