@@ -3,7 +3,6 @@
 
 PYTHON ?= python3
 ARTIFACTS ?= artifacts
-DEMO_PORT ?= 8500
 VENV := .venv
 PY := $(VENV)/bin/python
 TRAIN := $(VENV)/train.installed
@@ -21,10 +20,11 @@ demo: $(TRAIN)  ## train on the embedded digits, publish, serve, and ask over gR
 	@$(PY) -m trainer train --preset quickstart --artifacts $(ARTIFACTS)
 	@echo "== serve the published version and ask it over gRPC"
 	@$(PY) -m trainer data samples $(ARTIFACTS)/samples --count 10 >/dev/null
-	@$(PY) -m serving serve $(ARTIFACTS)/models/digits --port $(DEMO_PORT) & server=$$!; \
+	@port=$$($(PY) -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'); \
+	$(PY) -m serving serve $(ARTIFACTS)/models/digits --port $$port & server=$$!; \
 	trap 'kill $$server; wait $$server' EXIT; \
-	$(PY) -m serving wait --target localhost:$(DEMO_PORT) --timeout 60 && \
-	$(PY) -m serving predict --target localhost:$(DEMO_PORT) $(ARTIFACTS)/samples/*.png
+	$(PY) -m serving wait --target localhost:$$port --timeout 60 && \
+	$(PY) -m serving predict --target localhost:$$port $(ARTIFACTS)/samples/*.png
 
 .PHONY: train
 train: $(TRAIN)  ## train on MNIST to 99 % and publish (PRESET=accurate for the best accuracy)

@@ -2,7 +2,7 @@
 
     $ python -m serving predict seven.png
     file       digit  confidence  version
-    seven.png  7      99.8 %      20261122134501
+    seven.png  7      99.8%       20261122134501
 
 Parsing is here; what the commands do is in serving/commands.py and serving/local_server.py. Only what the chosen
 command needs is imported, so that `--help` answers at once and `predict` starts in a fraction of a second.

@@ -7,6 +7,7 @@ process that exported the model, which is the point: what works there may still 
 """
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -53,7 +54,15 @@ def check_in_fresh_process(folder: Path, images: np.ndarray, probabilities: np.n
         command = [sys.executable, "-m", "trainer.check", str(folder.resolve()), str(expected)]
         try:
             done = subprocess.run(
-                command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, cwd=Path(__file__).parent.parent
+                command,
+                capture_output=True,
+                text=True,
+                timeout=TIMEOUT_SECONDS,
+                cwd=Path(__file__).parent.parent,
+                # A terminal's Ctrl-C would reach the child too, and look like files that fail their check.
+                start_new_session=True,
+                # This process may hold all of a GPU's memory.
+                env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1"},
             )
         except subprocess.TimeoutExpired as error:
             raise ArtifactError(f"{folder}: the check did not end within {TIMEOUT_SECONDS} s") from error

@@ -22,8 +22,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from serving.contract import MODEL_NAME
-from trainer.config import PRESETS, TrainConfig, resolve
+from trainer.config import PRESETS, ConfigError, TrainConfig, resolve
 from trainer.exit_codes import ExitCode, RunError, exit_code_of
+from trainer.run_folder import RESULT_FILE, open_run_folder, recorded, refuse_full_disk
+from trainer.signals import stoppable
 
 CONFIG_FIELDS = {field.name: field for field in dataclasses.fields(TrainConfig) if field.name != "preset"}
 
@@ -32,7 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status (see `trainer.exit_codes`)."""
     args = _parser().parse_args(arguments)
     try:
-        args.command(args)
+        with stoppable():
+            args.command(args)
     except (RunError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return exit_code_of(error)
@@ -43,23 +46,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _train(args: argparse.Namespace) -> None:
-    config = _config(args)
-    from trainer.run import train_and_publish
+    # What is wrong with a config or a folder shows before the seconds that importing TensorFlow takes.
+    now = datetime.now(UTC)
+    config = open_run_folder(_config(args), now)
+    with recorded(config.run_dir / RESULT_FILE, now) as record:
+        refuse_full_disk(config.run_dir)
+        from trainer.run import train_and_publish
 
-    train_and_publish(config, datetime.now(UTC))
+        train_and_publish(config, now, record)
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-    from trainer.run import evaluate_run
+    config = _config_of_run(args.run_dir)
+    with recorded(args.run_dir / "evaluate.json", datetime.now(UTC)) as record:
+        from trainer.run import evaluate_run
 
-    evaluate_run(args.run_dir)
+        evaluate_run(config, record)
 
 
 def _publish(args: argparse.Namespace) -> None:
-    from trainer.run import publish_run
-
     gate = {name: value for name in ("min_accuracy", "tolerance") if (value := getattr(args, name)) is not None}
-    publish_run(args.run_dir, datetime.now(UTC), gate)
+    now, config = datetime.now(UTC), _config_of_run(args.run_dir, **gate, publish=True)
+    with recorded(args.run_dir / "publish.json", now) as record:
+        from trainer.run import publish_run
+
+        publish_run(config, now, record)
 
 
 def _rollback(args: argparse.Namespace) -> None:
@@ -100,6 +111,14 @@ def _config(args: argparse.Namespace) -> TrainConfig:
     return resolve(args.preset, args.config, flags)
 
 
+def _config_of_run(folder: Path, **flags: Any) -> TrainConfig:
+    if not (folder / "config.json").is_file():
+        raise ConfigError(f"{folder}: no run (config.json is missing); expected <artifacts>/runs/<run>")
+    # The run may have been moved, or mounted elsewhere, since it was trained: it lies where it lies now.
+    place = {"artifacts": folder.resolve().parent.parent, "run": folder.resolve().name}
+    return resolve(file=folder / "config.json", flags={**place, **flags})
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m trainer",
@@ -112,12 +131,13 @@ def _parser() -> argparse.ArgumentParser:
     _add_train(commands)
 
     for name, command, text in (
-        ("evaluate", _evaluate, "score a finished run on its test split again and draw its report"),
-        ("publish", _publish, "publish a finished run's model, if it passes the gate"),
+        ("evaluate", _evaluate, "score a trained run on its test split again and draw its report"),
+        ("publish", _publish, "publish a trained run's model, if it passes the gate"),
     ):
         sub = commands.add_parser(name, help=text, description=text)
         sub.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="folder of the run: <artifacts>/runs/<run>")
         sub.set_defaults(command=command)
+    # To `publish` alone:
     for flag in ("min_accuracy", "tolerance"):
         sub.add_argument(_flag(flag), type=float, help=_docs()[flag] + " (default: as in the run's config)")
 
@@ -131,7 +151,9 @@ def _parser() -> argparse.ArgumentParser:
     sub = actions.add_parser("prepare", help="have tensorflow-datasets prepare MNIST")
     _add_paths(sub)
     sub.set_defaults(command=_data_prepare)
-    sub = actions.add_parser("verify", help="check counts, shapes, labels, checksums and overlap")
+    sub = actions.add_parser(
+        "verify", help="check counts, shapes, labels, checksums and overlap (prepares MNIST first if it is not there)"
+    )
     _add_paths(sub)
     _add_dataset(sub, default="mnist")
     sub.set_defaults(command=_data_verify)

@@ -73,7 +73,8 @@ class TrainConfig:
     ema_decay: float = 0.0
     """Decay per step of the moving average of all weights that is evaluated and exported; 0 = the weights themselves."""
     early_stopping_patience: int = 0
-    """Evaluations without a better validation loss after which training stops and takes the best weights; 0 = never."""
+    """Evaluations without a better validation loss after which training stops; above 0, the weights of the best evaluation
+    are kept even if it never comes to that; 0 = never, and the last weights."""
 
     rotate_degrees: float = 0.0
     """Augmentation: rotation, uniform within +- this many degrees."""
@@ -221,13 +222,14 @@ def resolve(preset: str | None = None, file: Path | None = None, flags: dict[str
     name = preset or saved.get("preset", "quickstart")
     if name not in PRESETS:
         raise ConfigError(f"unknown preset {name!r}; expected one of {', '.join(PRESETS)}")
+    saved.pop("run", None)  # the name of that run; this is another
     values = {"preset": name, **PRESETS[name], **saved, **(flags or {})}
     values["preset"] = name
     return TrainConfig(**values)
 
 
 def to_json(config: TrainConfig) -> str:
-    """The config as JSON text; `resolve(file=...)` of it gives the same config."""
+    """The config as JSON text; `resolve(file=...)` of it gives the same config, but for the name of the run."""
     return json.dumps(dataclasses.asdict(config), indent=2, default=str) + "\n"
 
 
@@ -280,6 +282,8 @@ def _check_ranges(config: TrainConfig) -> None:
         for name in names:
             if not accepts(getattr(config, name)):
                 raise ConfigError(f"{name} is {getattr(config, name)!r}; expected {expected}")
+    if config.seed >= 2**32:
+        raise ConfigError(f"seed is {config.seed}; expected a number below 2**32")
     if "/" in config.run or config.run.startswith("."):
         raise ConfigError(f"run is {config.run!r}; expected a plain folder name, without '/' and not starting with '.'")
     if config.replicas > 1 and config.strategy == "default":

@@ -25,15 +25,14 @@ def load_splits(dataset: str, data_dir: Path, validation_size: int) -> Splits:
     train, test = read_dataset(dataset, data_dir)
     verify(train, f"{dataset} train")
     verify(test, f"{dataset} test")
-    _verify_disjoint(train, test)
+    _verify_disjoint(train, test, "test")
     if validation_size >= len(train):
         raise DataError(f"validation_size is {validation_size}, but there are only {len(train)} training examples")
     cut = len(train) - validation_size
-    return Splits(
-        train=Split(train.images[:cut], train.labels[:cut]),
-        validation=Split(train.images[cut:], train.labels[cut:]),
-        test=test,
-    )
+    validation = Split(train.images[cut:], train.labels[cut:])
+    train = Split(train.images[:cut], train.labels[:cut])
+    _verify_disjoint(train, validation, "validation")
+    return Splits(train=train, validation=validation, test=test)
 
 
 def read_dataset(dataset: str, data_dir: Path) -> tuple[Split, Split]:
@@ -51,11 +50,11 @@ def read_dataset(dataset: str, data_dir: Path) -> tuple[Split, Split]:
     return read_optdigits()
 
 
-def _verify_disjoint(train: Split, test: Split) -> None:
+def _verify_disjoint(train: Split, unseen: Split, name: str) -> None:
     seen = {image.tobytes() for image in train.images}
-    shared = [i for i, image in enumerate(test.images) if image.tobytes() in seen]
+    shared = [i for i, image in enumerate(unseen.images) if image.tobytes() in seen]
     if shared:
         raise DataError(
-            f"{len(shared)} of {len(test)} test images are training images too (the first is test image {shared[0]}); "
-            "a test split must be unseen"
+            f"{len(shared)} of {len(unseen)} {name} images are training images too (first: {name} image {shared[0]}); "
+            "what a model is judged by must be unseen: remove the duplicates"
         )

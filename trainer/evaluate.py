@@ -45,7 +45,7 @@ class Evaluation:
     reliability: np.ndarray
     """float64 [15, 3]: mean confidence, accuracy and share of the examples of each bin of confidence; NaN where empty."""
     worst: np.ndarray
-    """int64 [<= 25]: positions of the mistakes, the most confident first."""
+    """int64 [<= 24]: positions of the mistakes, the most confident first."""
 
     @property
     def digits(self) -> np.ndarray:
@@ -126,7 +126,7 @@ def score(probabilities: np.ndarray, labels: np.ndarray, loss: float) -> Evaluat
         f1=2 * hits / (confusion.sum(axis=0) + confusion.sum(axis=1)),
         calibration_error=calibration_error,
         reliability=reliability,
-        worst=mistakes[np.argsort(-confidence[mistakes], kind="stable")][:25],
+        worst=mistakes[np.argsort(-confidence[mistakes], kind="stable")][:24],
     )
 
 

@@ -26,7 +26,7 @@ class ExitCode(IntEnum):
     IO = 74
     """The operating system refused a read or a write (disk full, quota, permission, fault). A retry may help."""
     STOPPED = 75
-    """Stopped by a signal; run again to go on."""
+    """Stopped by a signal before it was done; nothing was published. Run it again."""
 
 
 class RunError(Exception):

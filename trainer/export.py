@@ -31,6 +31,9 @@ def export_model(model: keras.Model, folder: Path, *, images: np.ndarray, metada
         folder: where to write.
         images: real examples for the warm-up records, uint8 [N, 28, 28].
         metadata: JSON-ready facts about the model, kept beside the warm-up records.
+
+    Raises:
+        OSError: the files could not be written.
     """
 
     @tf.function(input_signature=[tf.TensorSpec((None, *IMAGE_SHAPE), tf.uint8, name=IMAGES)])
@@ -45,10 +48,14 @@ def export_model(model: keras.Model, folder: Path, *, images: np.ndarray, metada
     module = tf.Module(name=MODEL_NAME)
     module.weights = [weight.value for weight in model.weights]
     module.serve = serve
-    tf.saved_model.save(module, str(folder), signatures={SIGNATURE: serve})
     extra = folder / "assets.extra"
-    extra.mkdir()
-    _write_warm_up(extra / WARM_UP_FILE, images)
+    try:
+        tf.saved_model.save(module, str(folder), signatures={SIGNATURE: serve})
+        extra.mkdir()
+        _write_warm_up(extra / WARM_UP_FILE, images)
+    except tf.errors.OpError as error:
+        # TensorFlow's own writers report a full disk as an error of theirs.
+        raise OSError(f"cannot write the SavedModel to {folder}: {error.message}") from error
     (extra / METADATA_FILE).write_text(json.dumps(metadata, indent=2) + "\n")
     sync_tree(folder)
 

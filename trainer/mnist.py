@@ -4,6 +4,7 @@ The builder downloads the four original files where it can, takes them from `<da
 cannot, and checks their SHA-256 either way. What was prepared is read back and held against MNIST's fingerprint.
 """
 
+import errno
 import sys
 from pathlib import Path
 
@@ -30,7 +31,9 @@ def prepare_mnist(data_dir: Path) -> None:
         builder.download_and_prepare()
     except tfds.download.download_manager.NonMatchingChecksumError as error:
         raise DataError(f"{manual}: a file is not MNIST's: {_one_line(error)}") from error
-    except (OSError, ConnectionError, EOFError) as error:
+    except (OSError, EOFError, tfds.download.DownloadError) as error:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise
         raise DataError(
             f"MNIST is neither prepared in {data_dir} nor could it be downloaded ({_one_line(error)}). Without a network, "
             f"put train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, t10k-images-idx3-ubyte.gz and "

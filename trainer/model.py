@@ -1,6 +1,6 @@
 """The networks: raw uint8 images in, logits out. Pixels are scaled here and nowhere else.
 
-To add one, write a function like the three below and name it in `TrainConfig.model`.
+To add one, write a function like the three below and name it in `build_model` and in `TrainConfig.model`.
 """
 
 from collections.abc import Callable

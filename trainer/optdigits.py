@@ -6,19 +6,29 @@ Source: E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", 
 import numpy as np
 from PIL import Image
 
-from trainer.split import Split
+from trainer.split import DataError, Split
 
 TEST_SIZE = 360
 """The last fifth, as stored: the file goes writer by writer, so most test digits are by hands that training never saw."""
 
 
+FINGERPRINT = "c89557293abc29134c40b0a839f461f242b748149ba8023c81de74126e66c675"
+"""`Split.fingerprint` of all 1,797 prepared digits."""
+
+
 def read_optdigits() -> tuple[Split, Split]:
-    """The training (1,437) and test (360) split."""
+    """The training (1,437) and test (360) split.
+
+    Raises:
+        DataError: the installed scikit-learn carries other digits, or Pillow scales them otherwise.
+    """
     from sklearn.datasets import load_digits
 
     digits = load_digits()
     images = np.stack([to_mnist_format(image) for image in digits.images])
     labels = digits.target.astype(np.uint8)
+    if Split(images, labels).fingerprint != FINGERPRINT:
+        raise DataError("scikit-learn's load_digits is not what it was; install the versions of requirements/train.txt")
     return Split(images[:-TEST_SIZE], labels[:-TEST_SIZE]), Split(images[-TEST_SIZE:], labels[-TEST_SIZE:])
 
 

@@ -6,8 +6,9 @@ report.html, model_card.md and result.json, which says how the run ended, also w
 
 import dataclasses
 import platform
+import sys
 import time
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import keras
 import tensorflow as tf
 
 from serving.contract import MODEL_NAME
-from trainer.config import ConfigError, TrainConfig, resolve
+from trainer.config import ConfigError, TrainConfig
 from trainer.data import load_splits
 from trainer.distribute import choose_devices
 from trainer.evaluate import Evaluation, compile_predict, evaluate
@@ -23,8 +24,8 @@ from trainer.figures import save_figures
 from trainer.model import build_model
 from trainer.publish import Gate, Published, publish
 from trainer.report import Story, write_model_card, write_report
-from trainer.run_folder import open_run_folder, read_rows, recorded, write_atomically
-from trainer.signals import stop_signals
+from trainer.run_folder import RESULT_FILE, read_record, read_rows, write_atomically
+from trainer.signals import deferred_stop
 from trainer.split import Splits
 from trainer.tracking import Tracker
 from trainer.train import Trained, train
@@ -32,78 +33,94 @@ from trainer.train import Trained, train
 WEIGHTS_FILE = "model.weights.h5"
 
 
-def train_and_publish(config: TrainConfig, now: datetime) -> None:
+def train_and_publish(config: TrainConfig, now: datetime, record: dict[str, Any]) -> None:
     """Train a model, score it on unseen data, report, and publish it if it passes the gate.
 
+    Args:
+        config: with the name of the run, whose folder is there.
+        now: the time that numbers the version.
+        record: filled with what happened, for result.json.
+
     Raises:
-        RunError: see `trainer.exit_codes`; result.json says the same.
+        RunError: see `trainer.exit_codes`.
     """
-    config = dataclasses.replace(config, run=config.run or f"{config.preset}-{now.strftime('%Y%m%d-%H%M%S')}")
-    with open_run_folder(config) as folder, recorded(folder, "train", now) as result, stop_signals() as stop_requested:
-        devices = choose_devices(config.strategy, config.replicas, jit_compile=config.jit_compile)
-        if config.deterministic:
-            tf.config.experimental.enable_op_determinism()
-        splits = load_splits(config.dataset, config.data_path, config.validation_size)
-        with Tracker(folder) as tracker:
-            tracker.text("config", (folder / "config.json").read_text())
+    folder = config.run_dir
+    devices = choose_devices(config.strategy, config.replicas, jit_compile=config.jit_compile)
+    if config.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    splits = load_splits(config.dataset, config.data_path, config.validation_size)
+    with Tracker(folder) as tracker:
+        tracker.text("config", (folder / "config.json").read_text())
+        with deferred_stop() as stop_requested:
             trained = train(config, splits.train, splits.validation, devices, tracker, stop_requested)
-            tracker.graph(trained.model)
-            write_atomically(folder / WEIGHTS_FILE, trained.model.save_weights)
-            evaluation = evaluate(compile_predict(trained.model), splits.test)
-            figures = save_figures(folder / "figures", tracker.rows, evaluation, splits.test.images)
-            tracker.pictures(figures, step=trained.steps)
-        result["evaluation"] = evaluation.summary()
-        result["facts"] = facts = _facts(config, splits, trained, devices.names)
-        try:
-            outcome, succeeded = _publish_if_wanted(config, trained.model, evaluation, splits, now, result, facts), True
-        except Exception as error:
-            outcome, succeeded = f"Not published: {error}", False
-            raise
-        finally:
-            _write_documents(folder, config, outcome, succeeded, facts, evaluation, figures)
-            _print_where(config, evaluation, outcome)
+        write_atomically(folder / WEIGHTS_FILE, trained.model.save_weights)
+        tracker.graph(trained.model)
+        record["facts"] = _facts(config, splits, trained, devices.names)
+        evaluation = _evaluate(trained.model, splits, record)
+        figures = save_figures(folder / "figures", tracker.rows, evaluation, splits.test.images)
+        tracker.pictures(figures, step=trained.steps)
+    _publish_and_tell(config, trained.model, evaluation, splits, now, record, figures)
 
 
-def evaluate_run(folder: Path) -> None:
-    """Score a finished run's weights on its test split again and redraw its report.
+def evaluate_run(config: TrainConfig, record: dict[str, Any]) -> None:
+    """Score a trained run's weights on its test split again and redraw its report; `record` is for evaluate.json.
 
     Raises:
-        RunError: there is no such run, or its data cannot be read.
+        RunError: the run has no weights, or its data cannot be read.
     """
-    config, model, splits = _reload(folder)
-    with recorded(folder, "evaluate", datetime.now(UTC)) as result:
-        evaluation = evaluate(compile_predict(model), splits.test)
-        figures = save_figures(folder / "figures", read_rows(folder), evaluation, splits.test.images)
-        outcome = "Evaluated again from the saved weights."
-        _write_documents(folder, config, outcome, True, {"data set": config.dataset}, evaluation, figures)
-        result["evaluation"] = evaluation.summary()
-        _print_where(config, evaluation, outcome)
+    model, splits = _reload(config, record)
+    evaluation = _evaluate(model, splits, record)
+    figures = save_figures(config.run_dir / "figures", read_rows(config.run_dir), evaluation, splits.test.images)
+    _tell(config, evaluation, "Evaluated again from the saved weights.", True, record, figures)
 
 
-def publish_run(folder: Path, now: datetime, gate: dict[str, Any]) -> None:
-    """Publish a finished run's weights; `gate` overrides fields of the run's own.
+def publish_run(config: TrainConfig, now: datetime, record: dict[str, Any]) -> None:
+    """Publish a trained run's weights; `record` is for publish.json.
 
     Raises:
-        RunError: no such run, refused by the gate, or by the check.
+        RunError: the run has no weights, or was refused by the gate or by the check.
     """
-    config, model, splits = _reload(folder)
-    config = dataclasses.replace(config, publish=True, **gate)
-    with recorded(folder, "publish", now) as result:
-        evaluation = evaluate(compile_predict(model), splits.test)
-        result["evaluation"] = evaluation.summary()
-        _print_where(config, evaluation, _publish_if_wanted(config, model, evaluation, splits, now, result, {}))
+    model, splits = _reload(config, record)
+    evaluation = _evaluate(model, splits, record)
+    figures = save_figures(config.run_dir / "figures", read_rows(config.run_dir), evaluation, splits.test.images)
+    _publish_and_tell(config, model, evaluation, splits, now, record, figures)
 
 
-def _reload(folder: Path) -> tuple[TrainConfig, keras.Model, Splits]:
-    weights = folder / WEIGHTS_FILE
+def _reload(config: TrainConfig, record: dict[str, Any]) -> tuple[keras.Model, Splits]:
+    weights = config.run_dir / WEIGHTS_FILE
     if not weights.is_file():
-        raise ConfigError(f"{folder}: no finished run ({WEIGHTS_FILE} is missing); expected <artifacts>/runs/<run>")
-    # The run may have been moved, or mounted elsewhere, since it was trained: it lies where it lies now.
-    moved = {"artifacts": folder.resolve().parent.parent, "run": folder.resolve().name}
-    config = resolve(file=folder / "config.json", flags=moved)
+        raise ConfigError(f"{config.run_dir}: this run was not trained to its end ({WEIGHTS_FILE} is missing)")
+    choose_devices()
+    record["facts"] = read_record(config.run_dir / RESULT_FILE).get("facts", {})
     model = build_model(config.model, width=config.width, dropout=config.dropout)
     model.load_weights(weights)
-    return config, model, load_splits(config.dataset, config.data_path, config.validation_size)
+    return model, load_splits(config.dataset, config.data_path, config.validation_size)
+
+
+def _evaluate(model: keras.Model, splits: Splits, record: dict[str, Any]) -> Evaluation:
+    # TensorFloat-32 (on by default on newer GPUs) keeps three digits: too few for the check of the exported files.
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    evaluation = evaluate(compile_predict(model), splits.test)
+    record["evaluation"] = evaluation.summary()
+    return evaluation
+
+
+def _publish_and_tell(
+    config: TrainConfig,
+    model: keras.Model,
+    evaluation: Evaluation,
+    splits: Splits,
+    now: datetime,
+    record: dict[str, Any],
+    figures: list[Path],
+) -> None:
+    """Publish unless the config says not to, and report whatever came of it."""
+    try:
+        outcome = _publish_if_wanted(config, model, evaluation, splits, now, record)
+    except Exception as error:
+        _tell(config, evaluation, f"Not published: {error}", False, record, figures)
+        raise
+    _tell(config, evaluation, outcome, True, record, figures)
 
 
 def _publish_if_wanted(
@@ -112,10 +129,8 @@ def _publish_if_wanted(
     evaluation: Evaluation,
     splits: Splits,
     now: datetime,
-    result: dict[str, Any],
-    facts: dict[str, str],
+    record: dict[str, Any],
 ) -> str:
-    """Publish unless the config says not to; returns one sentence about what happened."""
     if not config.publish:
         return "Trained; not published, as asked."
     published: Published = publish(
@@ -125,9 +140,9 @@ def _publish_if_wanted(
         model_dir=config.models_dir / MODEL_NAME,
         gate=Gate(min_accuracy=config.min_accuracy, tolerance=config.tolerance),
         now=now,
-        metadata={"run": config.run, "facts": facts, "test_fingerprint": splits.test.fingerprint},
+        metadata={"run": config.run, "facts": record["facts"], "test_fingerprint": splits.test.fingerprint},
     )
-    result["published"] = {"version": published.version, "folder": str(published.folder), "check": published.check}
+    record["published"] = {"version": published.version, "folder": str(published.folder), "check": published.check}
     before = f"; before it: {published.served_before}" if published.served_before else ""
     return f"Published as version {published.version} in {published.folder}{before}."
 
@@ -145,21 +160,22 @@ def _facts(config: TrainConfig, splits: Splits, trained: Trained, devices: tuple
     }
 
 
-def _write_documents(
-    folder: Path,
+def _tell(
     config: TrainConfig,
+    evaluation: Evaluation,
     outcome: str,
     succeeded: bool,
-    facts: dict[str, str],
-    evaluation: Evaluation,
+    record: dict[str, Any],
     figures: list[Path],
 ) -> None:
-    story = Story(config.run, outcome, succeeded, facts, dataclasses.asdict(config))
-    write_report(folder / "report.html", story, evaluation, figures)
-    write_model_card(folder / "model_card.md", story, evaluation)
-
-
-def _print_where(config: TrainConfig, evaluation: Evaluation, outcome: str) -> None:
+    """Write the report and the model card, and print what came out and where it is."""
+    story = Story(config.run, outcome, succeeded, record["facts"], dataclasses.asdict(config))
+    try:
+        write_report(config.run_dir / "report.html", story, evaluation, figures)
+        write_model_card(config.run_dir / "model_card.md", story, evaluation)
+    except OSError as error:
+        # A version may be live by now: a page that cannot be written must not make that look like a failure.
+        print(f"warning: cannot write the report: {error}", file=sys.stderr)
     low, high = evaluation.accuracy_interval
     print(f"Test accuracy {evaluation.accuracy:.2%} (95 % interval {low:.2%} to {high:.2%}).")
     print(outcome)

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT as a question that the training loop asks between two calls."""
+"""SIGTERM and SIGINT: an error at once, or, while training, a question that the loop asks between two calls."""
 
 import os
 import signal
@@ -8,6 +8,8 @@ from types import FrameType
 
 from trainer.exit_codes import ExitCode, RunError
 
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
 
 class StoppedError(RunError):
     """The process was asked to stop."""
@@ -16,8 +18,19 @@ class StoppedError(RunError):
 
 
 @contextmanager
-def stop_signals() -> Iterator[Callable[[], bool]]:
-    """While inside, a first SIGTERM or SIGINT only makes the function return True; a second one ends the process."""
+def stoppable() -> Iterator[None]:
+    """While inside, SIGTERM and SIGINT raise StoppedError, so that everything on the way out cleans up after itself."""
+
+    def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        raise StoppedError(f"stopped by {signal.Signals(number).name}; nothing is published")
+
+    with _handled(stop):
+        yield
+
+
+@contextmanager
+def deferred_stop() -> Iterator[Callable[[], bool]]:
+    """While inside, a first signal only makes the yielded function return True; a second one ends the process at once."""
     requested = False
 
     def on_signal(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
@@ -26,9 +39,17 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
             os._exit(ExitCode.STOPPED)
         requested = True
 
-    previous = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
+    with _handled(on_signal):
         yield lambda: requested
+    if requested:
+        raise StoppedError("stopped by a signal; nothing is published")
+
+
+@contextmanager
+def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    previous = {number: signal.signal(number, handler) for number in SIGNALS}
+    try:
+        yield
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        for number, before in previous.items():
+            signal.signal(number, before)

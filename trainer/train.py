@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.augment import Affine, affine_noise, random_affine
-from trainer.config import TrainConfig
+from trainer.config import ConfigError, TrainConfig
 from trainer.distribute import Devices
 from trainer.evaluate import compile_predict, cross_entropy
 from trainer.exit_codes import ExitCode, RunError
@@ -24,6 +24,8 @@ from trainer.schedule import build_optimizer
 from trainer.signals import StoppedError
 from trainer.split import Split
 from trainer.tracking import Tracker
+
+REMEDY = "nothing is published. Lower --learning-rate, lengthen --warmup-fraction, or use --precision float32"
 
 
 class DivergedError(RunError):
@@ -51,7 +53,6 @@ class Best:
     """The best evaluation so far, for early stopping."""
 
     loss: float = np.inf
-    step: int = 0
     weights: list[np.ndarray] = field(default_factory=list)
     evaluations_since: int = 0
 
@@ -70,6 +71,10 @@ def train(
         DivergedError: a loss became NaN or infinite.
         StoppedError: `stop_requested` said so between two calls.
     """
+    if config.global_batch_size % devices.replicas:
+        raise ConfigError(
+            f"global_batch_size is {config.global_batch_size} on {devices.replicas} replicas; expected a multiple of that"
+        )
     keras.utils.set_random_seed(config.seed)
     steps = total_steps(config.epochs, len(train_split), config.global_batch_size)
     with devices.strategy.scope():
@@ -108,10 +113,13 @@ def train(
             logits = predict(validation.images)
             loss = cross_entropy(logits, validation.labels)
             accuracy = float((logits.argmax(axis=1) == validation.labels).mean())
+            if not np.isfinite(loss):
+                raise DivergedError(f"the validation loss became {loss} after step {step}; {REMEDY}")
             tracker.validation(step=step, loss=loss, accuracy=accuracy)
-            if config.early_stopping_patience and _stops_early(best, loss, step, plain, config.early_stopping_patience):
-                plain.set_weights(best.weights)
+            if config.early_stopping_patience and _stops_early(best, loss, plain, config.early_stopping_patience):
                 break
+    if config.early_stopping_patience:
+        plain.set_weights(best.weights)
     return Trained(model=plain, losses=np.concatenate(losses), steps=step, seconds=seconds)
 
 
@@ -136,15 +144,12 @@ def _refuse_divergence(losses: np.ndarray, first_step: int) -> None:
     finite = np.isfinite(losses)
     if not finite.all():
         step = first_step + int(np.argmin(finite))
-        raise DivergedError(
-            f"the training loss became {losses[np.argmin(finite)]} at step {step}; nothing is published. "
-            "Lower --learning-rate, lengthen --warmup-fraction, or use --precision float32"
-        )
+        raise DivergedError(f"the training loss became {losses[np.argmin(finite)]} at step {step}; {REMEDY}")
 
 
-def _stops_early(best: Best, loss: float, step: int, model: keras.Model, patience: int) -> bool:
+def _stops_early(best: Best, loss: float, model: keras.Model, patience: int) -> bool:
     if loss < best.loss:
-        best.loss, best.step, best.weights, best.evaluations_since = loss, step, model.get_weights(), 0
+        best.loss, best.weights, best.evaluations_since = loss, model.get_weights(), 0
     else:
         best.evaluations_since += 1
     return best.evaluations_since >= patience
@@ -217,7 +222,9 @@ def _compile_steps(
 
     def replica_step() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         # Each replica is traced on its own, with its number as a constant: that lets it pick its own iterator.
-        replica = int(tf.get_static_value(tf.distribute.get_replica_context().replica_id_in_sync_group) or 0)
+        number = tf.get_static_value(tf.distribute.get_replica_context().replica_id_in_sync_group)
+        assert number is not None, "the number of a replica is a constant while it is traced"
+        replica = int(number)
         asked = clock()
         with tf.control_dependencies([asked]):
             step, images, labels = next(iterators[replica])

@@ -33,14 +33,15 @@ def live_versions(model_dir: Path) -> list[int]:
     """The versions that TensorFlow Serving sees, oldest first."""
     if not model_dir.is_dir():
         return []
-    return sorted(int(child.name) for child in model_dir.iterdir() if re.fullmatch(r"[0-9]+", child.name))
+    return sorted(number for child in model_dir.iterdir() if (number := _version_of(child.name)) is not None)
 
 
 def next_version(model_dir: Path, now: datetime) -> int:
     """A number that was never used: the UTC time as YYYYMMDDhhmmss, or one more than the highest there ever was."""
-    names = (child.name for child in model_dir.iterdir()) if model_dir.is_dir() else ()
-    used = [int(digits[0]) for name in names if (digits := re.findall(r"[0-9]+", name))]
-    return max(int(now.astimezone(UTC).strftime("%Y%m%d%H%M%S")), max(used, default=0) + 1)
+    names = [child.name for child in model_dir.iterdir()] if model_dir.is_dir() else []
+    numbers = (_version_of(name.removeprefix(STAGING_PREFIX).removesuffix(RETIRED_SUFFIX)) for name in names)
+    highest = max((number for number in numbers if number is not None), default=0)
+    return max(int(now.astimezone(UTC).strftime("%Y%m%d%H%M%S")), highest + 1)
 
 
 @contextmanager
@@ -100,10 +101,10 @@ def roll_back(model_dir: Path, *, allow_none: bool = False) -> tuple[int, int | 
     Raises:
         VersionError: there is no version, or only one and `allow_none` is false.
     """
+    if not live_versions(model_dir):
+        raise VersionError(f"{model_dir}: no version to roll back from")
     with publisher_lock(model_dir):
         versions = live_versions(model_dir)
-        if not versions:
-            raise VersionError(f"{model_dir}: no version to roll back from")
         if len(versions) == 1 and not allow_none:
             raise VersionError(
                 f"{model_dir}: {versions[0]} is the only version; without it nothing is served. "
@@ -117,9 +118,13 @@ def roll_back(model_dir: Path, *, allow_none: bool = False) -> tuple[int, int | 
 
 def version_folder(model_dir: Path, version: int) -> Path:
     """The folder of a live version, whatever leading zeros its name has."""
-    return next(
-        child for child in model_dir.iterdir() if re.fullmatch(r"[0-9]+", child.name) and int(child.name) == version
-    )
+    return next(child for child in model_dir.iterdir() if _version_of(child.name) == version)
+
+
+def _version_of(name: str) -> int | None:
+    # As TensorFlow Serving reads a name: decimal digits that fit into 64 bits with sign; all else it passes over.
+    number = int(name) if re.fullmatch(r"[0-9]+", name) else -1
+    return number if 0 <= number < 2**63 else None
 
 
 def _sync_folder(folder: Path) -> None:

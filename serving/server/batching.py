@@ -181,14 +181,14 @@ def _count_rows(inputs: Mapping[str, np.ndarray]) -> int:
 
 def _run_batch(batch: list[_Task]) -> None:
     try:
-        _run_together(batch) if len(batch) > 1 else _run_alone(batch[0])
-    except ServingError:
+        if len(batch) > 1:
+            _run_together(batch)
+            return
+    except Exception:
         # One bad picture fails the whole run. Alone, each gets its own answer, and the message the right index.
-        for task in batch:
-            _run_alone(task)
-    except Exception as error:
-        for task in batch:
-            task.outcome = ServingError(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}")
+        pass
+    for task in batch:
+        _run_alone(task)
 
 
 def _run_alone(task: _Task) -> None:
@@ -196,6 +196,9 @@ def _run_alone(task: _Task) -> None:
         task.outcome = task.servable.run(task.signature, task.inputs)
     except ServingError as error:
         task.outcome = error
+    except Exception as error:
+        # A batch thread that died would leave every later request waiting.
+        task.outcome = ServingError(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}")
 
 
 def _run_together(batch: list[_Task]) -> None:

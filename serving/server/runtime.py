@@ -40,7 +40,10 @@ class Runtime:
         self._loop = asyncio.new_event_loop()
         self._stop_with_grace: asyncio.Future[float] = self._loop.create_future()
         self._thread = threading.Thread(target=self._run_loop, name="grpc", daemon=True)
-        self._opened = False
+        # Whether the port may still be opened, or has been: a version that finishes loading while the server is being
+        # stopped must not open it.
+        self._opening = threading.Lock()
+        self._opened = self._stopping = False
         self._batcher = Batcher(
             max_batch_size=config.max_batch_size,
             max_enqueued_batches=config.max_enqueued_batches,
@@ -64,6 +67,8 @@ class Runtime:
 
     def stop(self, grace_period_seconds: float) -> None:
         """Ends it all, in the order in which a request passes through it."""
+        with self._opening:
+            self._stopping = True
         if self._opened:
             self._loop.call_soon_threadsafe(self._ask_to_stop, grace_period_seconds)
             self._thread.join()
@@ -104,9 +109,10 @@ class Runtime:
             self._metrics.observe(names.WARMUP_LATENCY, elapsed, model_path=str(servable.path), status=outcome)
 
     def _on_change(self) -> None:
-        if not self._opened and self._versions.is_available:
-            self._opened = True
-            self._thread.start()
+        with self._opening:
+            if not self._opened and not self._stopping and self._versions.is_available:
+                self._opened = True
+                self._thread.start()
         with self._changed:
             self._changed.notify_all()
 

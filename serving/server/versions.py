@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import grpc
+
 from serving.server.config import ServerConfig
 from serving.server.discovery import find_versions
 from serving.server.errors import ServingError, not_found
@@ -164,6 +166,11 @@ class VersionManager:
             version.servable = self._load(version.path)
         except ServingError as error:
             self._load_failed(version, error)
+            return
+        except Exception as error:
+            # Whatever one version's files do, the thread that looks for the next version must live.
+            message = f"{type(error).__name__}: {error}"
+            self._load_failed(version, ServingError(grpc.StatusCode.INTERNAL, message))
             return
         version.error = None
         log.info("version %d is available", version.number)

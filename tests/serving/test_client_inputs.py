@@ -54,6 +54,12 @@ def _idx_of_labels(path):
     path.write_bytes(gzip.compress(b"\x00\x00\x08\x01\x00\x00\x00\x01\x07"))
 
 
+def _changed_gzip(path):
+    content = bytearray(gzip.compress(_idx(IMAGES)))
+    content[20] ^= 0xFF
+    path.write_bytes(content)
+
+
 def _damaged_gzip(path):
     path.write_bytes(gzip.compress(_idx(IMAGES))[:100])
 
@@ -86,6 +92,7 @@ def _blank_picture(path):
         (_truncated_idx, "damaged: 3 images of 28 x 28 take 2368 bytes, not 2367"),
         (_idx_of_labels, "not an IDX file of uint8 images"),
         (_damaged_gzip, "ended before"),
+        (_changed_gzip, "decompress"),
         (_array_of_floats, "must be uint8"),
         (_pickled_array, "allow_pickle"),
         (_text, "not a picture that Pillow can read"),

@@ -11,6 +11,7 @@ import pytest
 
 from serving.local_server import LocalServer
 from serving.server.discovery import VersionPolicy
+from serving.server.servable import Servable
 from tests.serving.conftest import free_port, port_is_open, serve_in_a_process, wait_until
 from tests.serving.saved_models import images_of, write_version
 from tests.serving.stubs import Stubs, predict_request, refused, version_of
@@ -173,6 +174,25 @@ def test_sigterm_while_it_waits_for_a_first_version_exits_0(models):
     time.sleep(2)
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 0
+    assert not port_is_open(port)
+
+
+def test_a_server_stopped_while_its_first_version_loads_opens_no_port(models, monkeypatch):
+    loading = threading.Event()
+
+    def load_slowly(self, *args, **kwargs):
+        loading.set()
+        time.sleep(1)
+        return load(self, *args, **kwargs)
+
+    load = Servable.__init__
+    monkeypatch.setattr(Servable, "__init__", load_slowly)
+    write_version(models, 1)
+    port = free_port()
+    server = LocalServer(models, port=port, **FAST)
+    server.start()
+    assert loading.wait(30)
+    server.stop()
     assert not port_is_open(port)
 
 

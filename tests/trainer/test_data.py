@@ -109,7 +109,7 @@ def test_damaged_data_exits_with_3_and_is_recorded_before_any_training(folder: P
     assert done.returncode == ExitCode.DATA
     assert TRAIN_IMAGES in done.stderr
     assert read_result(tmp_path / "out" / "runs" / "r")["exit_code"] == ExitCode.DATA
-    assert not (tmp_path / "out" / "models").exists()
+    assert not list((tmp_path / "out" / "models" / "digits").iterdir())
 
 
 def test_a_header_that_promises_more_than_memory_is_refused_without_allocating(tmp_path: Path) -> None:
@@ -123,7 +123,15 @@ def test_a_test_image_among_the_training_images_is_refused(folder: Path) -> None
     images = read_idx(folder / TRAIN_IMAGES).copy()
     images[5] = read_idx(folder / f"{FILES['test'][0]}.gz")[7]
     write_idx(folder / TRAIN_IMAGES, images)
-    with pytest.raises(DataError, match="the first is test image 7"):
+    with pytest.raises(DataError, match="first: test image 7"):
+        load_splits("idx", folder, validation_size=100)
+
+
+def test_an_image_that_is_twice_in_the_training_data_cannot_be_validated_on(folder: Path) -> None:
+    images = read_idx(folder / TRAIN_IMAGES).copy()
+    images[-1] = images[0]
+    write_idx(folder / TRAIN_IMAGES, images)
+    with pytest.raises(DataError, match="first: validation image 99"):
         load_splits("idx", folder, validation_size=100)
 
 

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import os
+import resource
 import shutil
 import struct
 from concurrent.futures import ThreadPoolExecutor
@@ -190,6 +191,23 @@ def test_version_numbers_grow_and_are_never_used_twice(tmp_path: Path) -> None:
     assert next_version(tmp_path / "none", local) == 20260102030405, "the number is UTC wherever the clock hangs"
 
 
+def test_a_name_beyond_64_bits_is_no_version_and_does_not_push_the_numbers_there(tmp_path: Path) -> None:
+    (tmp_path / "99999999999999999999").mkdir()
+    assert live_versions(tmp_path) == []
+    assert next_version(tmp_path, NOW) == 20260102030405
+
+
+def test_a_disk_that_fills_up_in_the_export_is_an_os_error_and_publishes_nothing(tmp_path: Path, trained) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="cannot write the SavedModel"):
+            publish_to(tmp_path / "digits", trained)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert names(tmp_path / "digits") == {".lock"}
+
+
 def test_revealing_never_overwrites(tmp_path: Path) -> None:
     for name in ("5", ".staging-5"):
         (tmp_path / name).mkdir()
@@ -209,6 +227,9 @@ def test_rollback_retires_the_newest_version_by_renaming_it(tmp_path: Path) -> N
     assert roll_back(tmp_path, allow_none=True) == (7, None)
     with pytest.raises(VersionError, match="no version to roll back from"):
         roll_back(tmp_path)
+    with pytest.raises(VersionError, match="no version to roll back from"):
+        roll_back(tmp_path / "typo")
+    assert not (tmp_path / "typo").exists()
 
 
 def test_a_second_publisher_waits_then_gives_up_with_a_reason(tmp_path: Path) -> None:

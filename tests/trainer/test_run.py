@@ -2,6 +2,7 @@
 
 import json
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -81,16 +82,19 @@ def test_a_finished_run_can_be_evaluated_and_published_again_and_rolled_back(fin
     before = read_result(run)["evaluation"]["accuracy"]
     done = run_trainer("evaluate", run)
     assert done.returncode == 0, done.stderr
-    assert read_result(run)["evaluation"]["accuracy"] == before
+    assert json.loads((run / "evaluate.json").read_text())["evaluation"]["accuracy"] == before
 
     done = run_trainer("publish", run, "--min-accuracy", 0.9999)
     assert done.returncode == ExitCode.GATE
     assert "min_accuracy 0.9999" in done.stderr
-    assert read_result(run)["exit_code"] == ExitCode.GATE
+    assert json.loads((run / "publish.json").read_text())["exit_code"] == ExitCode.GATE
+    assert "Not published" in (run / "report.html").read_text()
+    assert read_result(run)["published"], "what training did stays on record"
     assert len(live_versions(models)) == 1
 
     done = run_trainer("publish", run)
     assert done.returncode == 0, done.stderr
+    assert "cnn, " in json.loads((run / "publish.json").read_text())["facts"]["network"]
     first, second = live_versions(models)
     done = run_trainer("rollback", "--artifacts", finished)
     assert f"retired version {second}; now served: {first}" in done.stdout
@@ -116,7 +120,7 @@ def test_divergence_exits_with_4_and_publishes_nothing(tmp_path: Path) -> None:
     done = run_trainer("train", "--artifacts", tmp_path, *flags)
     assert done.returncode == ExitCode.DIVERGED
     assert read_result(tmp_path / "runs" / "r")["exit_code"] == ExitCode.DIVERGED
-    assert not (tmp_path / "models").exists()
+    assert not live_versions(tmp_path / "models" / MODEL_NAME)
 
 
 def test_an_unwritable_folder_exits_with_2_before_any_work(tmp_path: Path) -> None:
@@ -125,6 +129,31 @@ def test_an_unwritable_folder_exits_with_2_before_any_work(tmp_path: Path) -> No
     assert done.returncode == ExitCode.USAGE
     assert "cannot write to" in done.stderr
     assert "Not a directory" in done.stderr
+    (tmp_path / "models").write_text("in the way")
+    done = run_trainer("train", "--artifacts", tmp_path, "--run", "r")
+    assert done.returncode == ExitCode.USAGE
+    assert f"cannot write to {tmp_path / 'models'}" in done.stderr
+
+
+def test_an_unfinished_run_started_again_keeps_nothing_of_the_attempt_before(tmp_path: Path) -> None:
+    refused = run_trainer("train", "--artifacts", tmp_path, "--epochs", 0.2, "--width", 0.25, "--run", "r")
+    assert refused.returncode == ExitCode.GATE
+    assert (tmp_path / "runs" / "r" / "model.weights.h5").is_file()
+    diverged = run_trainer("train", "--artifacts", tmp_path, "--run", "r", "--learning-rate", 1e30, "--model", "mlp")
+    assert diverged.returncode == ExitCode.DIVERGED
+    assert not (tmp_path / "runs" / "r" / "model.weights.h5").exists()
+    done = run_trainer("publish", tmp_path / "runs" / "r")
+    assert done.returncode == ExitCode.USAGE
+    assert "was not trained to its end" in done.stderr
+
+
+def test_a_folder_with_other_files_is_not_taken_for_a_run(tmp_path: Path) -> None:
+    (tmp_path / "runs" / "thesis").mkdir(parents=True)
+    (tmp_path / "runs" / "thesis" / "chapter1.txt").write_text("precious")
+    done = run_trainer("train", "--artifacts", tmp_path, "--run", "thesis")
+    assert done.returncode == ExitCode.USAGE
+    assert "holds files that are not of a run" in done.stderr
+    assert (tmp_path / "runs" / "thesis" / "chapter1.txt").read_text() == "precious"
 
 
 def limit_file_size() -> None:
@@ -170,7 +199,21 @@ def test_a_signal_in_mid_training_exits_with_75_and_publishes_nothing(tmp_path: 
     assert process.returncode == ExitCode.STOPPED, said
     assert "stopped by a signal after step" in said
     assert read_result(tmp_path / "runs" / "r")["exit_code"] == ExitCode.STOPPED
-    assert not (tmp_path / "models").exists()
+    assert not live_versions(tmp_path / "models" / MODEL_NAME)
+
+
+def test_a_signal_while_it_publishes_exits_with_75_and_leaves_no_version(finished: Path, tmp_path: Path) -> None:
+    artifacts = Path(shutil.copytree(finished / "runs" / "r", tmp_path / "runs" / "r")).parents[1]
+    command = [sys.executable, "-m", "trainer", "publish", str(artifacts / "runs" / "r")]
+    process = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True)
+    models, deadline = artifacts / "models" / MODEL_NAME, time.monotonic() + 120
+    while not list(models.glob(".staging-*/assets.extra/digits.json")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == ExitCode.STOPPED, said
+    assert "stopped by SIGTERM; nothing is published" in said
+    assert {child.name for child in models.iterdir()} == {".lock"}
 
 
 @pytest.mark.slow

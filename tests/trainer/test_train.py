@@ -1,4 +1,6 @@
+import dataclasses
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -83,6 +85,17 @@ def test_early_stopping_goes_back_to_the_best_weights(splits, tracker) -> None:
     assert evaluate(compile_predict(result.model), splits.validation).loss == pytest.approx(best["loss"], rel=1e-5)
 
 
+def test_more_replicas_than_the_batch_divides_into_are_refused(splits) -> None:
+    devices = dataclasses.replace(choose_devices(), strategy=SimpleNamespace(num_replicas_in_sync=3))
+    with pytest.raises(ConfigError, match="global_batch_size is 64 on 3 replicas"):
+        train(TrainConfig(), splits.train, splits.validation, devices, SilentTracker())
+
+
+def test_divergence_that_shows_only_in_validation_ends_the_run_too(splits) -> None:
+    with pytest.raises(DivergedError, match="the validation loss became nan after step 1"):
+        run(splits, learning_rate=1e30, model="mlp", warmup_fraction=0.0, optimizer="adam", epochs=0.01, ema_decay=0.0)
+
+
 def test_divergence_ends_the_run_and_names_the_step(splits) -> None:
     with pytest.raises(DivergedError, match=r"became (nan|inf) at step \d+; nothing is published"):
         run(splits, learning_rate=1e30, model="mlp", warmup_fraction=0.0, optimizer="adam")
@@ -94,11 +107,17 @@ def test_a_request_to_stop_is_heard_between_two_calls(splits, tracker) -> None:
         train(config, splits.train, splits.validation, choose_devices(), tracker, lambda: len(tracker.rows) > 0)
 
 
+def test_the_best_weights_are_kept_even_if_training_never_stops_early(splits, tracker) -> None:
+    flags = {"learning_rate": 0.02, "warmup_fraction": 0.0, "schedule": "constant", "ema_decay": 0.0, "model": "mlp"}
+    result = run(splits, tracker, epochs=8.0, early_stopping_patience=8, **flags)
+    best = min(row["loss"] for row in tracker.rows if row["kind"] == "validation")
+    assert result.steps == tracker.steps
+    assert evaluate(compile_predict(result.model), splits.validation).loss == pytest.approx(best, rel=1e-5)
+
+
 def test_xla_with_mirrored_strategy_is_refused_with_the_reason() -> None:
     with pytest.raises(ConfigError, match="leaks memory and hangs"):
         choose_devices("mirrored", 1, jit_compile=True)
-    done = run_trainer("train", "--jit-compile", "--strategy", "mirrored", "--artifacts", "/nonexistent/a")
-    assert done.returncode == 2
 
 
 def train_in_a_process(artifacts, run: str, *flags: object) -> tuple[np.ndarray, dict]:
