@@ -1,7 +1,7 @@
 """The training job: labelled images in, a checked, versioned SavedModel out.
 
-Read along the data: data -> pipeline -> augment -> model -> distribute -> train -> evaluate -> publish; `run` tells the
-whole story and `cli` is the way in.
+Read along the data: data -> pipeline -> augment -> model -> distribute -> steps -> train -> evaluate -> publish.
+`run` tells the whole story and `cli` is the way in.
 """
 
 import os
