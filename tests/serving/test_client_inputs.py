@@ -56,7 +56,7 @@ def _idx_of_labels(path):
 
 def _changed_gzip(path):
     content = bytearray(gzip.compress(_idx(IMAGES)))
-    content[20] ^= 0xFF
+    content[10] = 0x07  # a block of a type that there is not
     path.write_bytes(content)
 
 
