@@ -18,15 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from serving.config import MAX_ATTEMPTS, MAX_CHUNK_IMAGES, ClientConfig, Tls
-
-EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
-
-EXIT_STATUS = """exit status:
-  0    done
-  1    a request failed, or what was waited for did not become available
-  2    wrong usage, or an input file that cannot be used
-  130  interrupted
-"""
+from serving.exit_codes import EXIT_INTERRUPTED, EXIT_STATUS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

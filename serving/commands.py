@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from serving.cli import EXIT_FAILED, EXIT_OK, EXIT_USAGE
 from serving.client import DigitClient
 from serving.config import ClientConfig
 from serving.errors import ServingError
+from serving.exit_codes import EXIT_FAILED, EXIT_OK, EXIT_USAGE
 from serving.results import TensorSpec
 
 
