@@ -57,7 +57,7 @@ def choose_devices(strategy: str = "auto", replicas: int = 0, *, jit_compile: bo
 
 
 def _make_logical_cpus(count: int) -> None:
-    existing = len(tf.config.list_logical_devices("CPU")) if tf.executing_eagerly() and _is_initialised() else 0
+    existing = len(tf.config.list_logical_devices("CPU")) if _is_initialised() else 0
     if existing >= count:
         return
     if existing:

@@ -66,7 +66,8 @@ def train(
     """Train one model as the config says.
 
     Raises:
-        DivergedError: a loss became NaN or infinite.
+        ConfigError: the global batch does not divide by the number of replicas.
+        DivergedError: a loss, in training or validation, became NaN or infinite.
         StoppedError: `stop_requested` said so between two calls.
     """
     if config.global_batch_size % devices.replicas:
