@@ -10,6 +10,9 @@ MODEL_NAME = "digits"
 SIGNATURE = "serving_default"
 """The signature a request gets when it names none."""
 
+PICTURES = "pictures"
+"""The signature that takes pictures of any size as their files are."""
+
 IMAGE_SHAPE = (28, 28)
 """Height and width of an image in pixels: uint8, 0 = paper, 255 = ink."""
 
@@ -18,6 +21,12 @@ CLASSES = 10
 
 IMAGES = "images"
 """Input of `SIGNATURE`: uint8 [N, 28, 28]."""
+
+ENCODED = "encoded"
+"""Input of `PICTURES`: string [N]; the bytes of PNG, JPEG, BMP or GIF files, dark on light or light on dark."""
+
+NORMALIZED = "normalized"
+"""Output of `PICTURES` only: uint8 [N, 28, 28]; what the network saw of each picture."""
 
 PROBABILITIES = "probabilities"
 """Output: float32 [N, 10]; each row sums to one."""

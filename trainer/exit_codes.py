@@ -7,7 +7,7 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """The exit statuses; 70, 74 and 75 are those of BSD's sysexits.h."""
+    """The exit statuses; 69, 70, 74 and 75 are those of BSD's sysexits.h."""
 
     OK = 0
     """Done; for `train` and `publish`: a version was published (or publishing was switched off)."""
@@ -21,6 +21,8 @@ class ExitCode(IntEnum):
     """The model is not good enough to be published. A retry cannot help."""
     ARTIFACT = 6
     """The exported files failed their check and were not published. A retry cannot help."""
+    PEERS = 69
+    """Another worker did not come, or was lost; the state is saved. Run all of them again."""
     BUG = 70
     """An error that nobody foresaw; the traceback is printed."""
     IO = 74
