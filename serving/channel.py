@@ -15,7 +15,10 @@ from typing import Any
 import grpc
 
 from serving import wire_pb2 as wire
-from serving.config import MAX_MESSAGE_BYTES, ClientConfig, Tls
+from serving.config import MAX_MESSAGE_BYTES, MAX_PICTURE_BYTES, ClientConfig, Tls
+
+LARGEST_REQUEST_BYTES = MAX_PICTURE_BYTES + 4096
+"""One picture of the largest size, and the names around it."""
 
 
 def check_target(target: str) -> str:
@@ -38,10 +41,10 @@ def channel_options(config: ClientConfig) -> list[tuple[str, Any]]:
     options: list[tuple[str, Any]] = [
         ("grpc.service_config", json.dumps(service_config(config.max_attempts))),
         ("grpc.service_config_disable_resolution", 1),  # a TXT record in DNS must not replace ours
-        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_send_message_length", LARGEST_REQUEST_BYTES),
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
         # A request larger than this buffer is never sent again. The default, 256 KiB, is about 330 images.
-        ("grpc.per_rpc_retry_buffer_size", MAX_MESSAGE_BYTES),
+        ("grpc.per_rpc_retry_buffer_size", LARGEST_REQUEST_BYTES),
         # By default a replica that was down is tried again after up to 120 s, and DNS asked again after 30 s.
         ("grpc.initial_reconnect_backoff_ms", 200),
         ("grpc.max_reconnect_backoff_ms", 2000),

@@ -4,6 +4,8 @@
         client.wait_until_available(timeout_seconds=60)
         for prediction in client.predict(images):  # uint8 [N, 28, 28], 0 = paper, 255 = ink
             print(prediction.digit, prediction.confidence, prediction.version)
+        for prediction in client.predict_pictures([Path("photo.jpg").read_bytes()]):
+            print(prediction.digit, prediction.normalized)  # and what the network saw, uint8 [28, 28]
 
 `AsyncDigitClient` is the same with `async with` and `await`. One client is enough for a process: threads share the one,
 tasks the other. Every failure of a request is a `ServingError`; a wrong argument is a `ValueError`.
@@ -14,7 +16,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import grpc
 
@@ -23,10 +26,24 @@ from serving.channel import Methods, channel_options, check_target, credentials
 from serving.config import ClientConfig, Tls
 from serving.errors import ServingError, request_error
 from serving.requests import Requests
-from serving.results import ModelMetadata, Prediction, Predictions, VersionStatus
+from serving.results import ModelMetadata, PicturePrediction, PicturePredictions, Prediction, Predictions, VersionStatus
 from serving.waiting import PASSING, POLL_SECONDS, Wait
 
-__all__ = ["AsyncDigitClient", "ClientConfig", "DigitClient", "Prediction", "Predictions", "ServingError", "Tls"]
+__all__ = [
+    "AsyncDigitClient",
+    "ClientConfig",
+    "DigitClient",
+    "PicturePrediction",
+    "PicturePredictions",
+    "Prediction",
+    "Predictions",
+    "ServingError",
+    "Tls",
+]
+
+Answers = TypeVar("Answers", bound=Predictions)
+UnderWay = deque[tuple[Any, int]]
+"""Calls whose answers are still to be taken, in order, and how many inputs each carries."""
 
 
 class DigitClient:
@@ -62,33 +79,54 @@ class DigitClient:
             ResponseError: if the model's outputs are not the contract's.
         """
         chunks = self._requests.split(images)
+        return self._ask(chunks, self._requests.predict, responses.decode_predictions, timeout_seconds)
+
+    def predict_pictures(
+        self, pictures: Sequence[bytes], *, timeout_seconds: float | None = None
+    ) -> PicturePredictions:
+        """The digits in pictures of any size, which the server itself brings to MNIST's form.
+
+        Args:
+            pictures: the bytes of PNG, JPEG, BMP or GIF files as they are. Many go out as several requests.
+            timeout_seconds: deadline of each request; None for the config's.
+        Raises:
+            ValueError: for anything else than bytes.
+            RequestError: as for `predict`; its `index` says which picture the server cannot use.
+            ResponseError: if the model's outputs are not the contract's.
+        """
+        chunks = self._requests.split_pictures(pictures)
+        make, decode = self._requests.predict_pictures, responses.decode_picture_predictions
+        return self._ask(chunks, make, decode, timeout_seconds)
+
+    def _ask(
+        self, chunks: Sequence[Any], make: Callable, decode: Callable[..., Answers], timeout_seconds: float | None
+    ) -> Answers:
         if len(chunks) == 1:  # without a future, which would take a third longer
-            response = self._call(self._methods.predict, self._requests.predict(chunks[0]), timeout_seconds)
-            return responses.decode_predictions(response, len(chunks[0]))
+            response = self._call(self._methods.predict, make(chunks[0]), timeout_seconds)
+            return decode(response, len(chunks[0]))
         seconds = self.config.timeout_seconds if timeout_seconds is None else timeout_seconds
-        under_way: deque[tuple[Any, int]] = deque()
-        parts = []
+        under_way: UnderWay = deque()
+        parts: list[Answers] = []
         try:
             for chunk in chunks:
                 if len(under_way) == self.config.chunks_in_flight:
-                    parts.append(self._take_first(under_way))
-                call = self._methods.predict.future(self._requests.predict(chunk), seconds)
-                under_way.append((call, len(chunk)))
+                    parts.append(self._take_first(under_way, decode, parts))
+                under_way.append((self._methods.predict.future(make(chunk), seconds), len(chunk)))
             while under_way:
-                parts.append(self._take_first(under_way))
+                parts.append(self._take_first(under_way, decode, parts))
         finally:
             for call, _ in under_way:
                 call.cancel()
         return responses.join(parts)
 
-    def _take_first(self, under_way: deque[tuple[Any, int]]) -> Predictions:
+    def _take_first(self, under_way: UnderWay, decode: Callable[..., Answers], before: Sequence[Answers]) -> Answers:
         call, count = under_way[0]
         try:
             response = call.result()
         except grpc.RpcError as error:
-            raise request_error(error, self.target) from error
+            raise request_error(error, self.target, first=sum(map(len, before))) from error
         under_way.popleft()
-        return responses.decode_predictions(response, count)
+        return decode(response, count)
 
     def status(self, version: int | None = None, *, timeout_seconds: float | None = None) -> tuple[VersionStatus, ...]:
         """Every version's state, the newest first, or only `version`'s. Of several replicas, one answers."""
@@ -148,30 +186,45 @@ class AsyncDigitClient:
 
     async def predict(self, images: Any, *, timeout_seconds: float | None = None) -> Predictions:
         """See `DigitClient.predict`. Cancelling it cancels the requests under way."""
+        chunks = self._requests.split(images)
+        return await self._ask(chunks, self._requests.predict, responses.decode_predictions, timeout_seconds)
+
+    async def predict_pictures(
+        self, pictures: Sequence[bytes], *, timeout_seconds: float | None = None
+    ) -> PicturePredictions:
+        """See `DigitClient.predict_pictures`. Cancelling it cancels the requests under way."""
+        chunks = self._requests.split_pictures(pictures)
+        make, decode = self._requests.predict_pictures, responses.decode_picture_predictions
+        return await self._ask(chunks, make, decode, timeout_seconds)
+
+    async def _ask(
+        self, chunks: Sequence[Any], make: Callable, decode: Callable[..., Answers], timeout_seconds: float | None
+    ) -> Answers:
         seconds = self.config.timeout_seconds if timeout_seconds is None else timeout_seconds
-        under_way: deque[tuple[Any, int]] = deque()
-        parts = []
+        under_way: UnderWay = deque()
+        parts: list[Answers] = []
         try:
-            for chunk in self._requests.split(images):
+            for chunk in chunks:
                 if len(under_way) == self.config.chunks_in_flight:
-                    parts.append(await self._take_first(under_way))
-                call = self._methods.predict(self._requests.predict(chunk), timeout=seconds)
-                under_way.append((call, len(chunk)))
+                    parts.append(await self._take_first(under_way, decode, parts))
+                under_way.append((self._methods.predict(make(chunk), timeout=seconds), len(chunk)))
             while under_way:
-                parts.append(await self._take_first(under_way))
+                parts.append(await self._take_first(under_way, decode, parts))
         finally:
             for call, _ in under_way:
                 call.cancel()
         return responses.join(parts)
 
-    async def _take_first(self, under_way: deque[tuple[Any, int]]) -> Predictions:
+    async def _take_first(
+        self, under_way: UnderWay, decode: Callable[..., Answers], before: Sequence[Answers]
+    ) -> Answers:
         call, count = under_way[0]
         try:
             response = await call
         except grpc.RpcError as error:
-            raise request_error(error, self.target) from error
+            raise request_error(error, self.target, first=sum(map(len, before))) from error
         under_way.popleft()
-        return responses.decode_predictions(response, count)
+        return decode(response, count)
 
     async def status(
         self, version: int | None = None, *, timeout_seconds: float | None = None

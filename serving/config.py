@@ -8,10 +8,20 @@ from pathlib import Path
 from serving.contract import MODEL_NAME
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
-"""Largest request or response: what gRPC itself allows to be received by default, so also most proxies."""
+"""Largest request or response: what gRPC itself allows to be received by default, so also most proxies. Only a single
+picture that is larger than this makes a larger request."""
 
 MAX_CHUNK_IMAGES = 5000
 """5000 images of 784 bytes stay below `MAX_MESSAGE_BYTES`."""
+
+MAX_CHUNK_PICTURES = 2000
+"""The answers for 2000 pictures, what the model saw included, stay below `MAX_MESSAGE_BYTES` in either encoding."""
+
+MAX_PICTURE_BYTES = 32 * 1024 * 1024
+"""Largest picture. A telephone's photograph has 2 to 12 MB; one that is larger than a message should be goes alone."""
+
+MIN_CONFIDENCE = 0.6
+"""Below this an answer is given as "not sure". The model's confidence is calibrated: at 0.6 two of five are wrong."""
 
 MAX_ATTEMPTS = 5
 """gRPC counts any larger number as this one."""
@@ -50,8 +60,11 @@ class ClientConfig:
     """Times that a request is sent in all while the answer is UNAVAILABLE; 1 for no retries."""
     chunk_images: int = 128
     """Images per request. A server that batches refuses a request above its largest batch."""
+    chunk_pictures: int = 32
+    """Pictures per request, fewer where they would be more than `MAX_MESSAGE_BYTES`. A server decodes and prepares each,
+    which takes longer than the prediction: a request of many must still meet its deadline."""
     chunks_in_flight: int = 4
-    """Requests of one call to `predict` that are under way at once."""
+    """Requests of one call that are under way at once."""
     tls: Tls | None = None
     """None for plain text: loopback and trusted networks only."""
 
@@ -67,6 +80,7 @@ class ClientConfig:
         for name, value, largest in (
             ("max_attempts", self.max_attempts, MAX_ATTEMPTS),
             ("chunk_images", self.chunk_images, MAX_CHUNK_IMAGES),
+            ("chunk_pictures", self.chunk_pictures, MAX_CHUNK_PICTURES),
             ("chunks_in_flight", self.chunks_in_flight, 1000),
         ):
             if not 1 <= value <= largest:

@@ -25,6 +25,9 @@ IMAGES = "images"
 ENCODED = "encoded"
 """Input of `PICTURES`: string [N]; the bytes of PNG, JPEG, BMP or GIF files, dark on light or light on dark."""
 
+NAMED_PICTURE = r"picture (\d+)"
+"""How the message of an INVALID_ARGUMENT names the picture that cannot be used: its index in the request, from 0."""
+
 NORMALIZED = "normalized"
 """Output of `PICTURES` only: uint8 [N, 28, 28]; what the network saw of each picture."""
 

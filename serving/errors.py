@@ -12,7 +12,11 @@ ServingError
 
 from __future__ import annotations
 
+import re
+
 import grpc
+
+from serving import contract
 
 STATUS_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 """gRPC's status codes by number."""
@@ -29,11 +33,12 @@ class RequestError(ServingError):
         code: the name of the gRPC status code, such as "NOT_FOUND".
         details: the server's message (or gRPC's, where no server was reached).
         target: where the request was sent.
+        index: which of the call's pictures the server names as the one it cannot use, from 0; None where it names none.
     """
 
-    def __init__(self, code: str, details: str, target: str) -> None:
-        super().__init__(code, details, target)
-        self.code, self.details, self.target = code, details, target
+    def __init__(self, code: str, details: str, target: str, index: int | None = None) -> None:
+        super().__init__(code, details, target, index)
+        self.code, self.details, self.target, self.index = code, details, target, index
 
     def __str__(self) -> str:
         return f"{self.target} answered {self.code}: {self.details}"
@@ -78,7 +83,17 @@ _BY_CODE: dict[str, type[RequestError]] = {
 }
 
 
-def request_error(error: grpc.RpcError, target: str) -> RequestError:
-    """gRPC's error as one of ours. `error` is a finished call, which all errors of grpc and grpc.aio are."""
-    code = error.code().name
-    return _BY_CODE.get(code, RequestError)(code, error.details() or "no message", target)
+_NAMED_PICTURE = re.compile(contract.NAMED_PICTURE)
+
+
+def request_error(error: grpc.RpcError, target: str, first: int = 0) -> RequestError:
+    """gRPC's error as one of ours.
+
+    Args:
+        error: a finished call, which all errors of grpc and grpc.aio are.
+        target: where the request was sent.
+        first: the index, among all inputs of the call, of the request's first.
+    """
+    code, details = error.code().name, error.details() or "no message"
+    named = _NAMED_PICTURE.search(details) if code == "INVALID_ARGUMENT" else None
+    return _BY_CODE.get(code, RequestError)(code, details, target, first + int(named[1]) if named else None)

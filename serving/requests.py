@@ -1,14 +1,18 @@
-"""Images to requests: all that a client says. Nothing here waits for the network."""
+"""Images and pictures to requests: all that a client says. Nothing here waits for the network."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from serving import contract
 from serving import wire_pb2 as wire
-from serving.config import ClientConfig
+from serving.config import MAX_MESSAGE_BYTES, MAX_PICTURE_BYTES, ClientConfig
+
+_NAMES_BYTES, _LENGTH_BYTES = 4096, 8
+"""Above what a request's names take; above what the wire adds to each picture for its length."""
 
 
 class Requests:
@@ -34,6 +38,31 @@ class Requests:
         tensor.tensor_content = images.tobytes()
         return request
 
+    def split_pictures(self, pictures: Any) -> list[list[bytes]]:
+        """The bytes of picture files, as one list per request, limited in number and in bytes.
+
+        ValueError for anything else than bytes, or a picture above `MAX_PICTURE_BYTES`.
+        """
+        chunks: list[list[bytes]] = []
+        room = 0
+        for picture in check_pictures(pictures):
+            if not chunks or len(chunks[-1]) == self._config.chunk_pictures or len(picture) > room:
+                chunks.append([])
+                room = MAX_MESSAGE_BYTES - _NAMES_BYTES
+            chunks[-1].append(picture)
+            room -= len(picture) + _LENGTH_BYTES
+        return chunks
+
+    def predict_pictures(self, encoded: Sequence[bytes]) -> wire.PredictRequest:
+        """Asks for the digits in one of the parts that `split_pictures` gives."""
+        request = wire.PredictRequest(model_spec=self._model_spec())
+        request.model_spec.signature_name = contract.PICTURES
+        tensor = request.inputs[contract.ENCODED]
+        tensor.dtype = wire.DT_STRING
+        tensor.tensor_shape.dim.add(size=len(encoded))
+        tensor.string_val.extend(encoded)
+        return request
+
     def metadata(self) -> wire.GetModelMetadataRequest:
         """Asks for the signatures, the only metadata there is."""
         return wire.GetModelMetadataRequest(model_spec=self._model_spec(), metadata_field=["signature_def"])
@@ -52,6 +81,23 @@ class Requests:
         if self._config.version_label is not None:
             spec.version_label = self._config.version_label
         return spec
+
+
+def check_pictures(pictures: Any) -> Sequence[bytes]:
+    """`pictures`, or one picture's bytes as a sequence of it; ValueError says what is wrong and would make it right."""
+    if isinstance(pictures, bytes):
+        return [pictures]
+    if not isinstance(pictures, Sequence) or not all(isinstance(picture, bytes) for picture in pictures):
+        raise ValueError(
+            f"pictures must be a sequence of bytes, each a file as it is; this is {pictures!r:.80}. "
+            "Use pathlib.Path(...).read_bytes()."
+        )
+    if not pictures:
+        raise ValueError("there must be at least one picture; the sequence is empty.")
+    for index, picture in enumerate(pictures):
+        if len(picture) > MAX_PICTURE_BYTES:
+            raise ValueError(f"picture {index} has {len(picture)} bytes; at most {MAX_PICTURE_BYTES} can be sent.")
+    return pictures
 
 
 def check_images(images: Any) -> np.ndarray:

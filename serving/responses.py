@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import fields
+from typing import Any, TypeVar
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -16,37 +17,50 @@ from google.protobuf.message import DecodeError
 from serving import contract
 from serving import wire_pb2 as wire
 from serving.errors import STATUS_NAMES, ResponseError
-from serving.results import ModelMetadata, Predictions, Signature, TensorSpec, VersionStatus
+from serving.results import ModelMetadata, PicturePredictions, Predictions, Signature, TensorSpec, VersionStatus
 
-_OUTPUTS: dict[str, tuple[int, tuple[int, ...]]] = {
+_Answers = TypeVar("_Answers", bound=Predictions)
+_Outputs = Mapping[str, tuple[int, tuple[int, ...]]]
+
+_OUTPUTS: _Outputs = {
     contract.DIGIT: (wire.DT_INT64, ()),
     contract.CONFIDENCE: (wire.DT_FLOAT, ()),
     contract.PROBABILITIES: (wire.DT_FLOAT, (contract.CLASSES,)),
 }
 """The type of each output, and its shape for one image."""
 
+_PICTURE_OUTPUTS = {**_OUTPUTS, contract.NORMALIZED: (wire.DT_UINT8, contract.IMAGE_SHAPE)}
+"""The same of the signature for pictures."""
+
 _FIELDS: dict[int, tuple[np.dtype, str]] = {
     wire.DT_FLOAT: (np.dtype("<f4"), "float_val"),
     wire.DT_INT64: (np.dtype("<i8"), "int64_val"),
+    wire.DT_UINT8: (np.dtype("u1"), "int_val"),
 }
 """What a tensor's elements are in `tensor_content`, and the typed field that holds them otherwise."""
 
 
 def decode_predictions(response: wire.PredictResponse, count: int) -> Predictions:
     """The answers for `count` images; ResponseError where they are not the contract's outputs for that many."""
-    if missing := _OUTPUTS.keys() - response.outputs.keys():
+    return Predictions(**_decode_outputs(response, _OUTPUTS, count))
+
+
+def decode_picture_predictions(response: wire.PredictResponse, count: int) -> PicturePredictions:
+    """The answers for `count` pictures; ResponseError as above."""
+    return PicturePredictions(**_decode_outputs(response, _PICTURE_OUTPUTS, count))
+
+
+def _decode_outputs(response: wire.PredictResponse, outputs: _Outputs, count: int) -> dict[str, np.ndarray]:
+    if missing := outputs.keys() - response.outputs.keys():
         raise ResponseError(f"the answer has no {sorted(missing)}; it has {sorted(response.outputs)}")
-    return Predictions(
-        digit=_decode_output(response, contract.DIGIT, count),
-        confidence=_decode_output(response, contract.CONFIDENCE, count),
-        probabilities=_decode_output(response, contract.PROBABILITIES, count),
-        version=np.full(count, response.model_spec.version.value, np.int64),
-    )
+    arrays = {
+        name: _decode_tensor(name, response.outputs[name], dtype, (count, *shape))
+        for name, (dtype, shape) in outputs.items()
+    }
+    return {**arrays, "version": np.full(count, response.model_spec.version.value, np.int64)}
 
 
-def _decode_output(response: wire.PredictResponse, name: str, count: int) -> np.ndarray:
-    tensor = response.outputs[name]
-    dtype, shape = _OUTPUTS[name][0], (count, *_OUTPUTS[name][1])
+def _decode_tensor(name: str, tensor: wire.TensorProto, dtype: int, shape: tuple[int, ...]) -> np.ndarray:
     given = tuple(dim.size for dim in tensor.tensor_shape.dim)
     if (tensor.dtype, given) != (dtype, shape):
         expected = f"{_dtype_name(dtype)} {list(shape)}"
@@ -61,21 +75,20 @@ def _decode_elements(tensor: wire.TensorProto, count: int) -> np.ndarray:
     dtype, field = _FIELDS[tensor.dtype]
     if tensor.tensor_content:
         return np.frombuffer(tensor.tensor_content, dtype, count=len(tensor.tensor_content) // dtype.itemsize)
-    elements = np.array(getattr(tensor, field), dtype)
+    values = np.array(getattr(tensor, field))
+    elements = values.astype(dtype)
+    if values.dtype.kind == "i" and (elements != values).any():  # uint8 travels as int32
+        raise ResponseError(f"{field} holds values that are no {_dtype_name(tensor.dtype)}")
     # A typed field may stop early: its last element then stands for all that follow (as in tf.make_ndarray).
     return np.pad(elements, (0, max(0, count - len(elements))), mode="edge") if len(elements) else elements
 
 
-def join(parts: list[Predictions]) -> Predictions:
+def join(parts: list[_Answers]) -> _Answers:
     """The answers of all chunks, in order, as one."""
     if len(parts) == 1:
         return parts[0]
-    return Predictions(
-        digit=np.concatenate([part.digit for part in parts]),
-        confidence=np.concatenate([part.confidence for part in parts]),
-        probabilities=np.concatenate([part.probabilities for part in parts]),
-        version=np.concatenate([part.version for part in parts]),
-    )
+    names = [field.name for field in fields(parts[0])]
+    return type(parts[0])(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
 
 
 def decode_status(response: wire.GetModelStatusResponse) -> tuple[VersionStatus, ...]:

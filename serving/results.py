@@ -50,6 +50,28 @@ class Predictions:
         return (self[index] for index in range(len(self)))
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PicturePrediction(Prediction):
+    """The answer for one picture."""
+
+    normalized: np.ndarray
+    """uint8 [28, 28], 0 = paper, 255 = ink; what the network saw of it."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PicturePredictions(Predictions):
+    """The answers for N pictures, in their order; `len`, indexing and iteration give `PicturePrediction`s."""
+
+    normalized: np.ndarray
+    """uint8 [N, 28, 28], 0 = paper, 255 = ink; what the network saw of each."""
+
+    def __getitem__(self, index: int) -> PicturePrediction:
+        return PicturePrediction(**vars(super().__getitem__(index)), normalized=self.normalized[index])
+
+    def __iter__(self) -> Iterator[PicturePrediction]:
+        return (self[index] for index in range(len(self)))
+
+
 @dataclass(frozen=True, kw_only=True)
 class VersionStatus:
     """One version of the model, as the server sees it."""

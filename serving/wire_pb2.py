@@ -26,7 +26,7 @@ from google.protobuf import any_pb2 as google_dot_protobuf_dot_any__pb2
 from google.protobuf import wrappers_pb2 as google_dot_protobuf_dot_wrappers__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12serving/wire.proto\x12\x0b\x64igits.wire\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/wrappers.proto\"m\n\x10TensorShapeProto\x12.\n\x03\x64im\x18\x02 \x03(\x0b\x32!.digits.wire.TensorShapeProto.Dim\x12\x14\n\x0cunknown_rank\x18\x03 \x01(\x08\x1a\x13\n\x03\x44im\x12\x0c\n\x04size\x18\x01 \x01(\x03\"\xa6\x01\n\x0bTensorProto\x12$\n\x05\x64type\x18\x01 \x01(\x0e\x32\x15.digits.wire.DataType\x12\x33\n\x0ctensor_shape\x18\x02 \x01(\x0b\x32\x1d.digits.wire.TensorShapeProto\x12\x16\n\x0etensor_content\x18\x04 \x01(\x0c\x12\x11\n\tfloat_val\x18\x05 \x03(\x02\x12\x11\n\tint64_val\x18\n \x03(\x03\"\x8c\x01\n\tModelSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12.\n\x07version\x18\x02 \x01(\x0b\x32\x1b.google.protobuf.Int64ValueH\x00\x12\x17\n\rversion_label\x18\x04 \x01(\tH\x00\x12\x16\n\x0esignature_name\x18\x03 \x01(\tB\x10\n\x0eversion_choice\"\xbe\x01\n\x0ePredictRequest\x12*\n\nmodel_spec\x18\x01 \x01(\x0b\x32\x16.digits.wire.ModelSpec\x12\x37\n\x06inputs\x18\x02 \x03(\x0b\x32\'.digits.wire.PredictRequest.InputsEntry\x1aG\n\x0bInputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\'\n\x05value\x18\x02 \x01(\x0b\x32\x18.digits.wire.TensorProto:\x02\x38\x01\"\xc3\x01\n\x0fPredictResponse\x12:\n\x07outputs\x18\x01 \x03(\x0b\x32).digits.wire.PredictResponse.OutputsEntry\x12*\n\nmodel_spec\x18\x02 \x01(\x0b\x32\x16.digits.wire.ModelSpec\x1aH\n\x0cOutputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\'\n\x05value\x18\x02 \x01(\x0b\x32\x18.digits.wire.TensorProto:\x02\x38\x01\"g\n\nTensorInfo\x12$\n\x05\x64type\x18\x02 \x01(\x0e\x32\x15.digits.wire.DataType\x12\x33\n\x0ctensor_shape\x18\x03 \x01(\x0b\x32\x1d.digits.wire.TensorShapeProto\"\xa4\x02\n\x0cSignatureDef\x12\x35\n\x06inputs\x18\x01 \x03(\x0b\x32%.digits.wire.SignatureDef.InputsEntry\x12\x37\n\x07outputs\x18\x02 \x03(\x0b\x32&.digits.wire.SignatureDef.OutputsEntry\x12\x13\n\x0bmethod_name\x18\x03 \x01(\t\x1a\x46\n\x0bInputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12&\n\x05value\x18\x02 \x01(\x0b\x32\x17.digits.wire.TensorInfo:\x02\x38\x01\x1aG\n\x0cOutputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12&\n\x05value\x18\x02 \x01(\x0b\x32\x17.digits.wire.TensorInfo:\x02\x38\x01\"\xa8\x01\n\x0fSignatureDefMap\x12\x45\n\rsignature_def\x18\x01 \x03(\x0b\x32..digits.wire.SignatureDefMap.SignatureDefEntry\x1aN\n\x11SignatureDefEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12(\n\x05value\x18\x02 \x01(\x0b\x32\x19.digits.wire.SignatureDef:\x02\x38\x01\"]\n\x17GetModelMetadataRequest\x12*\n\nmodel_spec\x18\x01 \x01(\x0b\x32\x16.digits.wire.ModelSpec\x12\x16\n\x0emetadata_field\x18\x02 \x03(\t\"\xd4\x01\n\x18GetModelMetadataResponse\x12*\n\nmodel_spec\x18\x01 \x01(\x0b\x32\x16.digits.wire.ModelSpec\x12\x45\n\x08metadata\x18\x02 \x03(\x0b\x32\x33.digits.wire.GetModelMetadataResponse.MetadataEntry\x1a\x45\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12#\n\x05value\x18\x02 \x01(\x0b\x32\x14.google.protobuf.Any:\x02\x38\x01\"8\n\x0bStatusProto\x12\x12\n\nerror_code\x18\x01 \x01(\x05\x12\x15\n\rerror_message\x18\x02 \x01(\t\"\xda\x01\n\x12ModelVersionStatus\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\x34\n\x05state\x18\x02 \x01(\x0e\x32%.digits.wire.ModelVersionStatus.State\x12(\n\x06status\x18\x03 \x01(\x0b\x32\x18.digits.wire.StatusProto\"S\n\x05State\x12\x0b\n\x07UNKNOWN\x10\x00\x12\t\n\x05START\x10\n\x12\x0b\n\x07LOADING\x10\x14\x12\r\n\tAVAILABLE\x10\x1e\x12\r\n\tUNLOADING\x10(\x12\x07\n\x03\x45ND\x10\x32\"C\n\x15GetModelStatusRequest\x12*\n\nmodel_spec\x18\x01 \x01(\x0b\x32\x16.digits.wire.ModelSpec\"W\n\x16GetModelStatusResponse\x12=\n\x14model_version_status\x18\x01 \x03(\x0b\x32\x1f.digits.wire.ModelVersionStatus*}\n\x08\x44\x61taType\x12\x0e\n\nDT_INVALID\x10\x00\x12\x0c\n\x08\x44T_FLOAT\x10\x01\x12\r\n\tDT_DOUBLE\x10\x02\x12\x0c\n\x08\x44T_INT32\x10\x03\x12\x0c\n\x08\x44T_UINT8\x10\x04\x12\r\n\tDT_STRING\x10\x07\x12\x0c\n\x08\x44T_INT64\x10\t\x12\x0b\n\x07\x44T_BOOL\x10\nb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12serving/wire.proto\x12\x0b\x64igits.wire\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/wrappers.proto\"m\n\x10TensorShapeProto\x12.\n\x03\x64im\x18\x02 \x03(\x0b\x32!.digits.wire.TensorShapeProto.Dim\x12\x14\n\x0cunknown_rank\x18\x03 \x01(\x08\x1a\x13\n\x03\x44im\x12\x0c\n\x04size\x18\x01 \x01(\x03\"\xcb\x01\n\x0bTensorProto\x12$\n\x05\x64type\x18\x01 \x01(\x0e\x32\x15.digits.wire.DataType\x12\x33\n\x0ctensor_shape\x18\x02 \x01(\x0b\x32\x1d.digits.wire.TensorShapeProto\x12\x16\n\x0etensor_content\x18\x04 \x01(\x0c\x12\x11\n\tfloat_val\x18\x05 \x03(\x02\x12\x0f\n\x07int_val\x18\x07 \x03(\x05\x12\x12\n\nstring_val\x18\x08 \x03(\x0c\x12\x11\n\tint64_val\x18\n \x03(\x03\"\x8c\x01\n\tModelSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12.\n\x07version\x18\x02 \x01(\x0b\x32\x1b.google.protobuf.Int64ValueH\x00\x12\x17\n\rversion_label\x18\x04 \x01(\tH\x00\x12\x16\n\x0esignature_name\x18\x03 \x01(\tB\x10\n\x0eversion_choice\"\xbe\x01\n\x0ePredictRequest\x12*\n\nmodel_spec\x18\x01 \x01(\x0b\x32\x16.digits.wire.ModelSpec\x12\x37\n\x06inputs\x18\x02 \x03(\x0b\x32\'.digits.wire.PredictRequest.InputsEntry\x1aG\n\x0bInputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\'\n\x05value\x18\x02 \x01(\x0b\x32\x18.digits.wire.TensorProto:\x02\x38\x01\"\xc3\x01\n\x0fPredictResponse\x12:\n\x07outputs\x18\x01 \x03(\x0b\x32).digits.wire.PredictResponse.OutputsEntry\x12*\n\nmodel_spec\x18\x02 \x01(\x0b\x32\x16.digits.wire.ModelSpec\x1aH\n\x0cOutputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\'\n\x05value\x18\x02 \x01(\x0b\x32\x18.digits.wire.TensorProto:\x02\x38\x01\"g\n\nTensorInfo\x12$\n\x05\x64type\x18\x02 \x01(\x0e\x32\x15.digits.wire.DataType\x12\x33\n\x0ctensor_shape\x18\x03 \x01(\x0b\x32\x1d.digits.wire.TensorShapeProto\"\xa4\x02\n\x0cSignatureDef\x12\x35\n\x06inputs\x18\x01 \x03(\x0b\x32%.digits.wire.SignatureDef.InputsEntry\x12\x37\n\x07outputs\x18\x02 \x03(\x0b\x32&.digits.wire.SignatureDef.OutputsEntry\x12\x13\n\x0bmethod_name\x18\x03 \x01(\t\x1a\x46\n\x0bInputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12&\n\x05value\x18\x02 \x01(\x0b\x32\x17.digits.wire.TensorInfo:\x02\x38\x01\x1aG\n\x0cOutputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12&\n\x05value\x18\x02 \x01(\x0b\x32\x17.digits.wire.TensorInfo:\x02\x38\x01\"\xa8\x01\n\x0fSignatureDefMap\x12\x45\n\rsignature_def\x18\x01 \x03(\x0b\x32..digits.wire.SignatureDefMap.SignatureDefEntry\x1aN\n\x11SignatureDefEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12(\n\x05value\x18\x02 \x01(\x0b\x32\x19.digits.wire.SignatureDef:\x02\x38\x01\"]\n\x17GetModelMetadataRequest\x12*\n\nmodel_spec\x18\x01 \x01(\x0b\x32\x16.digits.wire.ModelSpec\x12\x16\n\x0emetadata_field\x18\x02 \x03(\t\"\xd4\x01\n\x18GetModelMetadataResponse\x12*\n\nmodel_spec\x18\x01 \x01(\x0b\x32\x16.digits.wire.ModelSpec\x12\x45\n\x08metadata\x18\x02 \x03(\x0b\x32\x33.digits.wire.GetModelMetadataResponse.MetadataEntry\x1a\x45\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12#\n\x05value\x18\x02 \x01(\x0b\x32\x14.google.protobuf.Any:\x02\x38\x01\"8\n\x0bStatusProto\x12\x12\n\nerror_code\x18\x01 \x01(\x05\x12\x15\n\rerror_message\x18\x02 \x01(\t\"\xda\x01\n\x12ModelVersionStatus\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\x34\n\x05state\x18\x02 \x01(\x0e\x32%.digits.wire.ModelVersionStatus.State\x12(\n\x06status\x18\x03 \x01(\x0b\x32\x18.digits.wire.StatusProto\"S\n\x05State\x12\x0b\n\x07UNKNOWN\x10\x00\x12\t\n\x05START\x10\n\x12\x0b\n\x07LOADING\x10\x14\x12\r\n\tAVAILABLE\x10\x1e\x12\r\n\tUNLOADING\x10(\x12\x07\n\x03\x45ND\x10\x32\"C\n\x15GetModelStatusRequest\x12*\n\nmodel_spec\x18\x01 \x01(\x0b\x32\x16.digits.wire.ModelSpec\"W\n\x16GetModelStatusResponse\x12=\n\x14model_version_status\x18\x01 \x03(\x0b\x32\x1f.digits.wire.ModelVersionStatus*}\n\x08\x44\x61taType\x12\x0e\n\nDT_INVALID\x10\x00\x12\x0c\n\x08\x44T_FLOAT\x10\x01\x12\r\n\tDT_DOUBLE\x10\x02\x12\x0c\n\x08\x44T_INT32\x10\x03\x12\x0c\n\x08\x44T_UINT8\x10\x04\x12\r\n\tDT_STRING\x10\x07\x12\x0c\n\x08\x44T_INT64\x10\t\x12\x0b\n\x07\x44T_BOOL\x10\nb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,50 +45,50 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SIGNATUREDEFMAP_SIGNATUREDEFENTRY']._serialized_options = b'8\001'
   _globals['_GETMODELMETADATARESPONSE_METADATAENTRY']._loaded_options = None
   _globals['_GETMODELMETADATARESPONSE_METADATAENTRY']._serialized_options = b'8\001'
-  _globals['_DATATYPE']._serialized_start=2226
-  _globals['_DATATYPE']._serialized_end=2351
+  _globals['_DATATYPE']._serialized_start=2263
+  _globals['_DATATYPE']._serialized_end=2388
   _globals['_TENSORSHAPEPROTO']._serialized_start=94
   _globals['_TENSORSHAPEPROTO']._serialized_end=203
   _globals['_TENSORSHAPEPROTO_DIM']._serialized_start=184
   _globals['_TENSORSHAPEPROTO_DIM']._serialized_end=203
   _globals['_TENSORPROTO']._serialized_start=206
-  _globals['_TENSORPROTO']._serialized_end=372
-  _globals['_MODELSPEC']._serialized_start=375
-  _globals['_MODELSPEC']._serialized_end=515
-  _globals['_PREDICTREQUEST']._serialized_start=518
-  _globals['_PREDICTREQUEST']._serialized_end=708
-  _globals['_PREDICTREQUEST_INPUTSENTRY']._serialized_start=637
-  _globals['_PREDICTREQUEST_INPUTSENTRY']._serialized_end=708
-  _globals['_PREDICTRESPONSE']._serialized_start=711
-  _globals['_PREDICTRESPONSE']._serialized_end=906
-  _globals['_PREDICTRESPONSE_OUTPUTSENTRY']._serialized_start=834
-  _globals['_PREDICTRESPONSE_OUTPUTSENTRY']._serialized_end=906
-  _globals['_TENSORINFO']._serialized_start=908
-  _globals['_TENSORINFO']._serialized_end=1011
-  _globals['_SIGNATUREDEF']._serialized_start=1014
-  _globals['_SIGNATUREDEF']._serialized_end=1306
-  _globals['_SIGNATUREDEF_INPUTSENTRY']._serialized_start=1163
-  _globals['_SIGNATUREDEF_INPUTSENTRY']._serialized_end=1233
-  _globals['_SIGNATUREDEF_OUTPUTSENTRY']._serialized_start=1235
-  _globals['_SIGNATUREDEF_OUTPUTSENTRY']._serialized_end=1306
-  _globals['_SIGNATUREDEFMAP']._serialized_start=1309
-  _globals['_SIGNATUREDEFMAP']._serialized_end=1477
-  _globals['_SIGNATUREDEFMAP_SIGNATUREDEFENTRY']._serialized_start=1399
-  _globals['_SIGNATUREDEFMAP_SIGNATUREDEFENTRY']._serialized_end=1477
-  _globals['_GETMODELMETADATAREQUEST']._serialized_start=1479
-  _globals['_GETMODELMETADATAREQUEST']._serialized_end=1572
-  _globals['_GETMODELMETADATARESPONSE']._serialized_start=1575
-  _globals['_GETMODELMETADATARESPONSE']._serialized_end=1787
-  _globals['_GETMODELMETADATARESPONSE_METADATAENTRY']._serialized_start=1718
-  _globals['_GETMODELMETADATARESPONSE_METADATAENTRY']._serialized_end=1787
-  _globals['_STATUSPROTO']._serialized_start=1789
-  _globals['_STATUSPROTO']._serialized_end=1845
-  _globals['_MODELVERSIONSTATUS']._serialized_start=1848
-  _globals['_MODELVERSIONSTATUS']._serialized_end=2066
-  _globals['_MODELVERSIONSTATUS_STATE']._serialized_start=1983
-  _globals['_MODELVERSIONSTATUS_STATE']._serialized_end=2066
-  _globals['_GETMODELSTATUSREQUEST']._serialized_start=2068
-  _globals['_GETMODELSTATUSREQUEST']._serialized_end=2135
-  _globals['_GETMODELSTATUSRESPONSE']._serialized_start=2137
-  _globals['_GETMODELSTATUSRESPONSE']._serialized_end=2224
+  _globals['_TENSORPROTO']._serialized_end=409
+  _globals['_MODELSPEC']._serialized_start=412
+  _globals['_MODELSPEC']._serialized_end=552
+  _globals['_PREDICTREQUEST']._serialized_start=555
+  _globals['_PREDICTREQUEST']._serialized_end=745
+  _globals['_PREDICTREQUEST_INPUTSENTRY']._serialized_start=674
+  _globals['_PREDICTREQUEST_INPUTSENTRY']._serialized_end=745
+  _globals['_PREDICTRESPONSE']._serialized_start=748
+  _globals['_PREDICTRESPONSE']._serialized_end=943
+  _globals['_PREDICTRESPONSE_OUTPUTSENTRY']._serialized_start=871
+  _globals['_PREDICTRESPONSE_OUTPUTSENTRY']._serialized_end=943
+  _globals['_TENSORINFO']._serialized_start=945
+  _globals['_TENSORINFO']._serialized_end=1048
+  _globals['_SIGNATUREDEF']._serialized_start=1051
+  _globals['_SIGNATUREDEF']._serialized_end=1343
+  _globals['_SIGNATUREDEF_INPUTSENTRY']._serialized_start=1200
+  _globals['_SIGNATUREDEF_INPUTSENTRY']._serialized_end=1270
+  _globals['_SIGNATUREDEF_OUTPUTSENTRY']._serialized_start=1272
+  _globals['_SIGNATUREDEF_OUTPUTSENTRY']._serialized_end=1343
+  _globals['_SIGNATUREDEFMAP']._serialized_start=1346
+  _globals['_SIGNATUREDEFMAP']._serialized_end=1514
+  _globals['_SIGNATUREDEFMAP_SIGNATUREDEFENTRY']._serialized_start=1436
+  _globals['_SIGNATUREDEFMAP_SIGNATUREDEFENTRY']._serialized_end=1514
+  _globals['_GETMODELMETADATAREQUEST']._serialized_start=1516
+  _globals['_GETMODELMETADATAREQUEST']._serialized_end=1609
+  _globals['_GETMODELMETADATARESPONSE']._serialized_start=1612
+  _globals['_GETMODELMETADATARESPONSE']._serialized_end=1824
+  _globals['_GETMODELMETADATARESPONSE_METADATAENTRY']._serialized_start=1755
+  _globals['_GETMODELMETADATARESPONSE_METADATAENTRY']._serialized_end=1824
+  _globals['_STATUSPROTO']._serialized_start=1826
+  _globals['_STATUSPROTO']._serialized_end=1882
+  _globals['_MODELVERSIONSTATUS']._serialized_start=1885
+  _globals['_MODELVERSIONSTATUS']._serialized_end=2103
+  _globals['_MODELVERSIONSTATUS_STATE']._serialized_start=2020
+  _globals['_MODELVERSIONSTATUS_STATE']._serialized_end=2103
+  _globals['_GETMODELSTATUSREQUEST']._serialized_start=2105
+  _globals['_GETMODELSTATUSREQUEST']._serialized_end=2172
+  _globals['_GETMODELSTATUSRESPONSE']._serialized_start=2174
+  _globals['_GETMODELSTATUSRESPONSE']._serialized_end=2261
 # @@protoc_insertion_point(module_scope)

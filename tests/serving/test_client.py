@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from serving.client import AsyncDigitClient, ClientConfig, DigitClient
-from serving.contract import IMAGES, MODEL_NAME, SIGNATURE
+from serving.contract import ENCODED, IMAGES, MODEL_NAME, SIGNATURE
 from serving.errors import (
     DeadlineError,
     InvalidRequestError,
@@ -101,6 +101,39 @@ def test_large_inputs_go_in_chunks_some_under_way_at_once_and_come_back_in_order
     assert predictions.digit.tolist() == digits
     assert sorted(count for count, _ in seen) == [1] + 11 * [2]
     assert max(at_once for _, at_once in seen) == 3
+
+
+def test_pictures_come_back_as_digits_with_what_the_model_saw(call):
+    with scripted_server() as target:
+        config = ClientConfig(chunk_pictures=2)
+        predictions = call(target, "predict_pictures", [bytes([index, 0]) for index in range(7)], config=config)
+        alone = call(target, "predict_pictures", b"\x09PNG")
+    assert predictions.digit.tolist() == list(range(7))
+    assert predictions.normalized[:, 3, 4].tolist() == list(range(7))
+    assert [(one.digit, int(one.normalized.max())) for one in alone] == [(9, 9)]
+
+
+def test_a_picture_larger_than_a_message_goes_alone_and_is_sent_again_like_any_other(call):
+    flaky = _fail(grpc.StatusCode.UNAVAILABLE, times=1)
+    with scripted_server(predict=flaky, max_message_bytes=-1) as target:
+        predictions = call(target, "predict_pictures", [b"\x04" * 6_000_000, b"\x02"])
+    assert predictions.digit.tolist() == [4, 2]
+    assert flaky.calls == 3
+
+
+@pytest.mark.parametrize("chunk_pictures", [1, 2, 4, 32])
+def test_the_error_says_which_picture_of_the_call_the_server_cannot_use(call, chunk_pictures):
+    def refuse(request, context):
+        encoded = list(request.inputs[ENCODED].string_val)
+        if b"bad" in encoded:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"picture {encoded.index(b'bad')} cannot be decoded")
+        return answer(request)
+
+    config = ClientConfig(chunk_pictures=chunk_pictures)
+    with scripted_server(predict=refuse) as target, pytest.raises(InvalidRequestError) as caught:
+        call(target, "predict_pictures", [b"good"] * 5 + [b"bad"] + [b"good"] * 3, config=config)
+    assert caught.value.index == 5
+    assert pickle.loads(pickle.dumps(caught.value)).index == 5
 
 
 def test_one_failed_chunk_fails_the_whole_call(call):

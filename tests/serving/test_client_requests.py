@@ -5,10 +5,12 @@ import re
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, predict_pb2
 
 from serving import contract
-from serving.config import ClientConfig
+from serving.config import MAX_MESSAGE_BYTES, MAX_PICTURE_BYTES, ClientConfig
 from serving.requests import Requests
 
 SPECS = [
@@ -44,6 +46,16 @@ def test_predict_request_has_the_bytes_of_the_api_package(spec, count):
 
 
 @pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("pictures", [[b"\x89PNG"], [b"", b"\x00", bytes(range(256)) * 20]], ids=len)
+def test_pictures_request_has_the_bytes_of_the_api_package(spec, pictures):
+    reference = _reference_spec(predict_pb2.PredictRequest(), **spec)
+    reference.model_spec.signature_name = contract.PICTURES
+    reference.inputs[contract.ENCODED].CopyFrom(tf.make_tensor_proto(pictures))
+    request = Requests(ClientConfig(**spec)).predict_pictures(pictures)
+    assert request.SerializeToString(deterministic=True) == reference.SerializeToString(deterministic=True)
+
+
+@pytest.mark.parametrize("spec", SPECS)
 def test_metadata_request_has_the_bytes_of_the_api_package(spec):
     reference = _reference_spec(get_model_metadata_pb2.GetModelMetadataRequest(), **spec)
     reference.metadata_field.append("signature_def")
@@ -62,6 +74,53 @@ def test_chunks_hold_every_image_once_and_in_order():
     chunks = Requests(ClientConfig(chunk_images=4)).split(_images(10))
     assert [len(chunk) for chunk in chunks] == [4, 4, 2]
     assert np.array_equal(np.concatenate(chunks), _images(10))
+
+
+def test_chunks_of_pictures_are_limited_in_number_and_in_bytes():
+    mebibyte = 1024 * 1024
+    sizes = [10, 20, 30, 3 * mebibyte, mebibyte, 9 * mebibyte, 5]
+    pictures = [bytes([index]) * size for index, size in enumerate(sizes)]
+    requests = Requests(ClientConfig(chunk_pictures=2))
+    chunks = requests.split_pictures(pictures)
+    assert [[len(picture) for picture in chunk] for chunk in chunks] == [
+        [10, 20],
+        [30, 3 * mebibyte],
+        [mebibyte],
+        [9 * mebibyte],
+        [5],
+    ]
+    assert [picture for chunk in chunks for picture in chunk] == pictures
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(0, 300_000), min_size=1, max_size=80))
+def test_no_request_of_several_pictures_is_larger_than_a_message(sizes):
+    requests = Requests(ClientConfig(model_name="m" * 1000, chunk_pictures=2000))
+    chunks = requests.split_pictures([bytes(size) for size in sizes])
+    assert [len(picture) for chunk in chunks for picture in chunk] == sizes
+    for chunk in chunks:
+        assert requests.predict_pictures(chunk).ByteSize() <= MAX_MESSAGE_BYTES
+
+
+def test_one_picture_may_stand_without_a_list():
+    assert Requests(ClientConfig()).split_pictures(b"\x89PNG") == [[b"\x89PNG"]]
+
+
+@pytest.mark.parametrize(
+    ("pictures", "says"),
+    [
+        ("seven.png", "pictures must be a sequence of bytes, each a file as it is; this is 'seven.png'"),
+        (["seven.png"], "Use pathlib.Path(...).read_bytes()"),
+        (np.zeros((1, 28, 28), np.uint8), "pictures must be a sequence of bytes"),
+        (None, "pictures must be a sequence of bytes"),
+        ([], "at least one picture"),
+        ([b"", bytes(MAX_PICTURE_BYTES + 1)], f"picture 1 has {MAX_PICTURE_BYTES + 1} bytes"),
+    ],
+    ids=["str", "list of str", "array", "None", "empty", "too large"],
+)
+def test_anything_but_the_bytes_of_pictures_is_refused_with_what_would_make_it_right(pictures, says):
+    with pytest.raises(ValueError, match=re.escape(says)):
+        Requests(ClientConfig()).split_pictures(pictures)
 
 
 def test_images_that_are_not_contiguous_are_sent_as_they_read():
@@ -99,6 +158,7 @@ def test_anything_but_uint8_images_is_refused_with_what_would_make_it_right(imag
         ({"timeout_seconds": 0}, "timeout_seconds must be above 0"),
         ({"max_attempts": 6}, "max_attempts must be from 1 to 5"),
         ({"chunk_images": 0}, "chunk_images must be from 1"),
+        ({"chunk_pictures": 2001}, "chunk_pictures must be from 1 to 2000"),
         ({"chunks_in_flight": 0}, "chunks_in_flight must be from 1"),
     ],
 )

@@ -14,22 +14,25 @@ from serving import contract, responses
 from serving import wire_pb2 as wire
 from serving.errors import ResponseError
 from serving.results import TensorSpec
-from tests.serving.scripted_server import answer_digits, statuses
+from tests.serving.scripted_server import answer_digits, answer_pictures, statuses
 
 DIGITS = np.array([3, 1, 4, 1, 5, 9])
+PICTURES = [b"\x03", b"\xff"]
 
 
 def _decode(response: predict_pb2.PredictResponse, count: int = len(DIGITS)):
-    return responses.decode_predictions(wire.PredictResponse.FromString(response.SerializeToString()), count)
+    return responses.decode_predictions(_ours(response), count)
+
+
+def _ours(response: predict_pb2.PredictResponse) -> wire.PredictResponse:
+    return wire.PredictResponse.FromString(response.SerializeToString())
 
 
 def _with_typed_fields(response: predict_pb2.PredictResponse) -> predict_pb2.PredictResponse:
     """The same answer as TensorFlow Serving writes it by default."""
-    for tensor, field in (
-        (response.outputs[contract.DIGIT], "int64_val"),
-        (response.outputs[contract.CONFIDENCE], "float_val"),
-        (response.outputs[contract.PROBABILITIES], "float_val"),
-    ):
+    fields = {tf.int64: "int64_val", tf.float32: "float_val", tf.uint8: "int_val"}
+    for tensor in response.outputs.values():
+        field = fields[tf.dtypes.as_dtype(tensor.dtype)]
         values = tf.make_ndarray(tensor).ravel().tolist()
         tensor.ClearField("tensor_content")
         getattr(tensor, field)[:] = values
@@ -45,6 +48,28 @@ def test_both_encodings_of_an_answer_read_the_same(write):
         assert found.dtype == expected.dtype
         assert np.array_equal(found, expected)
     assert predictions.version.tolist() == [20261122134501] * len(DIGITS)
+
+
+@pytest.mark.parametrize("write", [_with_typed_fields, lambda response: response], ids=["typed", "tensor_content"])
+def test_both_encodings_of_what_the_model_saw_read_the_same(write):
+    answer = write(answer_pictures(PICTURES))
+    predictions = responses.decode_picture_predictions(_ours(answer), len(PICTURES))
+    assert predictions.normalized.dtype == np.uint8
+    assert np.array_equal(predictions.normalized, tf.make_ndarray(answer.outputs[contract.NORMALIZED]))
+    assert [int(one.normalized[27, 27]) for one in predictions] == [3, 255]
+    assert predictions.digit.tolist() == [3, 5]
+
+
+def test_a_typed_pixel_above_255_is_an_error():
+    answer = _with_typed_fields(answer_pictures(PICTURES))
+    answer.outputs[contract.NORMALIZED].int_val[5] = 256
+    with pytest.raises(ResponseError, match="int_val holds values that are no DT_UINT8"):
+        responses.decode_picture_predictions(_ours(answer), len(PICTURES))
+
+
+def test_an_answer_that_does_not_show_what_the_model_saw_is_an_error():
+    with pytest.raises(ResponseError, match=r"has no \['normalized'\]"):
+        responses.decode_picture_predictions(_ours(answer_digits(DIGITS)), len(DIGITS))
 
 
 def test_a_typed_field_that_stops_early_repeats_its_last_element():
@@ -147,7 +172,7 @@ def test_metadata_without_signatures_is_an_error():
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 2**16), st.integers(0, 255)), min_size=1, max_size=8))
 def test_damaged_answers_are_predictions_of_the_right_shape_or_an_error(changes):
-    damaged = bytearray(_with_typed_fields(answer_digits(DIGITS)).SerializeToString())
+    damaged = bytearray(_with_typed_fields(answer_pictures(PICTURES)).SerializeToString())
     for place, value in changes:
         damaged[place % len(damaged)] = value
     try:
@@ -155,6 +180,7 @@ def test_damaged_answers_are_predictions_of_the_right_shape_or_an_error(changes)
     except DecodeError:  # which gRPC makes a failed request of
         return
     with contextlib.suppress(ResponseError):
-        predictions = responses.decode_predictions(response, len(DIGITS))
-        assert (predictions.digit.shape, predictions.digit.dtype) == ((len(DIGITS),), np.int64)
-        assert (predictions.probabilities.shape, predictions.probabilities.dtype) == ((len(DIGITS), 10), np.float32)
+        predictions = responses.decode_picture_predictions(response, 2)
+        assert (predictions.digit.shape, predictions.digit.dtype) == ((2,), np.int64)
+        assert (predictions.probabilities.shape, predictions.probabilities.dtype) == ((2, 10), np.float32)
+        assert (predictions.normalized.shape, predictions.normalized.dtype) == ((2, 28, 28), np.uint8)
