@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from serving.contract import CONFIDENCE, DIGIT, IMAGES, PROBABILITIES, SIGNATURE
+from serving.contract import CONFIDENCE, DIGIT, ENCODED, IMAGES, NORMALIZED, PICTURES, PROBABILITIES, SIGNATURE
 from trainer.exit_codes import ExitCode, RunError
 
 TOLERANCE = 1e-5
@@ -26,6 +26,12 @@ BATCH_SIZES = (256, 7)
 """Batch sizes at which the answers are compared; 7 leaves a remainder."""
 
 TIMEOUT_SECONDS = 600
+
+SIGNATURES = {
+    SIGNATURE: ({IMAGES}, {PROBABILITIES, DIGIT, CONFIDENCE}),
+    PICTURES: ({ENCODED}, {PROBABILITIES, DIGIT, CONFIDENCE, NORMALIZED}),
+}
+"""Inputs and outputs that a version must have."""
 
 
 class ArtifactError(RunError):
@@ -72,6 +78,27 @@ def check_in_fresh_process(folder: Path, images: np.ndarray, probabilities: np.n
     return json.loads(done.stdout.splitlines()[-1])
 
 
+class _Call:
+    """One signature of a loaded version, as a function of arrays by name."""
+
+    def __init__(self, session: Any, name: str, signature: Any):
+        self.name, self._session = name, session
+        self._inputs = {alias: info.name for alias, info in signature.inputs.items()}
+        self._outputs = {alias: info.name for alias, info in signature.outputs.items()}
+        expected_inputs, expected_outputs = SIGNATURES[name]
+        if set(self._inputs) != expected_inputs or set(self._outputs) != expected_outputs:
+            raise ArtifactError(
+                f"signature {name} has inputs {sorted(self._inputs)} and outputs {sorted(self._outputs)}"
+            )
+
+    def __call__(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return self._session.run(self._outputs, {self._inputs[alias]: array for alias, array in feeds.items()})
+
+    def in_batches(self, alias: str, values: np.ndarray, size: int) -> dict[str, np.ndarray]:
+        batches = [self({alias: values[start : start + size]}) for start in range(0, len(values), size)]
+        return {output: np.concatenate([batch[output] for batch in batches]) for output in self._outputs}
+
+
 def check(folder: Path, images: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
     """The check itself, in this process.
 
@@ -80,22 +107,19 @@ def check(folder: Path, images: np.ndarray, probabilities: np.ndarray) -> dict[s
     """
     import tensorflow as tf
 
+    files = np.array([tf.io.encode_png(image[..., np.newaxis]).numpy() for image in images], object)
     with tf.compat.v1.Session(graph=tf.Graph()) as session:
         loaded = tf.compat.v1.saved_model.load(session, ["serve"], str(folder))
-        signature = loaded.signature_def[SIGNATURE]
-        inputs = {name: info.name for name, info in signature.inputs.items()}
-        outputs = {name: info.name for name, info in signature.outputs.items()}
-        if set(inputs) != {IMAGES} or set(outputs) != {PROBABILITIES, DIGIT, CONFIDENCE}:
-            raise ArtifactError(f"signature {SIGNATURE} has inputs {sorted(inputs)} and outputs {sorted(outputs)}")
+        calls = {name: _Call(session, name, loaded.signature_def[name]) for name in SIGNATURES}
         largest = 0.0
         for size in BATCH_SIZES:
-            batches = [
-                session.run(outputs, {inputs[IMAGES]: images[start : start + size]})
-                for start in range(0, len(images), size)
-            ]
-            answers = {name: np.concatenate([batch[name] for batch in batches]) for name in outputs}
+            answers = calls[SIGNATURE].in_batches(IMAGES, images, size)
             largest = max(largest, _compare(answers, probabilities, size))
-        replayed = _replay_warm_up(folder, session, inputs, outputs)
+            # What is said of a picture must be what is said of the image that it was brought to.
+            of_files = calls[PICTURES].in_batches(ENCODED, files, size)
+            of_images = calls[SIGNATURE].in_batches(IMAGES, of_files[NORMALIZED], size)
+            largest = max(largest, _compare(of_files, of_images[PROBABILITIES], size))
+        replayed = _replay_warm_up(folder, calls)
     return {"examples": len(images), "largest_difference": largest, "warm_up_records": replayed}
 
 
@@ -113,22 +137,23 @@ def _compare(answers: dict[str, np.ndarray], probabilities: np.ndarray, size: in
     return difference
 
 
-def _replay_warm_up(folder: Path, session: Any, inputs: dict[str, str], outputs: dict[str, str]) -> int:
+def _replay_warm_up(folder: Path, calls: dict[str, _Call]) -> int:
     import tensorflow as tf
     from tensorflow_serving.apis import prediction_log_pb2
 
     from trainer.export import WARM_UP_BATCH_SIZES, WARM_UP_FILE
 
-    sizes: list[int] = []
+    sizes: dict[str, tuple[int, ...]] = {}
     for record in tf.compat.v1.io.tf_record_iterator(str(folder / "assets.extra" / WARM_UP_FILE)):
         request = prediction_log_pb2.PredictionLog.FromString(record).predict_log.request
-        if request.model_spec.signature_name != SIGNATURE or set(request.inputs) != set(inputs):
-            raise ArtifactError(f"warm-up record {len(sizes)} is not a request for {SIGNATURE}")
-        feed = {inputs[name]: tf.make_ndarray(proto) for name, proto in request.inputs.items()}
-        sizes.append(len(session.run(outputs, feed)[DIGIT]))
-    if tuple(sizes) != WARM_UP_BATCH_SIZES:
-        raise ArtifactError(f"warm-up batch sizes are {sizes}; expected {list(WARM_UP_BATCH_SIZES)}")
-    return len(sizes)
+        name = request.model_spec.signature_name
+        if name not in calls or set(request.inputs) != SIGNATURES[name][0]:
+            raise ArtifactError(f"a warm-up record is not a request of this model: {name} of {sorted(request.inputs)}")
+        answers = calls[name]({alias: tf.make_ndarray(proto) for alias, proto in request.inputs.items()})
+        sizes[name] = (*sizes.get(name, ()), len(answers[DIGIT]))
+    if sizes != WARM_UP_BATCH_SIZES:
+        raise ArtifactError(f"warm-up batch sizes are {sizes}; expected {WARM_UP_BATCH_SIZES}")
+    return sum(map(len, sizes.values()))
 
 
 def main(arguments: list[str]) -> int:

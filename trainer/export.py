@@ -1,4 +1,4 @@
-"""A trained model -> the SavedModel that TensorFlow Serving loads: signature, warm-up records, metadata.
+"""A trained model -> the SavedModel that TensorFlow Serving loads: signatures, warm-up records, metadata.
 
 Keras 3 wraps its variables, so TensorFlow's tracker does not see those of a model that a module merely holds, and the v1
 Session path that the server loads through fails ("Could not find variable"). The module therefore holds the wrapped
@@ -14,9 +14,21 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from serving.contract import CONFIDENCE, DIGIT, IMAGE_SHAPE, IMAGES, MODEL_NAME, PROBABILITIES, SIGNATURE
+from serving.contract import (
+    CONFIDENCE,
+    DIGIT,
+    ENCODED,
+    IMAGE_SHAPE,
+    IMAGES,
+    MODEL_NAME,
+    NORMALIZED,
+    PICTURES,
+    PROBABILITIES,
+    SIGNATURE,
+)
+from trainer.normalize import normalize
 
-WARM_UP_BATCH_SIZES = (1, 8, 32, 128)
+WARM_UP_BATCH_SIZES = {SIGNATURE: (1, 8, 32, 128), PICTURES: (1, 8)}
 """One warm-up record each, so that no live request pays for the first run of its batch size."""
 
 WARM_UP_FILE = "tf_serving_warmup_requests"
@@ -37,7 +49,7 @@ def export_model(model: keras.Model, folder: Path, *, images: np.ndarray, metada
     """
 
     @tf.function(input_signature=[tf.TensorSpec((None, *IMAGE_SHAPE), tf.uint8, name=IMAGES)])
-    def serve(images: tf.Tensor) -> dict[str, tf.Tensor]:
+    def answer(images: tf.Tensor) -> dict[str, tf.Tensor]:
         probabilities = tf.nn.softmax(model(images, training=False))
         return {
             PROBABILITIES: probabilities,
@@ -45,12 +57,17 @@ def export_model(model: keras.Model, folder: Path, *, images: np.ndarray, metada
             CONFIDENCE: tf.reduce_max(probabilities, axis=1),
         }
 
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name=ENCODED)])
+    def answer_pictures(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
+        images = normalize(encoded)
+        return {**answer(images), NORMALIZED: images}
+
     module = tf.Module(name=MODEL_NAME)
     module.weights = [weight.value for weight in model.weights]
-    module.serve = serve
+    module.answer, module.answer_pictures = answer, answer_pictures
     extra = folder / "assets.extra"
     try:
-        tf.saved_model.save(module, str(folder), signatures={SIGNATURE: serve})
+        tf.saved_model.save(module, str(folder), signatures={SIGNATURE: answer, PICTURES: answer_pictures})
         extra.mkdir()
         _write_warm_up(extra / WARM_UP_FILE, images)
     except tf.errors.OpError as error:
@@ -74,11 +91,16 @@ def _write_warm_up(path: Path, images: np.ndarray) -> None:
     # Imported here: these protos take seconds to load, and only an export needs them.
     from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
+    files = np.array([tf.io.encode_png(image[..., np.newaxis]).numpy() for image in images], object)
+    examples = {SIGNATURE: (IMAGES, images), PICTURES: (ENCODED, files)}
     with tf.io.TFRecordWriter(str(path)) as records:
-        for size in WARM_UP_BATCH_SIZES:
-            request = predict_pb2.PredictRequest()
-            request.model_spec.name = MODEL_NAME
-            request.model_spec.signature_name = SIGNATURE
-            request.inputs[IMAGES].CopyFrom(tf.make_tensor_proto(np.resize(images, (size, *IMAGE_SHAPE))))
-            log = prediction_log_pb2.PredictionLog(predict_log=prediction_log_pb2.PredictLog(request=request))
-            records.write(log.SerializeToString())
+        for signature, sizes in WARM_UP_BATCH_SIZES.items():
+            name, values = examples[signature]
+            for size in sizes:
+                request = predict_pb2.PredictRequest()
+                request.model_spec.name = MODEL_NAME
+                request.model_spec.signature_name = signature
+                batch = np.resize(values, (size, *values.shape[1:]))
+                request.inputs[name].CopyFrom(tf.make_tensor_proto(batch))
+                log = prediction_log_pb2.PredictionLog(predict_log=prediction_log_pb2.PredictLog(request=request))
+                records.write(log.SerializeToString())
