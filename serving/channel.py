@@ -15,7 +15,8 @@ from typing import Any
 import grpc
 
 from serving import wire_pb2 as wire
-from serving.config import MAX_MESSAGE_BYTES, MAX_PICTURE_BYTES, ClientConfig, Tls
+from serving.config import MAX_MESSAGE_BYTES, ClientConfig, Tls
+from serving.contract import MAX_PICTURE_BYTES
 
 LARGEST_REQUEST_BYTES = MAX_PICTURE_BYTES + 4096
 """One picture of the largest size, and the names around it."""

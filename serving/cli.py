@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from serving.config import MAX_ATTEMPTS, MAX_CHUNK_IMAGES, ClientConfig, Tls
+from serving.config import MAX_ATTEMPTS, MAX_CHUNK_IMAGES, MIN_CONFIDENCE, ClientConfig, Tls
 from serving.exit_codes import EXIT_INTERRUPTED, EXIT_STATUS
 
 
@@ -61,7 +61,19 @@ def _build_parser(*, serve: bool) -> argparse.ArgumentParser:
         )
 
     predict = add("predict", "print the digits in pictures, IDX files and .npy arrays")
-    predict.add_argument("files", nargs="+", type=Path, metavar="FILE", help="picture, IDX (.gz or not) or uint8 .npy")
+    predict.add_argument(
+        "files", nargs="+", type=Path, metavar="FILE", help="any picture, IDX (.gz or not) or uint8 .npy"
+    )
+    predict.add_argument(
+        "--min-confidence",
+        type=_probability,
+        default=MIN_CONFIDENCE,
+        metavar="P",
+        help='below it the answer is "not sure" (default: %(default)s)',
+    )
+    predict.add_argument(
+        "--show", type=Path, metavar="FILE.html", help="write a page of the pictures beside what the model saw of them"
+    )
     _add_connection_options(predict)
     _add_connection_options(add("status", "print the state of the model's versions"), label=False)
     _add_connection_options(add("metadata", "print the model's signatures"))
@@ -139,6 +151,12 @@ def _add_bench_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--attempts", type=int, default=1, help=f"1 shows every failure, {MAX_ATTEMPTS} retries (default: %(default)s)"
     )
+
+
+def _probability(text: str) -> float:
+    if not 0 <= float(text) <= 1:  # not a number at all is a ValueError, too
+        raise argparse.ArgumentTypeError(f"must be from 0 to 1, not {text}")
+    return float(text)
 
 
 def _client_config(args: argparse.Namespace) -> ClientConfig:

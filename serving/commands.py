@@ -8,13 +8,16 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from serving.client import DigitClient
 from serving.config import ClientConfig
 from serving.errors import ServingError
 from serving.exit_codes import EXIT_FAILED, EXIT_OK, EXIT_USAGE
 from serving.results import TensorSpec
+
+if TYPE_CHECKING:
+    from serving.answers import Answer
 
 
 def run(args: argparse.Namespace, config: ClientConfig) -> int:
@@ -34,39 +37,41 @@ def run(args: argparse.Namespace, config: ClientConfig) -> int:
 
 
 def predict(args: argparse.Namespace, config: ClientConfig) -> int:
-    """Every file is read before the first request, so that a bad one costs nothing; then they go out as one input."""
-    import numpy as np
+    """One line per picture, and per image of an array."""
+    from serving.answers import ask_about
 
-    from serving.inputs import read_images
-
-    inputs = [read_images(path) for path in args.files]
     with DigitClient(args.target, config) as client:
-        predictions = client.predict(np.concatenate(inputs))
-    places = [
-        (str(path), index) for path, images in zip(args.files, inputs, strict=True) for index in range(len(images))
+        answers = ask_about(args.files, client)
+    sure = [answer.prediction.confidence >= args.min_confidence for answer in answers]
+    digits = [
+        str(answer.prediction.digit) if sure else f"not sure ({answer.prediction.digit}?)"
+        for answer, sure in zip(answers, sure, strict=True)
     ]
+    if args.show:
+        from serving.sheet import write_sheet
+
+        write_sheet(args.show, [*zip(answers, digits, strict=True)])
     if args.json:
-        _print_json(
-            [
-                {
-                    "file": file,
-                    "index": index,
-                    "digit": prediction.digit,
-                    "confidence": prediction.confidence,
-                    "probabilities": prediction.probabilities.tolist(),
-                    "version": prediction.version,
-                }
-                for (file, index), prediction in zip(places, predictions, strict=True)
-            ]
-        )
+        _print_json([_answer_fields(answer, sure) for answer, sure in zip(answers, sure, strict=True)])
         return EXIT_OK
-    lengths = {str(path): len(images) for path, images in zip(args.files, inputs, strict=True)}
     rows = [
-        (f"{file}[{index}]" if lengths[file] > 1 else file, answer.digit, f"{answer.confidence:.1%}", answer.version)
-        for (file, index), answer in zip(places, predictions, strict=True)
+        (answer.name, digit, f"{answer.prediction.confidence:.1%}", answer.prediction.version)
+        for answer, digit in zip(answers, digits, strict=True)
     ]
     _print_table(("file", "digit", "confidence", "version"), rows)
     return EXIT_OK
+
+
+def _answer_fields(answer: Answer, sure: bool) -> dict[str, Any]:
+    return {
+        "file": answer.file,
+        "index": answer.index,
+        "digit": answer.prediction.digit,
+        "confidence": answer.prediction.confidence,
+        "sure": sure,
+        "probabilities": answer.prediction.probabilities.tolist(),
+        "version": answer.prediction.version,
+    }
 
 
 def status(args: argparse.Namespace, config: ClientConfig) -> int:

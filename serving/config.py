@@ -17,9 +17,6 @@ MAX_CHUNK_IMAGES = 5000
 MAX_CHUNK_PICTURES = 2000
 """The answers for 2000 pictures, what the model saw included, stay below `MAX_MESSAGE_BYTES` in either encoding."""
 
-MAX_PICTURE_BYTES = 32 * 1024 * 1024
-"""Largest picture. A telephone's photograph has 2 to 12 MB; one that is larger than a message should be goes alone."""
-
 MIN_CONFIDENCE = 0.6
 """Below this an answer is given as "not sure". The model's confidence is calibrated: at 0.6 two of five are wrong."""
 

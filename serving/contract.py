@@ -25,6 +25,9 @@ IMAGES = "images"
 ENCODED = "encoded"
 """Input of `PICTURES`: string [N]; the bytes of PNG, JPEG, BMP or GIF files, dark on light or light on dark."""
 
+MAX_PICTURE_BYTES = 16 * 1024 * 1024
+"""Size of the largest picture file; a telephone's photograph has 2 to 12 MB."""
+
 NAMED_PICTURE = r"picture (\d+)"
 """How the message of an INVALID_ARGUMENT names the picture that cannot be used: its index in the request, from 0."""
 

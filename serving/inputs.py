@@ -1,4 +1,6 @@
-"""Files to images. What a file is, its first bytes say: an array (.npy), MNIST's IDX (gzipped or not), or a picture."""
+"""Files to what a server is sent. What a file is, its first bytes say: an array (.npy) or MNIST's IDX (gzipped or not)
+holds images in the network's own form; anything else is a picture, and goes to the server as it is.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +10,22 @@ from pathlib import Path
 
 import numpy as np
 
+from serving.contract import MAX_PICTURE_BYTES
 from serving.requests import check_images
 
 _GZIP, _NPY, _IDX_IMAGES = b"\x1f\x8b", b"\x93NUMPY", b"\x00\x00\x08\x03"
 
 
-def read_images(path: Path) -> np.ndarray:
-    """The images in one file.
+def read_input(path: Path) -> np.ndarray | bytes:
+    """What is in one file.
 
     Args:
-        path: a .npy of uint8 [N, 28, 28] or [28, 28], an IDX file of such images, or a picture that Pillow reads.
+        path: a .npy of uint8 [N, 28, 28] or [28, 28], an IDX file of such images, or a picture.
     Returns:
-        uint8 [N, 28, 28], 0 = paper, 255 = ink; N is 1 for a picture.
+        uint8 [N, 28, 28], 0 = paper, 255 = ink; or the bytes of a picture, which the server will decode.
     Raises:
         OSError: for a file that cannot be read.
-        ValueError: for a file that holds something else; it names the file.
+        ValueError: for an array or IDX file of something else, or a picture that is too large; it names the file.
     """
     with path.open("rb") as file:
         start = file.read(len(_NPY))
@@ -33,9 +36,12 @@ def read_images(path: Path) -> np.ndarray:
             return _decode_idx(gzip.decompress(path.read_bytes()))
         if start.startswith(_IDX_IMAGES):
             return _decode_idx(path.read_bytes())
-        return _read_picture(path)
     except (ValueError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{path}: {error}") from error
+    size = path.stat().st_size  # before it is read: it may be anything
+    if size > MAX_PICTURE_BYTES:
+        raise ValueError(f"{path}: a picture may have {MAX_PICTURE_BYTES} bytes; this file has {size}")
+    return path.read_bytes()
 
 
 def _decode_idx(content: bytes) -> np.ndarray:
@@ -48,15 +54,3 @@ def _decode_idx(content: bytes) -> np.ndarray:
             f"damaged: {count} images of {height} x {width} take {expected_bytes} bytes, not {len(content)}"
         )
     return check_images(np.frombuffer(content, np.uint8, offset=16).reshape(count, height, width))
-
-
-def _read_picture(path: Path) -> np.ndarray:
-    from PIL import Image, UnidentifiedImageError  # arrays need no Pillow, and start faster without it
-
-    from serving.prepare import prepare_picture
-
-    try:
-        with Image.open(path) as picture:
-            return prepare_picture(picture)[np.newaxis]
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError) as error:
-        raise ValueError(f"not a picture that Pillow can read, nor .npy, nor IDX ({error})") from error

@@ -9,7 +9,8 @@ import numpy as np
 
 from serving import contract
 from serving import wire_pb2 as wire
-from serving.config import MAX_MESSAGE_BYTES, MAX_PICTURE_BYTES, ClientConfig
+from serving.config import MAX_MESSAGE_BYTES, ClientConfig
+from serving.contract import MAX_PICTURE_BYTES
 
 _NAMES_BYTES, _LENGTH_BYTES = 4096, 8
 """Above what a request's names take; above what the wire adds to each picture for its length."""

@@ -1,6 +1,9 @@
 """`python -m serving` against servers on loopback: what it prints, what it returns, and what it does not import."""
 
+import base64
+import io
 import json
+import re
 import subprocess
 import sys
 
@@ -21,12 +24,10 @@ def _images(*digits):
 
 @pytest.fixture
 def files(tmp_path):
-    """Two files that are answered 3 and 5, 8; a picture."""
+    """Two files that are answered 3 and 5, 8; a picture that is answered 4."""
     np.save(tmp_path / "one.npy", _images(3))
     np.save(tmp_path / "two.npy", _images(5, 8))
-    picture = Image.new("L", (40, 40), 255)
-    picture.paste(0, (18, 5, 23, 35))
-    picture.save(tmp_path / "stroke.png")
+    (tmp_path / "four.png").write_bytes(b"\x04 as it is")
     return tmp_path
 
 
@@ -57,23 +58,76 @@ def test_predict_prints_json_with_everything(files, capsys):
     assert second["confidence"] == pytest.approx(max(second["probabilities"]))
 
 
-def test_predict_sends_a_picture_as_the_model_expects_it(files):
+def test_predict_sends_a_picture_as_it_is(files):
     seen = []
     with scripted_server(predict=lambda request, _: seen.append(request) or answer(request)) as target:
-        assert main(["predict", str(files / "stroke.png"), "--target", target]) == 0
+        assert main(["predict", str(files / "four.png"), "--target", target]) == 0
     (request,) = seen
-    assert [dim.size for dim in request.inputs[contract.IMAGES].tensor_shape.dim] == [1, 28, 28]
+    assert list(request.inputs[contract.ENCODED].string_val) == [(files / "four.png").read_bytes()]
+
+
+def test_pictures_and_arrays_are_answered_in_the_order_given(files, capsys):
+    names = [str(files / name) for name in ("four.png", "two.npy", "four.png", "one.npy")]
+    with scripted_server() as target:
+        assert main(["predict", *names, "--json", "--target", target]) == 0
+    answers = json.loads(capsys.readouterr().out)
+    assert [(one["file"], one["index"], one["digit"]) for one in answers] == [
+        (names[0], 0, 4),
+        (names[1], 0, 5),
+        (names[1], 1, 8),
+        (names[2], 0, 4),
+        (names[3], 0, 3),
+    ]
+
+
+@pytest.mark.parametrize(("min_confidence", "digit", "sure"), [("0.81", "4", True), ("0.83", "not sure (4?)", False)])
+def test_predict_is_not_sure_below_the_confidence_asked_for(files, capsys, min_confidence, digit, sure):
+    command = ["predict", str(files / "four.png"), "--min-confidence", min_confidence]
+    with scripted_server() as target:
+        assert main([*command, "--target", target]) == 0
+        table = capsys.readouterr().out
+        assert main([*command, "--json", "--target", target]) == 0
+    assert f"  {digit}  " in table.splitlines()[1]
+    assert json.loads(capsys.readouterr().out)[0]["sure"] is sure
+
+
+def test_a_picture_that_the_model_cannot_use_is_named(files, capsys):
+    (files / "bad.png").write_text("not a picture")
+    refuse = _refuse(grpc.StatusCode.INVALID_ARGUMENT, "picture 1 cannot be decoded")
+    with scripted_server(predict=refuse) as target:
+        names = [str(files / name) for name in ("four.png", "bad.png")]
+        assert main(["predict", *names, "--target", target]) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert f"{files / 'bad.png'}: the model cannot use this picture: picture 1 cannot be decoded" in output.err
+
+
+def test_show_writes_one_page_of_the_pictures_beside_what_the_model_saw(files):
+    (files / "<b>.png").write_bytes(b"\x07<script>")
+    names = [str(files / name) for name in ("four.png", "<b>.png", "two.npy")]
+    with scripted_server() as target:
+        assert main(["predict", *names, "--show", str(files / "seen.html"), "--target", target]) == 0
+    page = (files / "seen.html").read_text()
+    images = [base64.b64decode(content) for content in re.findall(r'src="data:image/png;base64,([^"]*)"', page)]
+    assert [images[0], images[2]] == [(files / "four.png").read_bytes(), (files / "<b>.png").read_bytes()]
+    seen = [np.asarray(Image.open(io.BytesIO(image))) for image in (images[1], *images[3:])]
+    assert [(image.shape, int(image.min()), int(image.max())) for image in seen] == [
+        ((28, 28), digit, digit) for digit in (4, 7, 5, 8)
+    ]
+    assert "<script" not in page
+    assert "&lt;b&gt;.png" in page
+    assert "http" not in page
 
 
 def test_predict_reads_every_file_before_it_asks(files, capsys):
-    (files / "bad.png").write_text("not a picture")
+    (files / "bad.npy").write_bytes(b"\x93NUMPY, and no more")
     asked = []
     with scripted_server(predict=lambda request, _: asked.append(request) or answer(request)) as target:
-        status = main(["predict", str(files / "one.npy"), str(files / "bad.png"), "--target", target])
+        status = main(["predict", str(files / "four.png"), str(files / "bad.npy"), "--target", target])
     assert status == 2
     assert not asked
     output = capsys.readouterr()
-    assert "bad.png: not a picture" in output.err
+    assert "bad.npy: " in output.err
     assert output.out == ""
 
 
@@ -99,6 +153,8 @@ def test_a_failed_request_prints_no_answer_and_says_why(files, capsys):
         ["frobnicate"],
         ["predict", "a.png", "--version", "1", "--label", "stable"],
         ["predict", "a.png", "--timeout", "0"],
+        ["predict", "a.png", "--min-confidence", "60"],
+        ["predict", "a.png", "--min-confidence", "high"],
         ["predict", "a.png", "--certificate-file", "client.pem"],
         ["wait", "--label", "stable"],
         ["bench", "--batch", "0"],
@@ -222,16 +278,18 @@ def test_serve_help_shows_the_servers_own_options():
     assert "--port" in done.stdout
 
 
-def test_predict_imports_no_tensorflow_and_nothing_it_does_not_use(files):
+@pytest.mark.parametrize("name", ["one.npy", "four.png"])
+def test_predict_imports_no_tensorflow_and_nothing_it_does_not_use(files, name):
     code = (
         "import sys\n"
         "from serving.cli import main\n"
         "main(sys.argv[1:])\n"
-        "print(*sorted({'tensorflow', 'tensorflow_serving', 'numpy.ma', 'PIL', 'serving.bench', 'serving.local_server'}"
+        "print(*sorted({'tensorflow', 'tensorflow_serving', 'numpy.ma', 'PIL', 'serving.bench', 'serving.sheet',"
+        " 'serving.local_server'}"
         " & set(sys.modules)))\n"
     )
     with scripted_server() as target:
-        command = [sys.executable, "-c", code, "predict", str(files / "one.npy"), "--target", target]
+        command = [sys.executable, "-c", code, "predict", str(files / name), "--target", target]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.splitlines()[-1] == ""
 

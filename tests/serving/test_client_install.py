@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 REQUIREMENTS = ROOT / "requirements" / "client.txt"
 
 IMPORTED = """
-import sys, serving.client, serving.commands, serving.bench, serving.inputs, serving.prepare
+import sys, serving.client, serving.commands, serving.bench, serving.answers, serving.sheet
 print(serving.client.__file__)
 print(*sorted({name.partition(".")[0] for name in sys.modules} & {"tensorflow", "keras", "tensorflow_serving"}))
 """

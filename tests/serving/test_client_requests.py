@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, predict_pb2
 
 from serving import contract
-from serving.config import MAX_MESSAGE_BYTES, MAX_PICTURE_BYTES, ClientConfig
+from serving.config import MAX_MESSAGE_BYTES, ClientConfig
+from serving.contract import MAX_PICTURE_BYTES
 from serving.requests import Requests
 
 SPECS = [
