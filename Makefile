@@ -46,6 +46,10 @@ test: $(DEV)  ## run the tests
 test-slow: $(DEV)  ## run the tests that take minutes
 	$(PY) -m pytest -m slow
 
+.PHONY: soak
+soak: $(DEV)  ## kill 50 runs, half of them with two replicas, at random instants and compare every bit (half an hour)
+	KILLED_RUNS=25 $(PY) -m pytest -s -m slow tests/trainer/test_resume.py
+
 .PHONY: lint
 lint: $(DEV)  ## check style and types
 	$(VENV)/bin/ruff check .

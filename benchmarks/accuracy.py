@@ -17,9 +17,7 @@ not.
 """
 
 import argparse
-import io
 import statistics
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,8 +65,7 @@ def train_and_score(config: TrainConfig, splits: "Splits", devices: "Devices") -
     from trainer.tracking import Tracker
     from trainer.train import train
 
-    with tempfile.TemporaryDirectory() as folder, Tracker(Path(folder), stream=io.StringIO()) as tracker:
-        trained = train(config, splits.train, splits.validation, devices, tracker)
+    trained = train(config, splits.train, splits.validation, devices, Tracker())
     return trained.seconds, evaluate(compile_predict(trained.model), splits.test).accuracy
 
 

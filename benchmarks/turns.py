@@ -88,7 +88,7 @@ def train_in_turns(turns: Turns, config: TrainConfig, data_dir: Path | None, ste
     A turn's speed is that of the compiled calls as the trainer times them.
     """
     from trainer.distribute import choose_devices
-    from trainer.tracking import Tracker
+    from trainer.tracking import RunTracker
     from trainer.train import train
 
     devices = choose_devices(config.strategy, config.replicas)
@@ -110,8 +110,8 @@ def train_in_turns(turns: Turns, config: TrainConfig, data_dir: Path | None, ste
         return False
 
     few = Split(split.images[:500], split.labels[:500])  # evaluations are not timed, but would take time
-    with tempfile.TemporaryDirectory() as folder, Tracker(Path(folder), stream=io.StringIO()) as tracker:
-        train(config, split, few, devices, tracker, halt_between_turns)
+    with tempfile.TemporaryDirectory() as folder, RunTracker(Path(folder), {}, stream=io.StringIO()) as tracker:
+        train(config, split, few, devices, tracker, stop_requested=halt_between_turns)
 
 
 def training_split(data_dir: Path | None) -> Split:

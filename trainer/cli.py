@@ -48,8 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _train(args: argparse.Namespace) -> None:
     # What is wrong with a config or a folder shows before the seconds that importing TensorFlow takes.
     now = datetime.now(UTC)
-    config = open_run_folder(_config(args), now)
-    with recorded(config.run_dir / RESULT_FILE, now) as record:
+    with open_run_folder(_config(args), now) as config, recorded(config.run_dir / RESULT_FILE, now) as record:
         refuse_full_disk(config.run_dir)
         from trainer.run import train_and_publish
 

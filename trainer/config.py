@@ -103,6 +103,13 @@ class TrainConfig:
     steps_per_call: int = 16
     """Steps inside one TensorFlow call, without Python between them."""
 
+    checkpoint_seconds: float = 15.0
+    """Time between checkpoints, from which a run that was stopped or killed goes on; 0 = none by time."""
+    checkpoint_steps: int = 0
+    """Steps between checkpoints, rounded up to whole calls; 0 = none by steps."""
+    checkpoints_kept: int = 3
+    """How many of the newest checkpoints are kept."""
+
     publish: bool = True
     """Hand the trained model over to serving if it passes the gate."""
     min_accuracy: float = 0.975
@@ -210,6 +217,13 @@ PRESETS: dict[str, dict[str, Any]] = {
 """What each preset changes of the defaults."""
 
 
+MAY_CHANGE = {
+    "preset", "artifacts", "data_dir", "run", "strategy", "replicas", "publish", "min_accuracy", "tolerance",
+    "checkpoint_seconds", "checkpoint_steps", "checkpoints_kept",
+}  # fmt: skip
+"""Where a run computes, how often it saves and what its model is held to: free to differ when it goes on."""
+
+
 def resolve(preset: str | None = None, file: Path | None = None, flags: dict[str, Any] | None = None) -> TrainConfig:
     """The config that preset, file and flags make together; later ones win.
 
@@ -226,6 +240,11 @@ def resolve(preset: str | None = None, file: Path | None = None, flags: dict[str
     values = {"preset": name, **PRESETS[name], **saved, **(flags or {})}
     values["preset"] = name
     return TrainConfig(**values)
+
+
+def what_it_computes(config: TrainConfig) -> dict[str, Any]:
+    """The fields that decide what a run computes: those that must stay the same when it goes on from a checkpoint."""
+    return {name: value for name, value in dataclasses.asdict(config).items() if name not in MAY_CHANGE}
 
 
 def to_json(config: TrainConfig) -> str:
@@ -266,10 +285,12 @@ def _check_types(config: TrainConfig) -> None:
 
 
 def _check_ranges(config: TrainConfig) -> None:
-    above_zero = ("width", "epochs", "global_batch_size", "learning_rate", "validation_size", "steps_per_call")
+    above_zero = (
+        "width", "epochs", "global_batch_size", "learning_rate", "validation_size", "steps_per_call", "checkpoints_kept",
+    )  # fmt: skip
     from_zero = (
         "weight_decay", "early_stopping_patience", "rotate_degrees", "shift_pixels", "shear_degrees", "clean_epochs",
-        "seed", "replicas", "tolerance",
+        "seed", "replicas", "tolerance", "checkpoint_seconds", "checkpoint_steps",
     )  # fmt: skip
     below_one = ("dropout", "beta_1", "beta_2", "label_smoothing", "ema_decay", "zoom", "warmup_fraction")
     to_one = ("min_accuracy", "final_learning_rate_fraction")

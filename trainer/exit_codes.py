@@ -28,7 +28,7 @@ class ExitCode(IntEnum):
     IO = 74
     """The operating system refused a read or a write (disk full, quota, permission, fault). A retry may help."""
     STOPPED = 75
-    """Stopped by a signal before it was done; nothing was published. Run it again."""
+    """Stopped by a signal before it was done; nothing was published. Run it again: training goes on where it was."""
 
 
 class RunError(Exception):

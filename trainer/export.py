@@ -77,6 +77,12 @@ def export_model(model: keras.Model, folder: Path, *, images: np.ndarray, metada
     sync_tree(folder)
 
 
+def read_metadata(folder: Path) -> dict[str, Any]:
+    """What `export_model` was told about the model in `folder`; nothing if that was written by something else."""
+    path = folder / "assets.extra" / METADATA_FILE
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
 def sync_tree(folder: Path) -> None:
     """Flush every file and folder below and including `folder` to the disk, so that a rename cannot outrun its content."""
     for path in (*folder.rglob("*"), folder):

@@ -3,6 +3,7 @@
 To add one, write a function like the three below and name it in `build_model` and in `TrainConfig.model`.
 """
 
+import hashlib
 from collections.abc import Callable
 
 import keras
@@ -35,6 +36,11 @@ def build_model(name: str, *, width: float = 1.0, dropout: float = 0.0, precisio
         keras.config.set_dtype_policy(previous_policy)
     logits = layers.Dense(CLASSES, dtype="float64" if precision == "float64" else "float32", name="logits")(x)
     return keras.Model(images, logits, name=name)
+
+
+def weights_digest(model: keras.Model) -> str:
+    """SHA-256 of all weights, bit for bit."""
+    return hashlib.sha256(b"".join(weight.tobytes() for weight in model.get_weights())).hexdigest()
 
 
 def mlp(x: keras.KerasTensor, width: float, dropout: float) -> keras.KerasTensor:

@@ -16,7 +16,7 @@ from serving.contract import CLASSES, IMAGES, PROBABILITIES, SIGNATURE
 from trainer.check import check_in_fresh_process
 from trainer.evaluate import Evaluation
 from trainer.exit_codes import ExitCode, RunError
-from trainer.export import export_model
+from trainer.export import export_model, read_metadata
 from trainer.split import Split
 from trainer.versions import live_versions, next_version, publisher_lock, reveal, staging_folder, version_folder
 
@@ -98,6 +98,15 @@ def publish(
         finally:
             shutil.rmtree(staging, ignore_errors=True)
     return Published(version=version, folder=target, served_before=served[0] if served else None, check=checked)
+
+
+def published_before(model_dir: Path, metadata: dict[str, Any]) -> int | None:
+    """The live version whose metadata has these values, or None: by it a run that was killed finds its own."""
+    for version in reversed(live_versions(model_dir)):
+        saved = read_metadata(version_folder(model_dir, version))
+        if all(saved.get(name) == value for name, value in metadata.items()):
+            return version
+    return None
 
 
 def served_accuracy(folder: Path, test: Split, batch_size: int = 500) -> float:

@@ -1,7 +1,7 @@
 """The whole story of a run: data -> train -> evaluate -> report -> publish.
 
-A run has a folder, <artifacts>/runs/<run>/, with config.json, metrics.jsonl, tensorboard/, model.weights.h5, figures/,
-report.html, model_card.md and result.json, which says how the run ended, also when it failed.
+A run has a folder, <artifacts>/runs/<run>/, with config.json, checkpoints/, metrics.jsonl, tensorboard/,
+model.weights.h5, figures/, report.html, model_card.md and result.json, which says how the run ended, also when it failed.
 """
 
 import dataclasses
@@ -16,19 +16,22 @@ import keras
 import tensorflow as tf
 
 from serving.contract import MODEL_NAME
-from trainer.config import ConfigError, TrainConfig
+from trainer.checkpoint import Checkpoints
+from trainer.config import ConfigError, TrainConfig, to_json, what_it_computes
 from trainer.data import load_splits
 from trainer.distribute import choose_devices
+from trainer.durable import write_atomically
 from trainer.evaluate import Evaluation, compile_predict, evaluate
 from trainer.figures import save_figures
-from trainer.model import build_model
-from trainer.publish import Gate, Published, publish
+from trainer.model import build_model, weights_digest
+from trainer.publish import Gate, Published, publish, published_before
 from trainer.report import Story, write_model_card, write_report
-from trainer.run_folder import RESULT_FILE, read_record, read_rows, write_atomically
+from trainer.run_folder import RESULT_FILE, read_record
 from trainer.signals import deferred_stop
 from trainer.split import Splits
-from trainer.tracking import Tracker
+from trainer.tracking import RunTracker, read_rows
 from trainer.train import Trained, train
+from trainer.versions import version_folder
 
 WEIGHTS_FILE = "model.weights.h5"
 
@@ -49,17 +52,32 @@ def train_and_publish(config: TrainConfig, now: datetime, record: dict[str, Any]
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
     splits = load_splits(config.dataset, config.data_path, config.validation_size)
-    with Tracker(folder) as tracker:
-        tracker.text("config", (folder / "config.json").read_text())
+    with RunTracker(folder, texts={"config": to_json(config)}) as tracker:
+        checkpoints = Checkpoints(
+            folder,
+            {**what_it_computes(config), **_digests(splits)},
+            every_seconds=config.checkpoint_seconds,
+            every_steps=config.checkpoint_steps,
+            keep=config.checkpoints_kept,
+            before_write=tracker.sync,
+        )
         with deferred_stop() as stop_requested:
-            trained = train(config, splits.train, splits.validation, devices, tracker, stop_requested)
+            trained = train(
+                config,
+                splits.train,
+                splits.validation,
+                devices,
+                tracker,
+                checkpoints,
+                stop_requested=stop_requested,
+            )
         write_atomically(folder / WEIGHTS_FILE, trained.model.save_weights)
         tracker.graph(trained.model)
         record["facts"] = _facts(config, splits, trained, devices.names)
         evaluation = _evaluate(trained.model, splits, record)
         figures = save_figures(folder / "figures", tracker.rows, evaluation, splits.test.images)
         tracker.pictures(figures, step=trained.steps)
-    _publish_and_tell(config, trained.model, evaluation, splits, now, record, figures)
+    _publish_and_tell(config, trained.model, evaluation, splits, now, record, figures, once=True)
 
 
 def evaluate_run(config: TrainConfig, record: dict[str, Any]) -> None:
@@ -113,10 +131,12 @@ def _publish_and_tell(
     now: datetime,
     record: dict[str, Any],
     figures: list[Path],
+    *,
+    once: bool = False,
 ) -> None:
-    """Publish unless the config says not to, and report whatever came of it."""
+    """Publish unless the config says not to, and report whatever came of it; `once`: unless this very model is live."""
     try:
-        outcome = _publish_if_wanted(config, model, evaluation, splits, now, record)
+        outcome = _publish_if_wanted(config, model, evaluation, splits, now, record, once=once)
     except Exception as error:
         _tell(config, evaluation, f"Not published: {error}", False, record, figures)
         raise
@@ -130,21 +150,32 @@ def _publish_if_wanted(
     splits: Splits,
     now: datetime,
     record: dict[str, Any],
+    *,
+    once: bool,
 ) -> str:
     if not config.publish:
         return "Trained; not published, as asked."
+    model_dir, identity = config.models_dir / MODEL_NAME, {"run": config.run, "weights": weights_digest(model)}
+    if once and (version := published_before(model_dir, identity)):
+        # An attempt before this one was stopped after it had published.
+        record["published"] = {"version": version, "folder": str(version_folder(model_dir, version))}
+        return f"Published before, as version {version} in {version_folder(model_dir, version)}."
     published: Published = publish(
         model,
         evaluation,
         splits.test,
-        model_dir=config.models_dir / MODEL_NAME,
+        model_dir=model_dir,
         gate=Gate(min_accuracy=config.min_accuracy, tolerance=config.tolerance),
         now=now,
-        metadata={"run": config.run, "facts": record["facts"], "test_fingerprint": splits.test.fingerprint},
+        metadata={**identity, "facts": record["facts"], "test_fingerprint": splits.test.fingerprint},
     )
     record["published"] = {"version": published.version, "folder": str(published.folder), "check": published.check}
     before = f"; before it: {published.served_before}" if published.served_before else ""
     return f"Published as version {published.version} in {published.folder}{before}."
+
+
+def _digests(splits: Splits) -> dict[str, str]:
+    return {f"{part} data": getattr(splits, part).digest for part in ("train", "validation", "test")}
 
 
 def _facts(config: TrainConfig, splits: Splits, trained: Trained, devices: tuple[str, ...]) -> dict[str, str]:

@@ -1,22 +1,25 @@
 """A run's folder: opened before anything expensive, and never left without a record of how the run ended."""
 
 import dataclasses
+import fcntl
 import json
-import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from serving.contract import MODEL_NAME
-from trainer.config import ConfigError, TrainConfig, to_json
+from trainer.config import ConfigError, TrainConfig, resolve, to_json, what_it_computes
+from trainer.durable import PARTIAL_PREFIX, write_atomically
 from trainer.exit_codes import ExitCode, RunError, exit_code_of
 
 NEEDED_BYTES = 100 * 2**20
 """Free disk space below which a run is not started: figures, logs and an export take a tenth of it."""
+
+LOCK_FILE = ".lock"
 
 RESULT_FILE = "result.json"
 """How `train` ended; `evaluate` and `publish` leave records of their own beside it."""
@@ -28,37 +31,39 @@ class DiskError(RunError):
     exit_code = ExitCode.IO
 
 
-def open_run_folder(config: TrainConfig, now: datetime) -> TrainConfig:
-    """Make the run's folder and save the config in it; what an unfinished attempt left there is removed first.
+class BusyError(RunError):
+    """Another process is at work on the run."""
 
-    Returns:
-        The config with the name of the run filled in.
+    exit_code = ExitCode.IO
+
+
+@contextmanager
+def open_run_folder(config: TrainConfig, now: datetime) -> Iterator[TrainConfig]:
+    """Make the run's folder and save the config in it; yields the config with the name of the run filled in.
+
+    A run that has checkpoints goes on from them; what an attempt without any left there is removed.
 
     Raises:
-        ConfigError: it cannot be written, or the run has been finished already.
+        ConfigError: the folder cannot be written, or what it holds is of another config or of something else.
+        BusyError: another process is at work in it.
     """
-    try:
-        config = config if config.run else _with_new_name(config, now)
-        folder = config.run_dir
-        folder.mkdir(parents=True, exist_ok=True)
-        if any(read_record(folder / name).get("exit_code") == ExitCode.OK for name in (RESULT_FILE, "publish.json")):
-            raise ConfigError(f"run {config.run!r} is finished ({folder / RESULT_FILE}); give this one another --run")
-        if any(folder.iterdir()) and not (folder / "config.json").is_file():
-            raise ConfigError(f"{folder}: holds files that are not of a run; give this one another --run")
-        for old in folder.iterdir():
-            shutil.rmtree(old) if old.is_dir() else old.unlink()
-        write_atomically(folder / "config.json", lambda path: path.write_text(to_json(config)))
-        if config.publish:
-            # Found out now, and not when half an hour of training is to be published.
-            model_dir = config.models_dir / MODEL_NAME
-            model_dir.mkdir(parents=True, exist_ok=True)
-            write_atomically(model_dir / ".writable", lambda path: path.write_text(""))
-            (model_dir / ".writable").unlink()
-    except OSError as error:
-        raise ConfigError(
-            f"--artifacts {config.artifacts}: cannot write to {error.filename}: {error.strerror}"
-        ) from error
-    return config
+    with ExitStack() as held:
+        try:
+            config = config if config.run else _with_new_name(config, now)
+            config.run_dir.mkdir(parents=True, exist_ok=True)
+            held.enter_context(_locked(config.run_dir))
+            _prepare(config.run_dir, config)
+            if config.publish:
+                # Found out now, and not when half an hour of training is to be published.
+                model_dir = config.models_dir / MODEL_NAME
+                model_dir.mkdir(parents=True, exist_ok=True)
+                write_atomically(model_dir / ".writable", lambda path: path.write_text(""))
+                (model_dir / ".writable").unlink()
+        except OSError as error:
+            raise ConfigError(
+                f"--artifacts {config.artifacts}: cannot write to {error.filename}: {error.strerror}"
+            ) from error
+        yield config
 
 
 def refuse_full_disk(folder: Path) -> None:
@@ -96,26 +101,35 @@ def recorded(path: Path, started: datetime) -> Iterator[dict[str, Any]]:
             print(f"warning: cannot write {path}: {error}", file=sys.stderr)
 
 
-def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Have `write` write a file whole or not at all: under another name, flushed to disk, then renamed to `path`."""
-    partial = path.with_name(f".partial-{path.name}")
-    try:
-        write(partial)
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def read_record(path: Path) -> dict[str, Any]:
     """What `recorded` wrote to `path`, or nothing."""
     return json.loads(path.read_text()) if path.is_file() else {}
 
 
-def read_rows(folder: Path) -> list[dict[str, Any]]:
-    """The rows of a run's metrics.jsonl."""
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    with (folder / LOCK_FILE).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BusyError(f"{folder}: another process is at work on this run; wait for it, or stop it") from error
+        yield
+
+
+def _prepare(folder: Path, config: TrainConfig) -> None:
+    from trainer.checkpoint import FOLDER, checkpoint_files, refuse_others  # numpy: not for `--help`
+
+    saved, old = folder / "config.json", [child for child in folder.iterdir() if child.name != LOCK_FILE]
+    if old and not saved.is_file():
+        raise ConfigError(f"{folder}: holds files that are not of a run; give this one another --run")
+    if checkpoint_files(folder / FOLDER):
+        refuse_others(what_it_computes(resolve(file=saved)), what_it_computes(config), f"run {config.run!r}")
+        old = [folder / RESULT_FILE, *folder.rglob(f"{PARTIAL_PREFIX}*")]
+    elif any(read_record(folder / name).get("exit_code") == ExitCode.OK for name in (RESULT_FILE, "publish.json")):
+        raise ConfigError(f"run {config.run!r} is finished ({folder / RESULT_FILE}); give this one another --run")
+    for path in old:
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    write_atomically(saved, lambda path: path.write_text(to_json(config)))
 
 
 def _with_new_name(config: TrainConfig, now: datetime) -> TrainConfig:

@@ -22,7 +22,7 @@ def stoppable() -> Iterator[None]:
     """While inside, SIGTERM and SIGINT raise StoppedError, so that everything on the way out cleans up after itself."""
 
     def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-        raise StoppedError(f"stopped by {signal.Signals(number).name}; nothing is published")
+        raise StoppedError(f"stopped by {signal.Signals(number).name}; nothing is published. Start it again")
 
     with _handled(stop):
         yield
@@ -42,7 +42,7 @@ def deferred_stop() -> Iterator[Callable[[], bool]]:
     with _handled(on_signal):
         yield lambda: requested
     if requested:
-        raise StoppedError("stopped by a signal; nothing is published")
+        raise StoppedError("stopped by a signal; nothing is published. Start the run again, and it goes on from there")
 
 
 @contextmanager

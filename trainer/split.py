@@ -44,6 +44,11 @@ class Split:
         )
         return hashlib.sha256(b"".join(digests)).hexdigest()
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the examples in the order in which they are stored."""
+        return hashlib.sha256(self.images.tobytes() + self.labels.tobytes()).hexdigest()
+
 
 @dataclass(frozen=True)
 class Splits:

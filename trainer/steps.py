@@ -15,6 +15,7 @@ from trainer.split import Split
 
 def compile_steps(
     config: TrainConfig,
+    start_step: int,
     steps: int,
     split: Split,
     devices: Devices,
@@ -22,8 +23,8 @@ def compile_steps(
     optimizer: keras.Optimizer,
     average: Sequence[tf.Variable],
 ) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
-    """The compiled function that runs n steps and returns their losses [n], the number of right answers, and the
-    seconds that the first replica waited for input."""
+    """The compiled function that runs the next n steps, the first time from `start_step` on, and returns their losses [n],
+    the number of right answers, and the seconds that the first replica waited for input."""
     strategy, replicas = devices.strategy, devices.replicas
     size = config.global_batch_size // replicas
     ranges = Affine(
@@ -39,7 +40,7 @@ def compile_steps(
             split,
             seed=config.seed,
             global_batch_size=config.global_batch_size,
-            start_step=0,
+            start_step=start_step,
             stop_step=steps,
             replicas=replicas,
             local_replicas=range(len(devices.names)),

@@ -5,9 +5,11 @@ On a terminal the bar is drawn on standard error; elsewhere standard error gets 
 """
 
 import json
+import os
+import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
@@ -15,38 +17,29 @@ from typing import Any, TextIO
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.image.metadata import create_summary_metadata
+from tensorboard.plugins.scalar.summary_v2 import scalar_pb
+from tensorboard.plugins.text.summary_v2 import text_pb
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from tqdm import tqdm
+
+from trainer.durable import write_atomically
+
+METRICS_FILE = "metrics.jsonl"
 
 
 class Tracker:
-    """Records one run in its folder, from `__enter__` to `__exit__`."""
+    """Keeps what the training loop reports, and tells nobody: for tests, and for workers that are not the chief."""
 
-    def __init__(self, run_dir: Path, *, stream: TextIO = sys.stderr, report_seconds: float = 10.0):
-        self.run_dir = run_dir
+    def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []
-        self._stream = stream
-        self._report_seconds = report_seconds
-        self._last_report = time.monotonic()
-        self._last_validation: dict[str, Any] = {}
-        self._bar: tqdm | None = None
+        self.steps = 0
 
-    def __enter__(self) -> "Tracker":
-        self.run_dir.mkdir(parents=True, exist_ok=True)
-        self._file = (self.run_dir / "metrics.jsonl").open("w")
-        self.summaries = tf.summary.create_file_writer(str(self.run_dir / "tensorboard"))
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close_bar()
-        self._file.close()
-        self.summaries.close()
-
-    def start(self, steps: int) -> None:
-        """Announce how many steps will be trained."""
-        if self._stream.isatty():
-            self._bar = tqdm(total=steps, unit="step", file=self._stream, dynamic_ncols=True, desc="train")
+    def start(self, steps: int, done: int = 0) -> None:  # noqa: ARG002
+        """Announce how many steps will have been trained in the end, and how many were before this process."""
+        self.steps = steps
 
     def train_interval(
         self,
@@ -60,49 +53,106 @@ class Tracker:
         input_wait_fraction: float,
     ) -> None:
         """Record the steps of one call, which ended with `step`; the values are means over them."""
-        row = {
-            "kind": "train",
-            "step": step,
-            "epoch": round(epoch, 4),
-            "loss": float(losses.mean()),
-            "accuracy": accuracy,
-            "learning_rate": learning_rate,
-            "images_per_second": round(images_per_second, 1),
-            "input_wait_fraction": round(input_wait_fraction, 4),
-        }
-        self._record(row)
-        if self._bar:
-            self._bar.update(step - self._bar.n)
-            self._show(loss=float(losses.mean()), **self._last_validation)
-        elif time.monotonic() - self._last_report >= self._report_seconds:
-            self._print(row)
+        self._record(
+            {
+                "kind": "train",
+                "step": step,
+                "epoch": round(epoch, 4),
+                "loss": float(losses.mean()),
+                "accuracy": accuracy,
+                "learning_rate": learning_rate,
+                "images_per_second": round(images_per_second, 1),
+                "input_wait_fraction": round(input_wait_fraction, 4),
+                "time": round(time.time(), 3),
+            }
+        )
 
     def validation(self, *, step: int, loss: float, accuracy: float) -> None:
         """Record an evaluation of the weights after `step` on the validation split."""
-        row = {"kind": "validation", "step": step, "loss": loss, "accuracy": accuracy}
+        row = {"kind": "validation", "step": step, "loss": loss, "accuracy": accuracy, "time": round(time.time(), 3)}
         self._record(row)
-        self._last_validation = {"validation": accuracy}
-        if not self._bar:
-            self._print(row)
 
-    def text(self, name: str, text: str) -> None:
-        """Record a text, shown as it is."""
-        with self.summaries.as_default(step=0):
-            tf.summary.text(name, "    " + text.replace("\n", "\n    "))
+    def sync(self) -> None:
+        """Bring every row to the disk."""
+
+    def _record(self, row: dict[str, Any]) -> None:
+        self.rows.append(row)
+
+
+class RunTracker(Tracker):
+    """Records one run in its folder, from `start` to `__exit__`."""
+
+    def __init__(
+        self, run_dir: Path, texts: dict[str, str], *, stream: TextIO = sys.stderr, report_seconds: float = 10.0
+    ):
+        """Record in `run_dir`; `texts` are shown in TensorBoard under their names."""
+        super().__init__()
+        self._run_dir = run_dir
+        self._texts = texts
+        self._stream = stream
+        self._report_seconds = report_seconds
+        self._last_report = time.monotonic()
+        self._last_validation: dict[str, Any] = {}
+        self._bar: tqdm | None = None
+
+    def __enter__(self) -> "RunTracker":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close_bar()
+        if hasattr(self, "_file"):
+            self._file.close()
+            self._events.close()
+
+    def start(self, steps: int, done: int = 0) -> None:
+        """As in `Tracker`; what an attempt before this one recorded of the first `done` steps is kept, the rest dropped.
+
+        TensorBoard's events are written anew from the rows: an attempt that was killed may have left some that came
+        after its last checkpoint. The first event tells a TensorBoard that is watching to forget what it has read.
+        """
+        super().start(steps, done)
+        self.rows = [row for row in read_rows(self._run_dir) if row["step"] <= done]
+        path = self._run_dir / METRICS_FILE
+        lines = "".join(json.dumps(row) + "\n" for row in self.rows)
+        write_atomically(path, lambda partial: partial.write_text(lines))
+        self._file = path.open("a")
+        folder = self._run_dir / "tensorboard"
+        shutil.rmtree(folder, ignore_errors=True)
+        self._events = EventFileWriter(str(folder), max_queue_size=1000, flush_secs=5)
+        self._events.add_event(Event(wall_time=time.time(), session_log=SessionLog(status=SessionLog.START)))
+        for name, text in self._texts.items():
+            # Four spaces in front of each line: Markdown for "as it is".
+            self._add(text_pb(name, "    " + text.replace("\n", "\n    ")))
+        for row in self.rows:
+            self._add_scalars(row)
+        if self._stream.isatty():
+            self._bar = tqdm(
+                total=steps, initial=done, unit="step", file=self._stream, dynamic_ncols=True, desc="train"
+            )
+
+    def sync(self) -> None:
+        """Bring every row to the disk: none may be missing of the steps that a checkpoint has behind it."""
+        os.fsync(self._file.fileno())
 
     def graph(self, model: keras.Model) -> None:
         """Record the graph of the model's forward pass."""
         spec = tf.TensorSpec((None, *model.input_shape[1:]), model.input.dtype)
         forward = tf.function(lambda images: model(images, training=False)).get_concrete_function(spec)
-        with self.summaries.as_default(step=0):
-            tf.summary.graph(forward.graph)
+        graph = forward.graph.as_graph_def(add_shapes=True).SerializeToString()
+        self._events.add_event(Event(wall_time=time.time(), graph_def=graph))
 
-    def pictures(self, paths: Sequence[Path], step: int) -> None:
+    def pictures(self, paths: Iterable[Path], step: int) -> None:
         """Record PNG files, each under its own name."""
-        with self.summaries.as_default(step=step):
-            for path in paths:
-                picture = tf.io.decode_png(path.read_bytes(), channels=3)
-                tf.summary.image(path.stem, picture[tf.newaxis])
+        for path in paths:
+            png = path.read_bytes()
+            width, height = (int.from_bytes(png[at : at + 4], "big") for at in (16, 20))  # where PNG has them
+            tensor = tf.make_tensor_proto([str(width), str(height), png], dtype=tf.string)
+            metadata = create_summary_metadata(display_name=None, description=None)
+            value = Summary.Value(tag=path.stem, metadata=metadata)
+            value.tensor.ParseFromString(tensor.SerializeToString())
+            self._add(Summary(value=[value]), step)
 
     def close_bar(self) -> None:
         """Leave the terminal to whoever prints next."""
@@ -111,18 +161,38 @@ class Tracker:
             self._bar = None
 
     def _record(self, row: dict[str, Any]) -> None:
-        self.rows.append(row)
+        super()._record(row)
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
-        with self.summaries.as_default(step=row["step"]):
-            for name, value in row.items():
-                if name not in ("kind", "step", "epoch"):
-                    tf.summary.scalar(f"{row['kind']}/{name}", value)
-
-    def _show(self, **values: float) -> None:
+        self._add_scalars(row)
+        if row["kind"] == "validation":
+            self._last_validation = {"validation": row["accuracy"]}
         if self._bar:
-            self._bar.set_postfix({name: f"{value:.4f}" for name, value in values.items()})
+            self._bar.update(row["step"] - self._bar.n)
+            shown = {"loss": self._last_train_loss(), **self._last_validation}
+            self._bar.set_postfix({name: f"{value:.4f}" for name, value in shown.items()})
+        elif row["kind"] == "validation" or time.monotonic() - self._last_report >= self._report_seconds:
+            self._last_report = time.monotonic()
+            print(json.dumps(row), file=self._stream, flush=True)
 
-    def _print(self, row: dict[str, Any]) -> None:
-        self._last_report = time.monotonic()
-        print(json.dumps(row), file=self._stream, flush=True)
+    def _last_train_loss(self) -> float:
+        return next(row["loss"] for row in reversed(self.rows) if row["kind"] == "train")
+
+    def _add_scalars(self, row: dict[str, Any]) -> None:
+        values = [
+            value
+            for name, number in row.items()
+            if name not in ("kind", "step", "epoch", "time")
+            for value in scalar_pb(f"{row['kind']}/{name}", number).value
+        ]
+        self._add(Summary(value=values), row["step"], row["time"])
+
+    def _add(self, summary: Summary, step: int = 0, wall_time: float | None = None) -> None:
+        self._events.add_event(Event(wall_time=wall_time or time.time(), step=step, summary=summary))
+
+
+def read_rows(run_dir: Path) -> list[dict[str, Any]]:
+    """The rows of a run's metrics.jsonl, without a last one that a kill cut short; none if there is no such file."""
+    path = run_dir / METRICS_FILE
+    lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]

@@ -1,4 +1,4 @@
-"""The training loop: one code path for one device, several devices, and later several workers.
+"""The training loop: one code path for one device, several devices and several workers.
 
 A call of the compiled function (`trainer.steps`) runs many steps. Between calls, and only there, Python looks at the
 losses, reports, evaluates and decides whether to go on.
@@ -6,12 +6,13 @@ losses, reports, evaluates and decides whether to go on.
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from trainer.checkpoint import Checkpoints
 from trainer.config import ConfigError, TrainConfig
 from trainer.distribute import Devices
 from trainer.evaluate import compile_predict, cross_entropy
@@ -20,6 +21,7 @@ from trainer.model import build_model
 from trainer.schedule import build_optimizer
 from trainer.signals import StoppedError
 from trainer.split import Split
+from trainer.state import Best, TrainingState
 from trainer.steps import compile_steps
 from trainer.tracking import Tracker
 
@@ -46,29 +48,24 @@ class Trained:
     """Wall time of the steps alone, without set-up and evaluations."""
 
 
-@dataclass
-class Best:
-    """The best evaluation so far, for early stopping."""
-
-    loss: float = np.inf
-    weights: list[np.ndarray] = field(default_factory=list)
-    evaluations_since: int = 0
-
-
 def train(
     config: TrainConfig,
     train_split: Split,
     validation: Split,
     devices: Devices,
     tracker: Tracker,
+    checkpoints: Checkpoints | None = None,
+    *,
     stop_requested: Callable[[], bool] = lambda: False,
 ) -> Trained:
-    """Train one model as the config says.
+    """Train one model as the config says, from the newest of `checkpoints` if there is one.
 
     Raises:
-        ConfigError: the global batch does not divide by the number of replicas.
+        ConfigError: the global batch does not divide by the number of replicas, or the newest checkpoint belongs to
+            another config or other data.
         DivergedError: a loss, in training or validation, became NaN or infinite.
-        StoppedError: `stop_requested` said so between two calls.
+        StoppedError: `stop_requested` said so between two calls; the state has been saved.
+        OSError: the last checkpoint could not be written.
     """
     if config.global_batch_size % devices.replicas:
         raise ConfigError(
@@ -82,44 +79,56 @@ def train(
         optimizer.build(model.trainable_variables)
     plain = build_model(config.model, width=config.width, dropout=config.dropout)
     average = [tf.Variable(weight.numpy(), trainable=False) for weight in model.weights] if config.ema_decay else []
+    state = TrainingState([*model.variables, *optimizer.variables, *average])
+    if checkpoints and (newest := checkpoints.newest()):
+        state.restore(newest)
     predict = compile_predict(plain)
-    run_steps = compile_steps(config, steps, train_split, devices, model, optimizer, average)
+    run_steps = compile_steps(config, state.step, steps, train_split, devices, model, optimizer, average)
 
-    losses: list[np.ndarray] = []
-    best, seconds, step = Best(), 0.0, 0
+    def copy_weights() -> None:
+        plain.set_weights([weight.numpy() for weight in (average or model.weights)])
+
     evaluate_after = set(evaluation_steps(steps, len(train_split), config.global_batch_size))
-    tracker.start(steps)
+    tracker.start(steps, state.step)
     for stop in call_boundaries(steps, config.steps_per_call, evaluate_after):
+        if stop <= state.step or state.ended_early:
+            continue
         if stop_requested():
-            raise StoppedError(f"stopped by a signal after step {step} of {steps}; nothing is published")
+            raise StoppedError(_save_and_say(state, steps, checkpoints))
         started = time.perf_counter()
-        call_losses, correct, waited = (part.numpy() for part in run_steps(tf.constant(stop - step)))
+        losses, correct, waited = (part.numpy() for part in run_steps(tf.constant(stop - state.step)))
         elapsed = time.perf_counter() - started
-        _refuse_divergence(call_losses, step)
-        losses.append(call_losses)
-        seconds, step = seconds + elapsed, stop
+        _refuse_divergence(losses, state.step)
+        state.losses.append(losses)
+        state.seconds, state.step = state.seconds + elapsed, stop
         tracker.train_interval(
-            step=step,
-            epoch=step * config.global_batch_size / len(train_split),
-            losses=call_losses,
-            accuracy=float(correct) / (len(call_losses) * config.global_batch_size),
+            step=state.step,
+            epoch=state.step * config.global_batch_size / len(train_split),
+            losses=losses,
+            accuracy=float(correct) / (len(losses) * config.global_batch_size),
             learning_rate=float(optimizer.learning_rate),
-            images_per_second=len(call_losses) * config.global_batch_size / elapsed,
+            images_per_second=len(losses) * config.global_batch_size / elapsed,
             input_wait_fraction=float(waited) / elapsed,
         )
-        if step in evaluate_after:
-            plain.set_weights([w.numpy() for w in (average or model.weights)])
+        if state.step in evaluate_after:
+            copy_weights()
             logits = predict(validation.images)
             loss = cross_entropy(logits, validation.labels)
             accuracy = float((logits.argmax(axis=1) == validation.labels).mean())
             if not np.isfinite(loss):
-                raise DivergedError(f"the validation loss became {loss} after step {step}; {REMEDY}")
-            tracker.validation(step=step, loss=loss, accuracy=accuracy)
-            if config.early_stopping_patience and _stops_early(best, loss, plain, config.early_stopping_patience):
-                break
+                raise DivergedError(f"the validation loss became {loss} after step {state.step}; {REMEDY}")
+            tracker.validation(step=state.step, loss=loss, accuracy=accuracy)
+            if config.early_stopping_patience:
+                state.ended_early = _stops_early(state.best, loss, plain, config.early_stopping_patience)
+        if checkpoints and (state.step == steps or state.ended_early or checkpoints.due(state.step)):
+            checkpoints.save(state.capture())
+    if checkpoints:
+        checkpoints.finish()
     if config.early_stopping_patience:
-        plain.set_weights(best.weights)
-    return Trained(model=plain, losses=np.concatenate(losses), steps=step, seconds=seconds)
+        plain.set_weights(state.best.weights)
+    else:
+        copy_weights()
+    return Trained(model=plain, losses=np.concatenate(state.losses), steps=state.step, seconds=state.seconds)
 
 
 def total_steps(epochs: float, examples: int, global_batch_size: int) -> int:
@@ -137,6 +146,15 @@ def evaluation_steps(steps: int, examples: int, global_batch_size: int) -> list[
 def call_boundaries(steps: int, steps_per_call: int, stops: set[int]) -> list[int]:
     """The steps after which control comes back to Python."""
     return sorted({*range(steps_per_call, steps, steps_per_call), *stops, steps})
+
+
+def _save_and_say(state: TrainingState, steps: int, checkpoints: Checkpoints | None) -> str:
+    said = f"stopped by a signal after step {state.step} of {steps}; nothing is published"
+    if not checkpoints:
+        return said
+    checkpoints.save(state.capture())
+    checkpoints.finish()
+    return f"{said}. The state is saved: start the run again, and it goes on from there"
 
 
 def _refuse_divergence(losses: np.ndarray, first_step: int) -> None:

@@ -7,7 +7,6 @@ once failed to load a number gives it up for ever.
 
 import errno
 import fcntl
-import os
 import re
 import shutil
 import time
@@ -16,6 +15,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from trainer.durable import sync_folder
 from trainer.exit_codes import ExitCode, RunError
 
 STAGING_PREFIX = ".staging-"
@@ -88,7 +88,7 @@ def reveal(staging: Path, version: int) -> Path:
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
             raise VersionError(f"{target} exists already; versions are never overwritten") from error
         raise
-    _sync_folder(staging.parent)
+    sync_folder(staging.parent)
     return target
 
 
@@ -112,7 +112,7 @@ def roll_back(model_dir: Path, *, allow_none: bool = False) -> tuple[int, int | 
             )
         newest = version_folder(model_dir, versions[-1])
         newest.rename(newest.with_name(newest.name + RETIRED_SUFFIX))
-        _sync_folder(model_dir)
+        sync_folder(model_dir)
     return versions[-1], versions[-2] if len(versions) > 1 else None
 
 
@@ -125,11 +125,3 @@ def _version_of(name: str) -> int | None:
     # As TensorFlow Serving reads a name: decimal digits that fit into 64 bits with sign; all else it passes over.
     number = int(name) if re.fullmatch(r"[0-9]+", name) else -1
     return number if 0 <= number < 2**63 else None
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -30,25 +30,11 @@ def splits() -> Any:
     return load_splits("optdigits", Path("unused"), validation_size=180)
 
 
-class SilentTracker:
-    """Keeps what the loop reports, and writes nothing."""
-
-    def __init__(self) -> None:
-        self.rows: list[dict[str, Any]] = []
-
-    def start(self, steps: int) -> None:
-        self.steps = steps
-
-    def train_interval(self, **row: Any) -> None:
-        self.rows.append({"kind": "train", **row})
-
-    def validation(self, **row: Any) -> None:
-        self.rows.append({"kind": "validation", **row})
-
-
 @pytest.fixture
-def tracker() -> SilentTracker:
-    return SilentTracker()
+def tracker() -> Any:
+    from trainer.tracking import Tracker
+
+    return Tracker()
 
 
 @dataclass(frozen=True)
@@ -64,10 +50,11 @@ def trained(splits: Any) -> Trained:
     from trainer.config import resolve
     from trainer.distribute import choose_devices
     from trainer.evaluate import compile_predict, evaluate
+    from trainer.tracking import Tracker
     from trainer.train import train
 
     config = resolve("quickstart", flags={"epochs": 6.0, "width": 0.5})
-    result = train(config, splits.train, splits.validation, choose_devices(), SilentTracker())
+    result = train(config, splits.train, splits.validation, choose_devices(), Tracker())
     evaluation = evaluate(compile_predict(result.model), splits.test)
     return Trained(result.model, evaluation, splits.test)
 

@@ -33,7 +33,7 @@ def finished(tmp_path_factory) -> Path:
 def test_a_run_leaves_everything_in_its_folder_and_says_where(finished: Path) -> None:
     run = finished / "runs" / "r"
     expected = {"config.json", "metrics.jsonl", "result.json", "report.html", "model_card.md", "model.weights.h5"}
-    assert expected | {"figures", "tensorboard"} == {child.name for child in run.iterdir()}
+    assert expected | {"figures", "tensorboard", "checkpoints", ".lock"} == {child.name for child in run.iterdir()}
     pictures = {"curves", "samples", "worst_mistakes", "confusion", "per_class", "reliability"}
     assert {path.stem for path in (run / "figures").iterdir()} == pictures
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in (run / "figures").iterdir())
@@ -70,11 +70,15 @@ def test_tensorboard_holds_scalars_pictures_config_and_graph(finished: Path) -> 
     assert events.Tags()["graph"]
 
 
-def test_a_finished_run_is_not_overwritten(finished: Path) -> None:
-    done = run_trainer("train", "--artifacts", finished, *SHORT)
+def test_a_finished_run_is_not_overwritten(finished: Path, tmp_path: Path) -> None:
+    done = run_trainer("train", "--artifacts", finished, *SHORT, "--seed", 1)
+    assert done.returncode == ExitCode.USAGE
+    assert "run 'r' cannot be continued: seed was 0 and is 1" in done.stderr
+    shutil.copytree(finished / "runs" / "r", tmp_path / "runs" / "r", ignore=shutil.ignore_patterns("checkpoints"))
+    done = run_trainer("train", "--artifacts", tmp_path, *SHORT)
     assert done.returncode == ExitCode.USAGE
     assert "run 'r' is finished" in done.stderr
-    assert read_result(finished / "runs" / "r")["exit_code"] == 0
+    assert read_result(tmp_path / "runs" / "r")["exit_code"] == 0
 
 
 def test_a_finished_run_can_be_evaluated_and_published_again_and_rolled_back(finished: Path) -> None:
@@ -135,16 +139,17 @@ def test_an_unwritable_folder_exits_with_2_before_any_work(tmp_path: Path) -> No
     assert f"cannot write to {tmp_path / 'models'}" in done.stderr
 
 
-def test_an_unfinished_run_started_again_keeps_nothing_of_the_attempt_before(tmp_path: Path) -> None:
-    refused = run_trainer("train", "--artifacts", tmp_path, "--epochs", 0.2, "--width", 0.25, "--run", "r")
-    assert refused.returncode == ExitCode.GATE
-    assert (tmp_path / "runs" / "r" / "model.weights.h5").is_file()
+def test_a_run_that_ended_before_its_first_checkpoint_leaves_nothing_to_the_next_attempt(tmp_path: Path) -> None:
     diverged = run_trainer("train", "--artifacts", tmp_path, "--run", "r", "--learning-rate", 1e30, "--model", "mlp")
     assert diverged.returncode == ExitCode.DIVERGED
-    assert not (tmp_path / "runs" / "r" / "model.weights.h5").exists()
+    assert (tmp_path / "runs" / "r" / "metrics.jsonl").is_file()
     done = run_trainer("publish", tmp_path / "runs" / "r")
     assert done.returncode == ExitCode.USAGE
     assert "was not trained to its end" in done.stderr
+    refused = run_trainer("train", "--artifacts", tmp_path, "--epochs", 0.2, "--width", 0.25, "--run", "r")
+    assert refused.returncode == ExitCode.GATE, "other settings, and no checkpoint that would stand in their way"
+    rows = [json.loads(line) for line in (tmp_path / "runs" / "r" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [4, 4]
 
 
 def test_a_folder_with_other_files_is_not_taken_for_a_run(tmp_path: Path) -> None:

@@ -5,18 +5,19 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from tests.trainer.conftest import SilentTracker, run_trainer
+from tests.trainer.conftest import run_trainer
 from trainer.config import ConfigError, TrainConfig, resolve
 from trainer.distribute import choose_devices
 from trainer.evaluate import compile_predict, evaluate
 from trainer.schedule import learning_rates
 from trainer.signals import StoppedError
+from trainer.tracking import Tracker
 from trainer.train import DivergedError, call_boundaries, evaluation_steps, total_steps, train
 
 
 def run(splits, tracker=None, **flags):
     config = resolve("quickstart", flags={"epochs": 2.0, "width": 0.25, **flags})
-    return train(config, splits.train, splits.validation, choose_devices(), tracker or SilentTracker())
+    return train(config, splits.train, splits.validation, choose_devices(), tracker or Tracker())
 
 
 def test_learning_rates_rise_then_fall() -> None:
@@ -88,7 +89,7 @@ def test_early_stopping_goes_back_to_the_best_weights(splits, tracker) -> None:
 def test_more_replicas_than_the_batch_divides_into_are_refused(splits) -> None:
     devices = dataclasses.replace(choose_devices(), strategy=SimpleNamespace(num_replicas_in_sync=3))
     with pytest.raises(ConfigError, match="global_batch_size is 64 on 3 replicas"):
-        train(TrainConfig(), splits.train, splits.validation, devices, SilentTracker())
+        train(TrainConfig(), splits.train, splits.validation, devices, Tracker())
 
 
 def test_divergence_that_shows_only_in_validation_ends_the_run_too(splits) -> None:
@@ -104,7 +105,14 @@ def test_divergence_ends_the_run_and_names_the_step(splits) -> None:
 def test_a_request_to_stop_is_heard_between_two_calls(splits, tracker) -> None:
     config = TrainConfig(width=0.25)
     with pytest.raises(StoppedError, match="after step 16 of"):
-        train(config, splits.train, splits.validation, choose_devices(), tracker, lambda: len(tracker.rows) > 0)
+        train(
+            config,
+            splits.train,
+            splits.validation,
+            choose_devices(),
+            tracker,
+            stop_requested=lambda: bool(tracker.rows),
+        )
 
 
 def test_the_best_weights_are_kept_even_if_training_never_stops_early(splits, tracker) -> None:
