@@ -6,6 +6,7 @@ ARTIFACTS ?= artifacts
 VENV := .venv
 PY := $(VENV)/bin/python
 TRAIN := $(VENV)/train.installed
+WEB := $(VENV)/web.installed
 DEV := $(VENV)/dev.installed
 
 .DEFAULT_GOAL := help
@@ -33,6 +34,10 @@ train: $(TRAIN)  ## train on MNIST to 99 % and publish (PRESET=accurate for the 
 .PHONY: serve
 serve: $(TRAIN)  ## serve the newest version on localhost:8500
 	$(PY) -m serving serve $(ARTIFACTS)/models/digits
+
+.PHONY: web
+web: $(WEB)  ## draw digits on http://localhost:8080, answered by what `make serve` serves
+	$(PY) -m serving web
 
 .PHONY: tensorboard
 tensorboard: $(TRAIN)  ## look at the runs
@@ -69,6 +74,7 @@ lock: $(DEV)  ## bring the hashed requirement files up to date with pyproject.to
 	$(LOCK) pyproject.toml --extra dev -o requirements/dev.txt
 	$(LOCK) pyproject.toml --extra gpu -o requirements/gpu.txt
 	$(LOCK) requirements/client.in -o requirements/client.txt
+	$(LOCK) requirements/web.in -o requirements/web.txt
 
 .PHONY: clean
 clean:  ## remove what was installed and cached, but no artefacts
@@ -85,6 +91,10 @@ $(TRAIN): requirements/train.txt | $(VENV)/created
 	$(PY) -m pip install -q --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
+$(WEB): requirements/web.txt | $(VENV)/created
+	$(PY) -m pip install -q --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
 $(DEV): requirements/dev.txt | $(VENV)/created
 	$(PY) -m pip install -q --disable-pip-version-check --require-hashes -r $<
-	@touch $@ $(TRAIN)
+	@touch $@ $(TRAIN) $(WEB)

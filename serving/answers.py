@@ -52,7 +52,7 @@ def _ask_pictures(pictures: dict[Path, bytes], client: DigitClient) -> dict[Path
     except InvalidRequestError as error:
         if error.index is None:
             raise
-        raise ValueError(f"{[*pictures][error.index]}: the model cannot use this picture: {error.details}") from error
+        raise ValueError(f"{[*pictures][error.index]}: this picture {error.problem}") from error
     return {
         path: [
             Answer(

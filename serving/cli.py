@@ -15,10 +15,11 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 from serving.config import MAX_ATTEMPTS, MAX_CHUNK_IMAGES, MIN_CONFIDENCE, ClientConfig, Tls
-from serving.exit_codes import EXIT_INTERRUPTED, EXIT_STATUS
+from serving.exit_codes import EXIT_INTERRUPTED, EXIT_STATUS, EXIT_USAGE
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,12 +32,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from serving import local_server
 
             return local_server.run(args)
+        if args.command == "web" and (missing := [name for name in ("starlette", "uvicorn") if not find_spec(name)]):
+            parser.exit(EXIT_USAGE, f"web needs {' and '.join(missing)}: python -m pip install '.[web]'\n")
         try:
             config = _client_config(args)
         except ValueError as error:
             parser.error(str(error))
         # What gRPC logs, our errors say; both would be said twice. GRPC_VERBOSITY=debug still shows it.
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+        if args.command == "web":
+            from serving.web import command
+
+            return command.run(args, config)
         from serving import commands
 
         return commands.run(args, config)
@@ -48,7 +55,7 @@ def _build_parser(*, serve: bool) -> argparse.ArgumentParser:
     """The whole parser; `serve`'s own options, which the server's module defines, only when they are needed."""
     parser = argparse.ArgumentParser(
         prog="python -m serving",
-        description="Ask a server of the digit model, wait for it, measure it, or run a small one.",
+        description="Ask a server of the digit model, wait for it, measure it, draw for it, or run a small one.",
         epilog=EXIT_STATUS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -64,13 +71,7 @@ def _build_parser(*, serve: bool) -> argparse.ArgumentParser:
     predict.add_argument(
         "files", nargs="+", type=Path, metavar="FILE", help="any picture, IDX (.gz or not) or uint8 .npy"
     )
-    predict.add_argument(
-        "--min-confidence",
-        type=_probability,
-        default=MIN_CONFIDENCE,
-        metavar="P",
-        help='below it the answer is "not sure" (default: %(default)s)',
-    )
+    _add_min_confidence(predict)
     predict.add_argument(
         "--show", type=Path, metavar="FILE.html", help="write a page of the pictures beside what the model saw of them"
     )
@@ -82,6 +83,9 @@ def _build_parser(*, serve: bool) -> argparse.ArgumentParser:
     bench = add("bench", "measure throughput and latency under load")
     _add_bench_options(bench)
     _add_connection_options(bench)
+    web = add("web", "serve a page to draw a digit on, or drop a photo of one")
+    _add_web_options(web)
+    _add_connection_options(web, json=False)
     served = add("serve", "serve a models directory from this machine: for laptops, tests and demos")
     if serve:
         from serving import local_server
@@ -94,6 +98,7 @@ def _add_connection_options(
     parser: argparse.ArgumentParser,
     *,
     label: bool = True,
+    json: bool = True,
     timeout_seconds: float = ClientConfig.timeout_seconds,
     timeout_help: str = "deadline of each request, retries included",
 ) -> None:
@@ -115,13 +120,39 @@ def _add_connection_options(
         metavar="SECONDS",
         help=f"{timeout_help} (default: %(default)s)",
     )
-    server.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    if json:
+        server.add_argument("--json", action="store_true", help="print JSON instead of a table")
     tls = parser.add_argument_group("encryption")
     tls.add_argument("--tls", action="store_true", help="encrypt; implied by the options below")
     tls.add_argument("--ca-file", type=Path, metavar="PEM", help="who signed the server's certificate")
     tls.add_argument("--certificate-file", type=Path, metavar="PEM", help="the client's own certificate")
     tls.add_argument("--key-file", type=Path, metavar="PEM", help="the key of the client's certificate")
     tls.add_argument("--server-name", help="the name in the server's certificate, if not the target's")
+
+
+def _add_min_confidence(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--min-confidence",
+        type=_probability,
+        default=MIN_CONFIDENCE,
+        metavar="P",
+        help='below it the answer is "not sure" (default: %(default)s)',
+    )
+
+
+def _add_web_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for all (default: %(default)s)"
+    )
+    parser.add_argument("--port", type=int, default=8080, help="0 takes a free one (default: %(default)s)")
+    parser.add_argument(
+        "--allowed-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="name that browsers may know it by, besides localhost, --host and all IP addresses; may be repeated",
+    )
+    _add_min_confidence(parser)
 
 
 def _add_bench_options(parser: argparse.ArgumentParser) -> None:

@@ -28,8 +28,9 @@ ENCODED = "encoded"
 MAX_PICTURE_BYTES = 16 * 1024 * 1024
 """Size of the largest picture file; a telephone's photograph has 2 to 12 MB."""
 
-NAMED_PICTURE = r"picture (\d+)"
-"""How the message of an INVALID_ARGUMENT names the picture that cannot be used: its index in the request, from 0."""
+NAMED_PICTURE = r"picture (\d+) (.+?)(?=; picture \d|\]|$)"
+"""How an INVALID_ARGUMENT's message names a picture that cannot be used: its index in the request, from 0, and what is
+wrong with it, as in "picture 3 cannot be decoded"."""
 
 NORMALIZED = "normalized"
 """Output of `PICTURES` only: uint8 [N, 28, 28]; what the network saw of each picture."""

@@ -34,11 +34,12 @@ class RequestError(ServingError):
         details: the server's message (or gRPC's, where no server was reached).
         target: where the request was sent.
         index: which of the call's pictures the server names as the one it cannot use, from 0; None where it names none.
+        problem: what is wrong with that picture, such as "cannot be decoded".
     """
 
-    def __init__(self, code: str, details: str, target: str, index: int | None = None) -> None:
-        super().__init__(code, details, target, index)
-        self.code, self.details, self.target, self.index = code, details, target, index
+    def __init__(self, code: str, details: str, target: str, index: int | None = None, problem: str = "") -> None:
+        super().__init__(code, details, target, index, problem)
+        self.code, self.details, self.target, self.index, self.problem = code, details, target, index, problem
 
     def __str__(self) -> str:
         return f"{self.target} answered {self.code}: {self.details}"
@@ -96,4 +97,5 @@ def request_error(error: grpc.RpcError, target: str, first: int = 0) -> RequestE
     """
     code, details = error.code().name, error.details() or "no message"
     named = _NAMED_PICTURE.search(details) if code == "INVALID_ARGUMENT" else None
-    return _BY_CODE.get(code, RequestError)(code, details, target, first + int(named[1]) if named else None)
+    kind = _BY_CODE.get(code, RequestError)
+    return kind(code, details, target, first + int(named[1]), named[2]) if named else kind(code, details, target)

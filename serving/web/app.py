@@ -1,0 +1,127 @@
+"""The page's server: static files, one question, two probes. All that it knows of digits it asks the model server.
+
+POST /predict   a picture's bytes -> JSON: digit, confidence, sure, probabilities, seen, version
+GET  /healthz   200 while this process answers, whether a model is there or not: for liveness
+GET  /readyz    200 while a model is AVAILABLE, else 503: for readiness, and for the page to recover by
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from serving.client import AsyncDigitClient, ClientConfig
+from serving.contract import MAX_PICTURE_BYTES
+from serving.errors import DeadlineError, NotFoundError, RequestError, ServingError, UnavailableError
+from serving.results import PicturePrediction
+from serving.web.guard import HostGuard, SecurityHeaders
+
+PAGE = Path(__file__).parent / "page"
+UPLOAD_SECONDS = 30
+"""How long a picture may take to arrive."""
+MAX_UPLOADS = 16
+"""Pictures held at once; more wait. It bounds the memory: this many times `MAX_PICTURE_BYTES`."""
+STATUS_SECONDS = 2
+
+
+def build_app(
+    target: str, config: ClientConfig, *, min_confidence: float, allowed_hosts: Collection[str] = ()
+) -> Starlette:
+    """The ASGI application.
+
+    Args:
+        target, config: which model server to ask, and how.
+        min_confidence: below it an answer is not `sure`.
+        allowed_hosts: names that browsers may know this server by, besides localhost and all IP addresses.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        app.state.uploads = asyncio.Semaphore(MAX_UPLOADS)
+        async with AsyncDigitClient(target, config) as app.state.client:
+            yield
+
+    async def predict(request: Request) -> Response:
+        async with request.app.state.uploads:
+            picture = await _read_picture(request)
+            (prediction,) = await request.app.state.client.predict_pictures([picture])
+        return JSONResponse(_fields(prediction, min_confidence), headers={"cache-control": "no-store"})
+
+    async def ready(request: Request) -> Response:
+        statuses = await request.app.state.client.status(config.version, timeout_seconds=STATUS_SECONDS)
+        available = [str(status.version) for status in statuses if status.state == "AVAILABLE"]
+        if not available:
+            raise HTTPException(503, _MISSING)
+        return JSONResponse({"versions": available})
+
+    async def healthy(_: Request) -> Response:
+        return JSONResponse({})
+
+    return Starlette(
+        routes=[
+            Route("/predict", predict, methods=["POST"]),
+            Route("/healthz", healthy),
+            Route("/readyz", ready),
+            Mount("/", StaticFiles(directory=PAGE, html=True)),
+        ],
+        middleware=[Middleware(SecurityHeaders), Middleware(HostGuard, names=allowed_hosts)],
+        exception_handlers={HTTPException: _answer_http_error, ServingError: _answer_serving_error},
+        lifespan=lifespan,
+    )
+
+
+async def _read_picture(request: Request) -> bytes:
+    # A form on another site can send neither type without asking first, and nobody here says yes.
+    if not request.headers.get("content-type", "").startswith(("image/", "application/octet-stream")):
+        raise HTTPException(415, "Send a picture as it is, as image/... or application/octet-stream.")
+    content = bytearray()
+    try:
+        async with asyncio.timeout(UPLOAD_SECONDS):
+            async for part in request.stream():
+                content += part
+                if len(content) > MAX_PICTURE_BYTES:
+                    raise HTTPException(413, f"A picture may have {MAX_PICTURE_BYTES >> 20} MiB.")
+    except TimeoutError as error:
+        raise HTTPException(408, f"The picture did not arrive within {UPLOAD_SECONDS} s.") from error
+    return bytes(content)
+
+
+def _fields(prediction: PicturePrediction, min_confidence: float) -> dict[str, object]:
+    return {
+        "digit": prediction.digit,
+        "confidence": prediction.confidence,
+        "sure": prediction.confidence >= min_confidence,
+        "probabilities": prediction.probabilities.tolist(),
+        "seen": base64.b64encode(prediction.normalized.tobytes()).decode(),  # uint8 [28, 28], 0 = paper, 255 = ink
+        "version": str(prediction.version),  # JavaScript's numbers are exact only to 2^53
+    }
+
+
+_MISSING = "No model is being served yet. The page goes on by itself as soon as one is."
+
+
+async def _answer_http_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return JSONResponse({"error": error.detail}, error.status_code, headers=error.headers)
+
+
+async def _answer_serving_error(_: Request, error: Exception) -> Response:
+    """503 where waiting helps, 422 for the picture's own fault, 502 for everything else that the model server says."""
+    if isinstance(error, UnavailableError | NotFoundError):
+        return JSONResponse({"error": _MISSING}, 503)
+    if isinstance(error, DeadlineError):
+        return JSONResponse({"error": "The model server does not answer in time. The page goes on by itself."}, 503)
+    if isinstance(error, RequestError) and error.index is not None:
+        return JSONResponse({"error": f"The model cannot use this picture: it {error.problem}."}, 422)
+    return JSONResponse({"error": f"The model server failed: {error}"}, 502)

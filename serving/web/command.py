@@ -1,0 +1,56 @@
+"""`python -m serving web`: the page on this machine, until a signal ends it."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import socket
+import sys
+
+import uvicorn
+
+from serving.channel import check_target
+from serving.config import ClientConfig
+from serving.exit_codes import EXIT_FAILED, EXIT_OK, EXIT_USAGE
+from serving.web.app import build_app
+
+GRACE_SECONDS = 10
+"""What requests under way may take to finish after SIGTERM."""
+
+
+def run(args: argparse.Namespace, config: ClientConfig) -> int:
+    """Serves until SIGTERM or SIGINT, lets requests under way finish, and returns the exit status.
+
+    0 after a signal, 1 where the address cannot be had, 2 for a target that cannot be one.
+    """
+    try:
+        app = build_app(
+            check_target(args.target),
+            config,
+            min_confidence=args.min_confidence,
+            allowed_hosts={args.host, *args.allowed_host},
+        )
+        listener = _listen(args.host, args.port)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    except OSError as error:
+        print(f"error: cannot listen on {args.host} port {args.port}: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=GRACE_SECONDS
+        )
+    )
+    # uvicorn drains on these signals and then raises them again, for handlers that were there before it.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    host = f"[{args.host}]" if ":" in args.host else args.host
+    print(f"draw on http://{host}:{listener.getsockname()[1]}", flush=True)
+    server.run(sockets=[listener])
+    return EXIT_OK
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    return socket.create_server(address, family=family, backlog=1024)
