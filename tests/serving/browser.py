@@ -34,7 +34,7 @@ class Browser:
 
     def open(self, url: str, *, size: tuple[int, int] = (1100, 760), dark: bool = False, touch: bool = False) -> None:
         """Loads the page, as a telephone with `touch`, and forgets what was noticed before."""
-        self.driver.get("about:blank")
+        self.close()
         self._tell(
             "Emulation.setEmulatedMedia", features=[_feature("prefers-color-scheme", "dark" if dark else "light")]
         )
@@ -49,6 +49,10 @@ class Browser:
         self.driver.get_log("browser")
         self.driver.get_log("performance")
         self.driver.get(url)
+
+    def close(self) -> None:
+        """Leaves the page."""
+        self.driver.get("about:blank")
 
     def find(self, name: str) -> WebElement:
         return self.driver.find_element(By.ID, name)

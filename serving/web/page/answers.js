@@ -9,7 +9,7 @@ export class Answers {
   // `answered(answer)`, `refused(message)` and `missing(message or null)` are told what comes of the questions.
   constructor({ answered, refused, missing }) {
     Object.assign(this, { answered, refused, missing });
-    this.picture = null; // a function that promises the newest picture; null when there is none to ask about
+    this.picture = null; // a function that gives the newest picture; null when there is none to ask about
     this.asked = null; // the newest one asked about
     this.asking = this.waiting = false;
     this.forgotten = 0; // how often; an answer to a question from before is stale
@@ -36,7 +36,7 @@ export class Answers {
 
   async #askOnce(picture) {
     const { forgotten } = this;
-    const outcome = await send(await picture());
+    const outcome = await send(picture());
     if (outcome.missing) {
       this.#waitForModel(outcome.missing);
     } else if (this.forgotten !== forgotten) {

@@ -51,16 +51,18 @@ export class Paper {
     this.#show();
   }
 
-  // A promise of the picture as a file: the photo as it is, or the drawing in black on white, whatever its colours here.
+  // The picture as a file: the photo as it is, or the drawing in black on white, whatever its colours here.
   toBlob() {
-    if (this.sheet.photo) return Promise.resolve(this.sheet.photo.blob);
+    if (this.sheet.photo) return this.sheet.photo.blob;
     const canvas = document.createElement("canvas");
     canvas.width = canvas.height = SENT_SIDE;
     const context = canvas.getContext("2d");
     context.fillStyle = "white";
     context.fillRect(0, 0, SENT_SIDE, SENT_SIDE);
     drawStrokes(context, this.sheet.strokes, SENT_SIDE, "black");
-    return new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
+    // Not canvas.toBlob: browsers leave its work for when the page is idle, which it is not while somebody draws.
+    const [, base64] = canvas.toDataURL("image/png").split(",");
+    return new Blob([Uint8Array.from(atob(base64), (character) => character.charCodeAt(0))], { type: "image/png" });
   }
 
   #lay(sheet) {
@@ -128,6 +130,7 @@ function drawStrokes(context, strokes, side, colour) {
       context.beginPath();
       context.moveTo(from.x * side, from.y * side);
       context.quadraticCurveTo(point.x * side, point.y * side, to.x * side, to.y * side);
+      context.lineTo(to.x * side + 0.01, to.y * side); // a tap, too, must have a length, or it would leave no dot
       context.stroke();
       from = to;
     }
