@@ -144,7 +144,7 @@ def _add_web_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for all (default: %(default)s)"
     )
-    parser.add_argument("--port", type=int, default=8080, help="0 takes a free one (default: %(default)s)")
+    parser.add_argument("--port", type=_port, default=8080, help="0 takes a free one (default: %(default)s)")
     parser.add_argument(
         "--allowed-host",
         action="append",
@@ -182,6 +182,12 @@ def _add_bench_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--attempts", type=int, default=1, help=f"1 shows every failure, {MAX_ATTEMPTS} retries (default: %(default)s)"
     )
+
+
+def _port(text: str) -> int:
+    if not 0 <= int(text) <= 65535:  # the system would take the remainder
+        raise argparse.ArgumentTypeError(f"must be from 0 to 65535, not {text}")
+    return int(text)
 
 
 def _probability(text: str) -> float:

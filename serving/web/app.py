@@ -16,7 +16,7 @@ from pathlib import Path
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
@@ -76,7 +76,11 @@ def build_app(
             Mount("/", StaticFiles(directory=PAGE, html=True)),
         ],
         middleware=[Middleware(SecurityHeaders), Middleware(HostGuard, names=allowed_hosts)],
-        exception_handlers={HTTPException: _answer_http_error, ServingError: _answer_serving_error},
+        exception_handlers={
+            HTTPException: _answer_http_error,
+            ServingError: _answer_serving_error,
+            ClientDisconnect: _answer_nobody,
+        },
         lifespan=lifespan,
     )
 
@@ -114,6 +118,10 @@ _MISSING = "No model is being served yet. The page goes on by itself as soon as 
 async def _answer_http_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return JSONResponse({"error": error.detail}, error.status_code, headers=error.headers)
+
+
+async def _answer_nobody(_: Request, __: Exception) -> Response:
+    return Response(status_code=400)  # whoever asked has gone before the picture was whole: no error of ours
 
 
 async def _answer_serving_error(_: Request, error: Exception) -> Response:

@@ -159,6 +159,8 @@ def test_a_failed_request_prints_no_answer_and_says_why(files, capsys):
         ["predict", "a.png", "--min-confidence", "high"],
         ["predict", "a.png", "--certificate-file", "client.pem"],
         ["wait", "--label", "stable"],
+        ["web", "--port", "65536"],
+        ["web", "--json"],
         ["bench", "--batch", "0"],
         ["bench", "--concurrency", "1", "--rate", "5"],
     ],

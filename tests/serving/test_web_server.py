@@ -29,10 +29,12 @@ PNG = {"content-type": "image/png"}
 
 
 @contextlib.contextmanager
-def start_web(target: str, *flags: str) -> Iterator[tuple[subprocess.Popen, int]]:
+def start_web(
+    target: str, *flags: str, python: str | Path = sys.executable, cwd: Path = ROOT
+) -> Iterator[tuple[subprocess.Popen, int]]:
     """Runs `python -m serving web`, as a user would, and yields the process and its port."""
-    command = [sys.executable, "-m", "serving", "web", "--target", target, "--port", "0", *flags]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    command = [python, "-m", "serving", "web", "--target", target, "--port", "0", *flags]
+    with subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout
             line = process.stdout.readline()
@@ -223,6 +225,19 @@ def test_a_signal_lets_the_request_under_way_finish(number):
         assert arrived.wait(10)
         process.send_signal(number)
         assert under_way.result()[0] == 200
+        assert process.wait(20) == 0
+        assert process.stderr
+        assert process.stderr.read() == ""
+
+
+def test_somebody_who_goes_in_the_middle_of_a_picture_is_no_error():
+    with start_web(NOWHERE) as (process, port):
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+            connection.sendall(
+                b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: 9\r\n\r\n1234"
+            )
+        assert ask(port, "GET", "/healthz")[0] == 200
+        process.terminate()
         assert process.wait(20) == 0
         assert process.stderr
         assert process.stderr.read() == ""

@@ -5,7 +5,7 @@ import { Paper } from "./paper.js";
 import { readPhoto } from "./photo.js";
 
 const element = (id) => document.getElementById(id);
-const percent = (share) => `${(100 * share).toFixed(1)}%`;
+const percent = (share) => (share > 0.9995 ? ">99.9%" : `${(100 * share).toFixed(1)}%`); // no model is wholly sure
 
 const paper = new Paper(element("ink"), pictureChanged);
 const answers = new Answers({ answered: showAnswer, refused: showRefusal, missing: showNotice });
