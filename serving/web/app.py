@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import logging
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -132,4 +133,5 @@ async def _answer_serving_error(_: Request, error: Exception) -> Response:
         return JSONResponse({"error": "The model server does not answer in time. The page goes on by itself."}, 503)
     if isinstance(error, RequestError) and error.index is not None:
         return JSONResponse({"error": f"The model cannot use this picture: it {error.problem}."}, 422)
+    logging.getLogger(__name__).warning("the model server failed: %s", error)
     return JSONResponse({"error": f"The model server failed: {error}"}, 502)

@@ -46,7 +46,7 @@ class Model:
 def site() -> Iterator[tuple[Model, str]]:
     """The model and the address of the page before it."""
     model = Model()
-    with scripted_server(predict=model.predict) as target, start_web(target) as (_, port):
+    with scripted_server(predict=model.predict, max_message_bytes=-1) as target, start_web(target) as (_, port):
         yield model, f"http://127.0.0.1:{port}/"
 
 
@@ -241,6 +241,15 @@ def test_a_huge_photo_is_sent_smaller(page, model, tmp_path):
     _choose(page, tmp_path / "wide.png")
     wait_until(lambda: model.pictures)
     assert looked_at(model.pictures[0]).shape == (40, 2048)
+
+
+def test_a_heavy_photo_is_sent_smaller_than_the_server_takes(page, model, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (2400, 2400, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.bmp")  # 17 MB
+    _choose(page, tmp_path / "noise.bmp")
+    wait_until(lambda: model.pictures)
+    assert looked_at(model.pictures[0]).shape == (2048, 2048)
+    shows(page, "digit", "7")
 
 
 def test_a_picture_that_the_model_cannot_use_is_explained(site, model, chromium, tmp_path):

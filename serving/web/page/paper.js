@@ -14,7 +14,7 @@ export class Paper {
     this.canvas = canvas;
     this.changed = changed;
     this.sheets = [EMPTY];
-    this.stroke = null;
+    this.stroke = this.frame = null;
     canvas.addEventListener("pointerdown", (event) => this.#begin(event));
     canvas.addEventListener("pointermove", (event) => this.#extend(event));
     canvas.addEventListener("pointerup", () => this.#end());
@@ -35,7 +35,7 @@ export class Paper {
     return this.sheets.length > 1;
   }
 
-  // `photo` is { bitmap, blob }: what is shown (null if the browser cannot show it) and what is sent.
+  // `photo` is { preview, blob }: what is shown (null if the browser cannot show it) and what is sent.
   putPhoto(photo) {
     this.#lay({ strokes: [], photo });
   }
@@ -71,7 +71,11 @@ export class Paper {
   }
 
   #show() {
-    this.#paint();
+    // Once per frame, however often the pointer moves in it.
+    this.frame ??= requestAnimationFrame(() => {
+      this.frame = null;
+      this.#paint();
+    });
     this.changed();
   }
 
@@ -106,15 +110,15 @@ export class Paper {
     if (this.canvas.width !== side) this.canvas.width = this.canvas.height = side;
     const context = this.canvas.getContext("2d");
     context.clearRect(0, 0, side, side);
-    if (this.sheet.photo?.bitmap) drawPhoto(context, this.sheet.photo.bitmap, side);
+    if (this.sheet.photo?.preview) drawPhoto(context, this.sheet.photo.preview, side);
     drawStrokes(context, this.sheet.strokes, side, getComputedStyle(this.canvas).color);
   }
 }
 
-function drawPhoto(context, bitmap, side) {
-  const scale = side / Math.max(bitmap.width, bitmap.height);
-  const [width, height] = [bitmap.width * scale, bitmap.height * scale];
-  context.drawImage(bitmap, (side - width) / 2, (side - height) / 2, width, height);
+function drawPhoto(context, preview, side) {
+  const scale = side / Math.max(preview.width, preview.height);
+  const [width, height] = [preview.width * scale, preview.height * scale];
+  context.drawImage(preview, (side - width) / 2, (side - height) / 2, width, height);
 }
 
 // Curves through the middles between the points, bent towards the points: smooth, and never far from the hand.
