@@ -5,6 +5,7 @@ cannot, and checks their SHA-256 either way. What was prepared is read back and 
 """
 
 import errno
+import fcntl
 import sys
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import numpy as np
 from trainer.split import MNIST_FINGERPRINTS, DataError, Split
 
 BUILDER = "mnist:3.0.1"
+LOCK_FILE = ".prepare.lock"
 
 
 def prepare_mnist(data_dir: Path) -> None:
@@ -28,7 +30,13 @@ def prepare_mnist(data_dir: Path) -> None:
     builder = tfds.builder(BUILDER, data_dir=str(data_dir))
     manual = data_dir / "downloads" / "manual"
     try:
-        builder.download_and_prepare()
+        if not Path(builder.data_path).exists():
+            data_dir.mkdir(parents=True, exist_ok=True)
+            # The workers of a run prepare one folder at once, and the builder fails for all but the first. The lock dies
+            # with its process.
+            with (data_dir / LOCK_FILE).open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                builder.download_and_prepare()
     except tfds.download.download_manager.NonMatchingChecksumError as error:
         raise DataError(f"{manual}: a file is not MNIST's: {_one_line(error)}") from error
     except (OSError, EOFError, tfds.download.DownloadError) as error:

@@ -1,5 +1,6 @@
 import gzip
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -213,6 +214,16 @@ def test_mnist_through_tensorflow_datasets_is_the_original_and_damage_is_refused
     done = run_trainer("data", "verify", "--data-dir", tmp_path / "data")
     assert done.returncode == ExitCode.DATA
     assert "the train split is damaged" in done.stderr
+
+
+@pytest.mark.slow
+def test_two_workers_that_prepare_one_folder_at_once_both_get_it(mnist_files: Path, tmp_path: Path) -> None:
+    """tensorflow-datasets renames its result into place, and failed for whoever came second: exit 3, no retry."""
+    shutil.copytree(mnist_files, tmp_path / "downloads" / "manual")
+    with ThreadPoolExecutor() as pool:
+        command = ("data", "prepare", "--data-dir", tmp_path)
+        workers = [pool.submit(run_trainer, *command) for _ in range(2)]
+    assert [worker.result().returncode for worker in workers] == [0, 0], [worker.result().stderr for worker in workers]
 
 
 def test_missing_mnist_says_which_files_to_put_where(tmp_path: Path) -> None:
