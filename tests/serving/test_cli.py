@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 
 import grpc
 import numpy as np
@@ -307,3 +308,13 @@ def test_a_reader_that_leaves_early_is_no_error_to_shout_about(files):
         done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
     assert done.stdout.startswith("file")
     assert done.stderr == ""
+
+
+def test_sigterm_ends_a_wait_as_ctrl_c_does():
+    """Nothing else would end it in a container: process 1 does not hear of a signal that it has no handler for."""
+    command = [sys.executable, "-m", "serving", "wait", "--target", "localhost:1", "--timeout", "60"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        time.sleep(2)  # Python itself takes a part of one to start
+        process.terminate()
+        _, errors = process.communicate(timeout=20)
+    assert (process.returncode, errors) == (130, "")
