@@ -72,18 +72,27 @@ class Checkpoints:
         self._before_write = before_write
         self._last_step, self._last_time = 0, time.monotonic()
         self._thread: threading.Thread | None = None
-        self._error: OSError | None = None
+        self._error: Exception | None = None
 
-    def newest(self) -> Checkpoint | None:
-        """The newest sound checkpoint; damaged ones are reported and set aside.
+    @property
+    def identity_digest(self) -> str:
+        """SHA-256 of what must be the same for all workers, and for a run to go on."""
+        return hashlib.sha256(json.dumps(self._identity, sort_keys=True).encode()).hexdigest()
+
+    def newest(self) -> str:
+        """Name of the newest sound checkpoint, empty if there is none; damaged ones are reported and set aside."""
+        found = newest_checkpoint(self.folder)
+        return found[0].name if found else ""
+
+    def read(self, name: str) -> Checkpoint:
+        """The checkpoint of that name.
 
         Raises:
             ConfigError: it belongs to another config or other data.
+            OSError: it is not there, or cannot be read.
         """
-        found = newest_checkpoint(self.folder)
-        if found is None:
-            return None
-        path, checkpoint = found
+        path = self.folder / name
+        checkpoint = read_checkpoint(path)
         refuse_others(checkpoint.facts["identity"], self._identity, f"checkpoint {path}")
         self._last_step = checkpoint.step
         return checkpoint
@@ -100,12 +109,11 @@ class Checkpoints:
         One that cannot be written is reported on standard error and costs nothing but itself: the training is worth
         more, and the next may succeed.
         """
-        self._join()
-        if self._error:
-            print(
-                f"warning: a checkpoint was not written: {self._error}; training goes on", file=sys.stderr, flush=True
-            )
-        self._error, self._last_step, self._last_time = None, checkpoint.step, time.monotonic()
+        try:
+            self.finish()
+        except OSError as error:
+            print(f"warning: {error}; training goes on", file=sys.stderr, flush=True)
+        self._last_step, self._last_time = checkpoint.step, time.monotonic()
         named = replace(checkpoint, facts={**checkpoint.facts, "identity": self._identity})
         self._thread = threading.Thread(target=self._write, args=(named,), name="checkpoint")
         self._thread.start()
@@ -116,14 +124,13 @@ class Checkpoints:
         Raises:
             OSError: it could not be written; the checkpoints before it are still there.
         """
-        self._join()
-        if self._error:
-            raise OSError(f"{self.folder}: the checkpoint was not written: {self._error}") from self._error
-
-    def _join(self) -> None:
         if self._thread:
             self._thread.join()
-            self._thread = None
+        self._thread, error, self._error = None, self._error, None
+        if isinstance(error, OSError):
+            raise OSError(f"{self.folder}: the checkpoint was not written: {error}") from error
+        if error:
+            raise error
 
     def _write(self, checkpoint: Checkpoint) -> None:
         try:
@@ -131,8 +138,17 @@ class Checkpoints:
             write_checkpoint(self.folder, checkpoint)
             for old in checkpoint_files(self.folder)[: -self._keep]:
                 old.unlink()
-        except OSError as error:
-            self._error = error
+        except Exception as error:
+            self._error = error  # for `finish`, in the thread that trains
+
+
+def is_trained(run_dir: Path) -> bool:
+    """Whether the newest checkpoint of a run is the one at its end; nothing is set aside if it is damaged."""
+    files = checkpoint_files(run_dir / FOLDER)
+    try:
+        return bool(files) and read_checkpoint(files[-1]).facts.get("is_trained", False)
+    except ValueError:
+        return False
 
 
 def refuse_others(theirs: dict[str, Any], ours: dict[str, Any], where: str) -> None:

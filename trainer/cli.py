@@ -12,6 +12,7 @@ import ast
 import dataclasses
 import inspect
 import itertools
+import os
 import sys
 import traceback
 import types
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from serving.contract import MODEL_NAME
+from trainer.cluster import find_cluster
 from trainer.config import PRESETS, ConfigError, TrainConfig, resolve
 from trainer.exit_codes import ExitCode, RunError, exit_code_of
 from trainer.run_folder import RESULT_FILE, open_run_folder, recorded, refuse_full_disk
@@ -47,12 +49,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _train(args: argparse.Namespace) -> None:
     # What is wrong with a config or a folder shows before the seconds that importing TensorFlow takes.
-    now = datetime.now(UTC)
-    with open_run_folder(_config(args), now) as config, recorded(config.run_dir / RESULT_FILE, now) as record:
+    now, config, cluster = datetime.now(UTC), _config(args), find_cluster(os.environ)
+    if cluster and not config.run:
+        raise ConfigError("several workers need one --run NAME, the same for all; none was given")
+    if cluster and not cluster.is_chief:
+        from trainer.run import train_with_chief
+
+        train_with_chief(config, cluster)
+        return
+    with open_run_folder(config, now) as config, recorded(config.run_dir / RESULT_FILE, now) as record:
         refuse_full_disk(config.run_dir)
         from trainer.run import train_and_publish
 
-        train_and_publish(config, now, record)
+        train_and_publish(config, cluster, now, record)
 
 
 def _evaluate(args: argparse.Namespace) -> None:

@@ -103,6 +103,9 @@ class TrainConfig:
     steps_per_call: int = 16
     """Steps inside one TensorFlow call, without Python between them."""
 
+    peer_timeout_seconds: float = 600.0
+    """How long several workers wait for each other at the start."""
+
     checkpoint_seconds: float = 15.0
     """Time between checkpoints, from which a run that was stopped or killed goes on; 0 = none by time."""
     checkpoint_steps: int = 0
@@ -219,7 +222,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 MAY_CHANGE = {
     "preset", "artifacts", "data_dir", "run", "strategy", "replicas", "publish", "min_accuracy", "tolerance",
-    "checkpoint_seconds", "checkpoint_steps", "checkpoints_kept",
+    "checkpoint_seconds", "checkpoint_steps", "checkpoints_kept", "peer_timeout_seconds",
 }  # fmt: skip
 """Where a run computes, how often it saves and what its model is held to: free to differ when it goes on."""
 
@@ -290,7 +293,7 @@ def _check_ranges(config: TrainConfig) -> None:
     )  # fmt: skip
     from_zero = (
         "weight_decay", "early_stopping_patience", "rotate_degrees", "shift_pixels", "shear_degrees", "clean_epochs",
-        "seed", "replicas", "tolerance", "checkpoint_seconds", "checkpoint_steps",
+        "seed", "replicas", "tolerance", "checkpoint_seconds", "checkpoint_steps", "peer_timeout_seconds",
     )  # fmt: skip
     below_one = ("dropout", "beta_1", "beta_2", "label_smoothing", "ema_decay", "zoom", "warmup_fraction")
     to_one = ("min_accuracy", "final_learning_rate_fraction")

@@ -16,10 +16,11 @@ import keras
 import tensorflow as tf
 
 from serving.contract import MODEL_NAME
-from trainer.checkpoint import Checkpoints
+from trainer.checkpoint import Checkpoints, is_trained
+from trainer.cluster import Cluster, wait_for_peers
 from trainer.config import ConfigError, TrainConfig, to_json, what_it_computes
 from trainer.data import load_splits
-from trainer.distribute import choose_devices
+from trainer.distribute import Devices, choose_devices, peers_may_be_lost
 from trainer.durable import write_atomically
 from trainer.evaluate import Evaluation, compile_predict, evaluate
 from trainer.figures import save_figures
@@ -29,18 +30,19 @@ from trainer.report import Story, write_model_card, write_report
 from trainer.run_folder import RESULT_FILE, read_record
 from trainer.signals import deferred_stop
 from trainer.split import Splits
-from trainer.tracking import RunTracker, read_rows
+from trainer.tracking import RunTracker, Tracker, read_rows
 from trainer.train import Trained, train
 from trainer.versions import version_folder
 
 WEIGHTS_FILE = "model.weights.h5"
 
 
-def train_and_publish(config: TrainConfig, now: datetime, record: dict[str, Any]) -> None:
+def train_and_publish(config: TrainConfig, cluster: Cluster | None, now: datetime, record: dict[str, Any]) -> None:
     """Train a model, score it on unseen data, report, and publish it if it passes the gate.
 
     Args:
         config: with the name of the run, whose folder is there.
+        cluster: the workers that train together, of which this is the chief; None if there are no others.
         now: the time that numbers the version.
         record: filled with what happened, for result.json.
 
@@ -48,29 +50,8 @@ def train_and_publish(config: TrainConfig, now: datetime, record: dict[str, Any]
         RunError: see `trainer.exit_codes`.
     """
     folder = config.run_dir
-    devices = choose_devices(config.strategy, config.replicas, jit_compile=config.jit_compile)
-    if config.deterministic:
-        tf.config.experimental.enable_op_determinism()
-    splits = load_splits(config.dataset, config.data_path, config.validation_size)
     with RunTracker(folder, texts={"config": to_json(config)}) as tracker:
-        checkpoints = Checkpoints(
-            folder,
-            {**what_it_computes(config), **_digests(splits)},
-            every_seconds=config.checkpoint_seconds,
-            every_steps=config.checkpoint_steps,
-            keep=config.checkpoints_kept,
-            before_write=tracker.sync,
-        )
-        with deferred_stop() as stop_requested:
-            trained = train(
-                config,
-                splits.train,
-                splits.validation,
-                devices,
-                tracker,
-                checkpoints,
-                stop_requested=stop_requested,
-            )
+        trained, splits, devices = _train(config, cluster, tracker)
         write_atomically(folder / WEIGHTS_FILE, trained.model.save_weights)
         tracker.graph(trained.model)
         record["facts"] = _facts(config, splits, trained, devices.names)
@@ -78,6 +59,16 @@ def train_and_publish(config: TrainConfig, now: datetime, record: dict[str, Any]
         figures = save_figures(folder / "figures", tracker.rows, evaluation, splits.test.images)
         tracker.pictures(figures, step=trained.steps)
     _publish_and_tell(config, trained.model, evaluation, splits, now, record, figures, once=True)
+
+
+def train_with_chief(config: TrainConfig, cluster: Cluster) -> None:
+    """Take part in a run as one of its other workers, which write nothing.
+
+    Raises:
+        RunError: see `trainer.exit_codes`.
+    """
+    if not is_trained(config.run_dir):
+        _train(config, cluster, Tracker())
 
 
 def evaluate_run(config: TrainConfig, record: dict[str, Any]) -> None:
@@ -102,6 +93,38 @@ def publish_run(config: TrainConfig, now: datetime, record: dict[str, Any]) -> N
     evaluation = _evaluate(model, splits, record)
     figures = save_figures(config.run_dir / "figures", read_rows(config.run_dir), evaluation, splits.test.images)
     _publish_and_tell(config, model, evaluation, splits, now, record, figures)
+
+
+def _train(config: TrainConfig, cluster: Cluster | None, tracker: Tracker) -> tuple[Trained, Splits, Devices]:
+    if is_trained(config.run_dir):
+        cluster = None  # The other workers have left, and are not needed any more.
+    if cluster:
+        wait_for_peers(cluster, config.peer_timeout_seconds)
+    with peers_may_be_lost(cluster):
+        devices = choose_devices(config.strategy, config.replicas, jit_compile=config.jit_compile, cluster=cluster)
+        if config.deterministic:
+            tf.config.experimental.enable_op_determinism()
+        splits = load_splits(config.dataset, config.data_path, config.validation_size)
+        digests = {f"{part} data": getattr(splits, part).digest for part in ("train", "validation", "test")}
+        checkpoints = Checkpoints(
+            config.run_dir,
+            {**what_it_computes(config), **digests},
+            every_seconds=config.checkpoint_seconds,
+            every_steps=config.checkpoint_steps,
+            keep=config.checkpoints_kept,
+            before_write=tracker.sync,
+        )
+        with deferred_stop() as stop_requested:
+            trained = train(
+                config,
+                splits.train,
+                splits.validation,
+                devices,
+                tracker,
+                checkpoints,
+                stop_requested=stop_requested,
+            )
+    return trained, splits, devices
 
 
 def _reload(config: TrainConfig, record: dict[str, Any]) -> tuple[keras.Model, Splits]:
@@ -172,10 +195,6 @@ def _publish_if_wanted(
     record["published"] = {"version": published.version, "folder": str(published.folder), "check": published.check}
     before = f"; before it: {published.served_before}" if published.served_before else ""
     return f"Published as version {published.version} in {published.folder}{before}."
-
-
-def _digests(splits: Splits) -> dict[str, str]:
-    return {f"{part} data": getattr(splits, part).digest for part in ("train", "validation", "test")}
 
 
 def _facts(config: TrainConfig, splits: Splits, trained: Trained, devices: tuple[str, ...]) -> dict[str, str]:

@@ -24,6 +24,8 @@ class TrainingState:
 
     variables: Sequence[Any]
     """The network's (weights, batch norm's statistics, the seeds of dropout), the optimizer's, and the moving averages."""
+    steps: int
+    """Steps that the whole run has."""
     step: int = 0
     """Steps that have run."""
     seconds: float = 0.0
@@ -34,6 +36,11 @@ class TrainingState:
     ended_early: bool = False
     """Whether early stopping has ended the training."""
 
+    @property
+    def is_trained(self) -> bool:
+        """Whether no step is left to run."""
+        return self.ended_early or self.step == self.steps
+
     def capture(self) -> Checkpoint:
         """A copy that goes on meaning this moment while training changes the variables."""
         arrays = {f"variable.{i}": np.array(variable.numpy()) for i, variable in enumerate(self.variables)}
@@ -42,6 +49,7 @@ class TrainingState:
         facts = {
             "seconds": self.seconds,
             "ended_early": self.ended_early,
+            "is_trained": self.is_trained,
             "best_loss": self.best.loss,
             "evaluations_since_best": self.best.evaluations_since,
         }

@@ -43,7 +43,7 @@ def compile_steps(
             start_step=start_step,
             stop_step=steps,
             replicas=replicas,
-            local_replicas=range(len(devices.names)),
+            local_replicas=range(devices.first_replica, devices.first_replica + len(devices.names)),
             devices=devices.names,
         )
     ]
@@ -86,7 +86,7 @@ def compile_steps(
         replica = int(number)
         asked = clock()
         with tf.control_dependencies([asked]):
-            step, images, labels = next(iterators[replica])
+            step, images, labels = next(iterators[replica - devices.first_replica])
         with tf.control_dependencies([labels]):
             waited = clock() - asked
         grads, loss, correct = gradients(augmented(images, step, replica), labels)

@@ -64,7 +64,7 @@ def train(
         ConfigError: the global batch does not divide by the number of replicas, or the newest checkpoint belongs to
             another config or other data.
         DivergedError: a loss, in training or validation, became NaN or infinite.
-        StoppedError: `stop_requested` said so between two calls; the state has been saved.
+        StoppedError: `stop_requested` said so between two calls, on any worker; the state has been saved.
         OSError: the last checkpoint could not be written.
     """
     if config.global_batch_size % devices.replicas:
@@ -79,22 +79,28 @@ def train(
         optimizer.build(model.trainable_variables)
     plain = build_model(config.model, width=config.width, dropout=config.dropout)
     average = [tf.Variable(weight.numpy(), trainable=False) for weight in model.weights] if config.ema_decay else []
-    state = TrainingState([*model.variables, *optimizer.variables, *average])
-    if checkpoints and (newest := checkpoints.newest()):
-        state.restore(newest)
+    state = TrainingState([*model.variables, *optimizer.variables, *average], steps)
+    if checkpoints and devices.from_chief(lambda: checkpoints.identity_digest) != checkpoints.identity_digest:
+        raise ConfigError("this worker has other settings or other data than the chief; give all workers the same")
+    if checkpoints and (name := devices.from_chief(checkpoints.newest)):
+        state.restore(checkpoints.read(name))
     predict = compile_predict(plain)
     run_steps = compile_steps(config, state.step, steps, train_split, devices, model, optimizer, average)
 
     def copy_weights() -> None:
         plain.set_weights([weight.numpy() for weight in (average or model.weights)])
 
+    saved_to = checkpoints if devices.is_chief else None
     evaluate_after = set(evaluation_steps(steps, len(train_split), config.global_batch_size))
     tracker.start(steps, state.step)
     for stop in call_boundaries(steps, config.steps_per_call, evaluate_after):
-        if stop <= state.step or state.ended_early:
+        if stop <= state.step:
             continue
-        if stop_requested():
-            raise StoppedError(_save_and_say(state, steps, checkpoints))
+        stopped, state.ended_early = devices.any_worker(stop_requested(), state.ended_early)
+        if state.ended_early:
+            break
+        if stopped:
+            raise StoppedError(_save_and_say(state, saved_to))
         started = time.perf_counter()
         losses, correct, waited = (part.numpy() for part in run_steps(tf.constant(stop - state.step)))
         elapsed = time.perf_counter() - started
@@ -110,7 +116,7 @@ def train(
             images_per_second=len(losses) * config.global_batch_size / elapsed,
             input_wait_fraction=float(waited) / elapsed,
         )
-        if state.step in evaluate_after:
+        if state.step in evaluate_after and devices.is_chief:
             copy_weights()
             logits = predict(validation.images)
             loss = cross_entropy(logits, validation.labels)
@@ -120,11 +126,11 @@ def train(
             tracker.validation(step=state.step, loss=loss, accuracy=accuracy)
             if config.early_stopping_patience:
                 state.ended_early = _stops_early(state.best, loss, plain, config.early_stopping_patience)
-        if checkpoints and (state.step == steps or state.ended_early or checkpoints.due(state.step)):
-            checkpoints.save(state.capture())
-    if checkpoints:
-        checkpoints.finish()
-    if config.early_stopping_patience:
+        if saved_to and (state.is_trained or saved_to.due(state.step)):
+            saved_to.save(state.capture())
+    if saved_to:
+        saved_to.finish()
+    if state.best.weights:
         plain.set_weights(state.best.weights)
     else:
         copy_weights()
@@ -148,8 +154,8 @@ def call_boundaries(steps: int, steps_per_call: int, stops: set[int]) -> list[in
     return sorted({*range(steps_per_call, steps, steps_per_call), *stops, steps})
 
 
-def _save_and_say(state: TrainingState, steps: int, checkpoints: Checkpoints | None) -> str:
-    said = f"stopped by a signal after step {state.step} of {steps}; nothing is published"
+def _save_and_say(state: TrainingState, checkpoints: Checkpoints | None) -> str:
+    said = f"stopped by a signal after step {state.step} of {state.steps}; nothing is published"
     if not checkpoints:
         return said
     checkpoints.save(state.capture())

@@ -8,8 +8,10 @@ import json
 import multiprocessing
 import os
 import sys
+from collections.abc import Mapping
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -23,19 +25,22 @@ from trainer.versions import live_versions, version_folder
 TIMINGS = {"images_per_second", "input_wait_fraction", "time"}
 
 
-def start_run(artifacts: Path, *flags: object) -> ForkServerProcess:
-    """`python -m trainer train --run r FLAGS`, in a process of its own; what it prints goes to a file."""
+def start_run(
+    artifacts: Path, *flags: object, environment: Mapping[str, str] = MappingProxyType({}), said: str = "said"
+) -> ForkServerProcess:
+    """`python -m trainer train --run r FLAGS`, in a process of its own; what it prints goes to the file `said`."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__, trainer.run.__name__])
     arguments = ["train", "--artifacts", str(artifacts), "--run", "r", *map(str, flags)]
-    process = context.Process(target=_run, args=(arguments, artifacts / "said"), daemon=True)
+    process = context.Process(target=_run, args=(arguments, artifacts / said, dict(environment)), daemon=True)
     process.start()
     return process
 
 
-def _run(arguments: list[str], said: Path) -> None:
+def _run(arguments: list[str], said: Path, environment: dict[str, str]) -> None:
     # A group of its own, as a container is: a kill of the parent's does not reach it by accident.
     os.setpgrp()
+    os.environ.update(environment)
     said.parent.mkdir(parents=True, exist_ok=True)
     with said.open("a") as file:
         os.dup2(file.fileno(), 1)

@@ -24,10 +24,10 @@ def open_checkpoints(folder: Path, **options) -> Checkpoints:
 
 def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
     checkpoints = open_checkpoints(tmp_path)
-    assert checkpoints.newest() is None
+    assert checkpoints.newest() == ""
     checkpoints.save(checkpoint(7))
     checkpoints.finish()
-    found = open_checkpoints(tmp_path).newest()
+    found = open_checkpoints(tmp_path).read(checkpoints.newest())
     assert found.step == 7
     assert np.array_equal(found.arrays["variable.0"], np.arange(7, dtype=np.float32))
     assert found.facts == {"seconds": 7 / 3, "best": np.inf, "identity": IDENTITY}
@@ -75,7 +75,7 @@ def test_other_settings_and_other_data_are_refused_by_name(tmp_path: Path) -> No
     checkpoints.finish()
     other = Checkpoints(tmp_path, {"learning_rate": 0.2, "train data": "xyz"}, every_seconds=0, every_steps=0, keep=1)
     with pytest.raises(ConfigError, match=r"learning_rate was 0\.1 and is 0\.2, train data was 'abc' and is 'xyz'"):
-        other.newest()
+        other.read(other.newest())
 
 
 CALLS = ("fsync", "mkdir", "open", "rename", "write")
@@ -92,16 +92,29 @@ def test_whatever_call_fails_no_earlier_checkpoint_is_lost_and_the_next_one_succ
     failures = fail_once(monkeypatch, call, number)
     checkpoints = open_checkpoints(tmp_path)
     checkpoints.save(checkpoint(2))
-    with pytest.raises(OSError, match=os.strerror(number)):
-        checkpoints.finish()
+    checkpoints.save(checkpoint(3))
+    assert f"the checkpoint was not written: [Errno {number}] {os.strerror(number)}" in capsys.readouterr().err
     assert failures == [call], "the call was made, and failed"
-    assert [path.name[:13] for path in checkpoint_files(folder)] == ([] if call == "mkdir" else ["step-00000001"])
+    checkpoints.finish()
+    steps = [int(path.name[5:13]) for path in checkpoint_files(folder)]
+    assert steps == ([3] if call == "mkdir" else [1, 3])
+    assert newest_checkpoint(folder)[1].step == 3
     assert not list(tmp_path.rglob(".partial-*"))
 
-    checkpoints.save(checkpoint(3))
-    assert "a checkpoint was not written" in capsys.readouterr().err
-    checkpoints.finish()
-    assert newest_checkpoint(folder)[1].step == 3
+
+def test_the_failure_of_the_last_checkpoint_is_an_error(tmp_path: Path, monkeypatch) -> None:
+    checkpoints = open_checkpoints(tmp_path)
+    fail_once(monkeypatch, "fsync", errno.ENOSPC)
+    checkpoints.save(checkpoint(2))
+    with pytest.raises(OSError, match="the checkpoint was not written"):
+        checkpoints.finish()
+
+
+def test_a_bug_in_the_writing_thread_ends_the_training(tmp_path: Path) -> None:
+    checkpoints = open_checkpoints(tmp_path)
+    checkpoints.save(Checkpoint(1, {}, {"not for JSON": object()}))
+    with pytest.raises(TypeError):
+        checkpoints.save(checkpoint(2))
 
 
 def fail_once(monkeypatch, call: str, number: int) -> list[str]:
