@@ -1,4 +1,4 @@
-"""The command line: `python -m trainer train | evaluate | publish | rollback | data`.
+"""The command line: `python -m trainer train | evaluate | publish | rollback | doctor | data`.
 
     python -m trainer train                   # the embedded digits, seconds, no download
     python -m trainer train --preset fast     # MNIST to 99 % as soon as possible
@@ -114,6 +114,17 @@ def _data_samples(args: argparse.Namespace) -> None:
         print(path)
 
 
+def _doctor(args: argparse.Namespace) -> None:
+    from trainer.doctor import Level, examine
+
+    findings = examine(args.artifacts, args.data_dir or args.artifacts / "data", os.environ)
+    for finding in findings:
+        print(f"{finding.level:<8} {finding.topic:<8} {finding.text}")
+    problems = sum(finding.level is Level.PROBLEM for finding in findings)
+    if problems:
+        raise ConfigError(f"{problems} problem(s), above")
+
+
 def _config(args: argparse.Namespace) -> TrainConfig:
     flags = {name: value for name, value in vars(args).items() if name in CONFIG_FIELDS}
     return resolve(args.preset, args.config, flags)
@@ -153,6 +164,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_paths(sub, data=False)
     sub.add_argument("--allow-none", action="store_true", help="even if nothing is served then")
     sub.set_defaults(command=_rollback)
+
+    sub = commands.add_parser("doctor", help="what a run would find on this machine, problems first")
+    _add_paths(sub)
+    sub.set_defaults(command=_doctor)
 
     data = commands.add_parser("data", help="prepare MNIST, verify a data set, or take pictures from one")
     actions = data.add_subparsers(required=True, metavar="COMMAND")

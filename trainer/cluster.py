@@ -85,7 +85,7 @@ def wait_for_peers(cluster: Cluster, timeout_seconds: float, report_seconds: flo
     next_report = time.monotonic() + report_seconds
     # The others look for this worker before TensorFlow listens here.
     with _listening(cluster.workers[cluster.index]):
-        while missing := {peer: reason for peer in cluster.peers if (reason := _unreachable(peer))}:
+        while missing := {peer: reason for peer in cluster.peers if (reason := unreachable(peer))}:
             said = f"{len(missing)} of {len(cluster.workers)} workers: " + ", ".join(
                 f"{peer} ({reason})" for peer, reason in missing.items()
             )
@@ -135,7 +135,7 @@ def _listening(address: str) -> socket.socket:
         raise PeersError(f"cannot listen on port {port}, where the other workers expect this one: {error}") from error
 
 
-def _unreachable(address: str) -> str:
+def unreachable(address: str) -> str:
     """Why a worker cannot be reached; empty if it can."""
     host, _, port = address.rpartition(":")
     try:
