@@ -1,38 +1,200 @@
-"""The bytes of a picture file -> its pixels, as TensorFlow ops: the first half of the `pictures` signature."""
+"""The bytes of a picture file -> its pixels, as TensorFlow ops: the first half of the `pictures` signature.
+
+What a file claims to be is read from its first bytes, so that one that would unpack to gigabytes is refused before a
+decoder sees it. Left out, for want of an op: orientation and colour profiles in PNG files, transparency in GIF and BMP
+files, BMP files that are compressed or have a palette of colours, WebP, HEIC and AVIF.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import tensorflow as tf
 
-FORMATS = "PNG, JPEG, BMP or GIF"
-MAX_BYTES = 16 * 2**20
-"""Size of the largest file accepted."""
+MAX_BYTES = 2**24
+"""Size of the largest file accepted: 16 MiB."""
 
 MAX_PIXELS = 2**25
 """Pixels of the largest picture accepted: 33.5 million."""
 
+UNREADABLE = "cannot be decoded; expected a whole PNG, JPEG, BMP or GIF file"
+
+_HEAD = 4096
+"""Bytes in which a file's format, size and orientation are looked for."""
+
+_ENOUGH_PIXELS = 2**20
+"""Larger JPEG files are decoded at a half, a quarter or an eighth of their size, as long as so many pixels are left."""
+
+_PNG, _JPEG, _BMP, _GIF, _UNKNOWN = range(5)
+
+
+class _Claims(NamedTuple):
+    """What the beginning of a file says of it."""
+
+    format: tf.Tensor
+    pixels: tf.Tensor
+    orientation: tf.Tensor
+    """EXIF's: 1 is upright."""
+
 
 def decode(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The pixels of one file, float32 [H, W, 3], 0 to 255, and what is wrong with it: a string, empty if nothing is.
+    """The pixels of one file, uint8 [H, W, 3], and what is wrong with it: a string, empty if nothing is.
 
-    A file that cannot be decoded gives one white pixel.
+    Transparent pixels are blended over white. What cannot be decoded gives one white pixel.
     """
-    pixels = _decode_or_nothing(encoded)
+    claims, length = _claims(encoded), tf.strings.length(encoded)
+    problem = tf.case(
+        [
+            (length > MAX_BYTES, lambda: _beyond(length, "bytes", MAX_BYTES)),
+            (claims.format == _UNKNOWN, lambda: tf.constant(UNREADABLE)),
+            (claims.pixels > MAX_PIXELS, lambda: _beyond(claims.pixels, "pixels", MAX_PIXELS)),
+        ],
+        default=lambda: tf.constant(""),
+    )
+    nothing = tf.zeros([0, 0, 4], tf.uint8)
+    pixels = tf.cond(problem == "", lambda: _or_else(encoded, lambda e: _decode(e, claims), nothing), lambda: nothing)
     failed = tf.size(pixels) == 0
-    problem = tf.where(failed, f"cannot be decoded; expected a whole {FORMATS} file", "")
-    rgb, alpha = tf.cast(pixels[..., :3], tf.float32), tf.cast(pixels[..., 3:], tf.float32) / 255
-    over_white = alpha * rgb + (1 - alpha) * 255
-    return tf.cond(failed, lambda: tf.fill([1, 1, 3], 255.0), lambda: over_white), problem
+    white = tf.fill([1, 1, 3], tf.constant(255, tf.uint8))
+    pixels = tf.cond(failed, lambda: white, lambda: _upright(_over_white(pixels), claims.orientation))
+    return pixels, tf.where(failed & (problem == ""), UNREADABLE, problem)
 
 
-def _decode_or_nothing(encoded: tf.Tensor) -> tf.Tensor:
-    """uint8 [H, W, 4], with no pixels where the decoder fails.
+def _beyond(value: tf.Tensor, unit: str, limit: int) -> tf.Tensor:
+    return tf.strings.join(["is of ", tf.strings.as_string(value), f" {unit}; expected at most {limit}"])
+
+
+def _or_else(encoded: tf.Tensor, attempt: Callable[[tf.Tensor], tf.Tensor], otherwise: tf.Tensor) -> tf.Tensor:
+    """What `attempt` makes of a file, or another tensor where it fails.
 
     A graph has no `except`; a data set that leaves out what fails is one.
     """
+    tried = tf.data.Dataset.from_tensors(encoded).map(attempt).ignore_errors()
+    return tried.concatenate(tf.data.Dataset.from_tensors(otherwise)).take(1).get_single_element()
 
-    def decode_one(encoded: tf.Tensor) -> tf.Tensor:
-        pixels = tf.io.decode_image(encoded, channels=3, expand_animations=False)
-        return tf.concat([pixels, tf.fill([*tf.unstack(tf.shape(pixels)[:2]), 1], tf.constant(255, tf.uint8))], axis=2)
 
-    attempt = tf.data.Dataset.from_tensors(encoded).map(decode_one).ignore_errors()
-    nothing = tf.data.Dataset.from_tensors(tf.zeros([0, 0, 4], tf.uint8))
-    return attempt.concatenate(nothing).take(1).get_single_element()
+def _claims(encoded: tf.Tensor) -> _Claims:
+    head = tf.strings.join([tf.strings.substr(encoded, 0, _HEAD), b"\0" * _HEAD])
+    head = tf.cast(tf.ensure_shape(tf.io.decode_raw(tf.strings.substr(head, 0, _HEAD), tf.uint8), [_HEAD]), tf.int64)
+
+    def begins(magic: bytes) -> tf.Tensor:
+        return tf.reduce_all(head[: len(magic)] == list(magic))
+
+    formats = tf.stack([begins(b"\x89PNG\r\n\x1a\n"), begins(b"\xff\xd8\xff"), begins(b"BM"), begins(b"GIF8")])
+    file_format = tf.where(tf.reduce_any(formats), tf.argmax(formats, output_type=tf.int32), _UNKNOWN)
+    pixels = tf.switch_case(
+        file_format,
+        [
+            lambda: _big(head[16:20]) * _big(head[20:24]),
+            lambda: tf.reduce_prod(
+                _or_else(encoded, lambda e: tf.io.extract_jpeg_shape(e, tf.int64)[:2], tf.zeros([2], tf.int64))
+            ),
+            lambda: _little(head[18:22]) * tf.minimum(_little(head[22:26]), 2**32 - _little(head[22:26])),
+            lambda: _little(head[6:8]) * _little(head[8:10]),
+            lambda: tf.constant(0, tf.int64),
+        ],
+    )
+    orientation = tf.cond(file_format == _JPEG, lambda: _orientation(head), lambda: tf.constant(1, tf.int64))
+    return _Claims(file_format, pixels, orientation)
+
+
+def _little(values: tf.Tensor) -> tf.Tensor:
+    return _big(values[::-1])
+
+
+def _big(values: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_sum(values * [256**k for k in range(values.shape[0] - 1, -1, -1)])
+
+
+def _orientation(head: tf.Tensor) -> tf.Tensor:
+    """EXIF's tag 0x0112, a short, in either byte order; 1 where there is none."""
+    found = tf.constant(1, tf.int64)
+    for pattern, at in ((b"\x12\x01\x03\x00\x01\x00\x00\x00", 8), (b"\x01\x12\x00\x03\x00\x00\x00\x01", 9)):
+        windows = tf.stack([head[k : _HEAD - 10 + k] for k in range(len(pattern))], axis=1)
+        matches = tf.reduce_all(windows == list(pattern), axis=1)
+        value = head[tf.argmax(matches) + at]
+        found = tf.where(tf.reduce_any(matches) & (value >= 1) & (value <= 8), value, found)
+    return found
+
+
+def _decode(encoded: tf.Tensor, claims: _Claims) -> tf.Tensor:
+    """uint8 [H, W, 4]; a JPEG smaller than it is where it has pixels to spare."""
+
+    def jpeg() -> tf.Tensor:
+        ratios = (1, 2, 4, 8)
+        spare = tf.reduce_sum([tf.cast(claims.pixels >= ratio**2 * _ENOUGH_PIXELS, tf.int32) for ratio in ratios[1:]])
+        return tf.switch_case(
+            spare, [lambda ratio=ratio: tf.io.decode_jpeg(encoded, channels=3, ratio=ratio) for ratio in ratios]
+        )
+
+    def bmp() -> tf.Tensor:
+        pixels = tf.io.decode_bmp(encoded)
+        return tf.cond(tf.shape(pixels)[2] == 1, lambda: tf.repeat(pixels, 3, axis=2), lambda: pixels[..., :3])
+
+    def png() -> tf.Tensor:
+        pixels = tf.io.decode_png(encoded, channels=4)
+        # TensorFlow 2.21 leaves greys of 1, 2 or 4 bits as they are stored.
+        head = tf.cast(tf.io.decode_raw(tf.strings.substr(encoded, 24, 2), tf.uint8), tf.int32)
+        highest = tf.bitwise.left_shift(1, tf.minimum(head[0], 8)) - 1
+        factor = tf.where((head[1] == 0) & (highest < 255), 255 // tf.maximum(highest, 1), 1)
+        return tf.concat([pixels[..., :3] * tf.cast(factor, tf.uint8), pixels[..., 3:]], axis=2)
+
+    def opaque(pixels: tf.Tensor) -> tf.Tensor:
+        return tf.pad(pixels, [[0, 0], [0, 0], [0, 1]], constant_values=tf.constant(255, tf.uint8))
+
+    return tf.switch_case(
+        claims.format,
+        [
+            png,
+            lambda: opaque(jpeg()),
+            lambda: opaque(bmp()),
+            lambda: opaque(tf.io.decode_image(_first_frame(encoded), channels=3, expand_animations=False)),
+        ],
+    )
+
+
+def _first_frame(encoded: tf.Tensor) -> tf.Tensor:
+    """A GIF file up to the end of its first frame: the decoder would unpack all of them before it drops the others.
+
+    A frame larger than the picture it belongs to fails.
+    """
+    content = tf.cast(tf.io.decode_raw(tf.strings.join([encoded, b"\0" * 16]), tf.uint8), tf.int32)
+    end = tf.strings.length(encoded)
+
+    def table(flags: tf.Tensor) -> tf.Tensor:
+        return tf.where(flags >= 128, 3 * tf.bitwise.left_shift(2, flags % 8), 0)
+
+    def step(at: tf.Tensor, in_blocks: tf.Tensor, in_frame: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        byte = content[at]
+        is_frame = ~in_blocks & (byte == 0x2C)
+        size = content[at + 5 : at + 9] * [1, 256, 1, 256]
+        canvas = content[6:10] * [1, 256, 1, 256]
+        fits = tf.reduce_all(tf.reduce_sum(tf.reshape(size, [2, 2]), 1) <= tf.reduce_sum(tf.reshape(canvas, [2, 2]), 1))
+        tf.debugging.Assert(fits | ~is_frame, ["a frame is larger than its picture"])
+        forward = tf.where(in_blocks, byte + 1, tf.where(is_frame, 11 + table(content[at + 9]), 2))
+        return at + forward, ~in_blocks | (byte != 0), in_frame | is_frame
+
+    start = 13 + table(content[10])
+    at, _, _ = tf.while_loop(
+        lambda at, in_blocks, in_frame: (at < end) & (in_blocks | ~in_frame), step, (start, False, False)
+    )
+    return tf.strings.join([tf.strings.substr(encoded, 0, at), b";"])
+
+
+def _over_white(pixels: tf.Tensor) -> tf.Tensor:
+    """uint8 [H, W, 3] of uint8 [H, W, 4]."""
+
+    def blended() -> tf.Tensor:
+        rgb, alpha = tf.cast(pixels[..., :3], tf.float32), tf.cast(pixels[..., 3:], tf.float32) / 255
+        return tf.cast(alpha * rgb + (1 - alpha) * 255, tf.uint8)
+
+    return tf.cond(tf.reduce_all(pixels[..., 3] == 255), lambda: pixels[..., :3], blended)
+
+
+def _upright(pixels: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
+    """The picture as EXIF says it is to be seen."""
+
+    def among(*orientations: int) -> tf.Tensor:
+        return tf.reduce_any(orientation == orientations)
+
+    pixels = tf.cond(among(5, 6, 7, 8), lambda: tf.transpose(pixels, [1, 0, 2]), lambda: pixels)
+    pixels = tf.cond(among(2, 3, 6, 7), lambda: pixels[:, ::-1], lambda: pixels)
+    return tf.cond(among(3, 4, 7, 8), lambda: pixels[::-1], lambda: pixels)
