@@ -20,7 +20,6 @@ ENV HOME=/tmp TMPDIR=/tmp KERAS_HOME=/tmp/keras MPLCONFIGDIR=/tmp/matplotlib \
     PYTHONUNBUFFERED=1 PYTHONPATH=/app
 # The default artefacts root is `artifacts` in the working directory: the volume.
 WORKDIR /
-VOLUME ["/artifacts"]
 ENTRYPOINT ["python", "-m"]
 LABEL org.opencontainers.image.title="digits" \
       org.opencontainers.image.description="Train a digit recogniser and hand it to TensorFlow Serving" \
@@ -53,6 +52,7 @@ ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.version=$VERSION org.opencontainers.image.revision=$REVISION
 USER 10001:10001
+VOLUME ["/artifacts"]
 CMD ["trainer", "train"]
 
 
@@ -66,4 +66,5 @@ ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.version=$VERSION org.opencontainers.image.revision=$REVISION
 USER 10001:10001
+VOLUME ["/artifacts"]
 CMD ["trainer", "train"]

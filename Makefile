@@ -11,6 +11,7 @@ DEV := $(VENV)/dev.installed
 UV := $(VENV)/bin/uv
 ENGINE ?= docker
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+REVISION = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 
 .DEFAULT_GOAL := help
 
@@ -73,8 +74,8 @@ lint-k8s: $(DEV)  ## check the Dockerfile (hadolint) and the rendered manifests 
 
 .PHONY: images
 images:  ## build the images digits-trainer and digits-client (ENGINE=podman; default docker)
-	$(ENGINE) build --target trainer -t digits-trainer:$(VERSION) .
-	$(ENGINE) build --target client -t digits-client:$(VERSION) .
+	$(ENGINE) build --build-arg REVISION=$(REVISION) --target trainer -t digits-trainer:$(VERSION) .
+	$(ENGINE) build --build-arg REVISION=$(REVISION) --target client -t digits-client:$(VERSION) .
 
 .PHONY: test-image
 test-image: $(DEV)  ## run the images for real: train, stop, resume, serve, ask; after `make images`

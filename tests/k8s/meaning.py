@@ -185,8 +185,7 @@ def ports(objects: list[Object]) -> Iterator[str]:
     for policy in of_kind(objects, "NetworkPolicy"):
         for pod in pods(objects):
             opened = [entry["port"] for rule in policy["spec"].get("ingress", []) for entry in rule.get("ports", [])]
-            workers_port = "completionMode" not in pod.owner["spec"] and opened == [2222]
-            if selects(policy["spec"]["podSelector"], pod.labels) and not workers_port:
+            if selects(policy["spec"]["podSelector"], pod.labels):
                 for port in set(opened) - set(pod.ports):
                     yield f"NetworkPolicy/{policy['metadata']['name']}: no container of {pod.name} opens {port}"
     for monitor in of_kind(objects, "ServiceMonitor"):

@@ -1,12 +1,17 @@
 """Every stack renders, fits the schemas of the oldest and newest Kubernetes we support, and means what it should."""
 
+import shutil
+import subprocess
+from pathlib import Path
+
 import jsonschema
 import kubernetes_validate
 import pytest
+import yaml
 
 from tests.k8s.custom_resources import SCHEMAS
-from tests.k8s.manifests import K8S, STACKS, Object, render
-from tests.k8s.meaning import problems
+from tests.k8s.manifests import K8S, STACKS, Object, environment, pods, render
+from tests.k8s.meaning import problems, workers
 
 KUBERNETES = ("1.31", "1.37")
 
@@ -61,3 +66,17 @@ def test_a_misspelt_field_fails_its_schema(kind: str) -> None:
 def test_a_kind_that_nobody_knows_is_no_silent_skip() -> None:
     with pytest.raises(kubernetes_validate.SchemaNotFoundError):
         validate({"apiVersion": "kueue.x-k8s.io/v1beta2", "kind": "Cohort", "metadata": {"name": "x"}}, KUBERNETES[0])
+
+
+def test_another_run_with_several_workers_keeps_their_names_right(tmp_path: Path) -> None:
+    """As k8s/README.md says to do it. A nameSuffix would rename the workers' Service, and not the subdomain."""
+    shutil.copytree(K8S, tmp_path / "k8s")
+    overlay = tmp_path / "k8s" / "overlays" / "another-run"
+    with (overlay / "kustomization.yaml").open("a") as kustomization:
+        kustomization.write("components: [../../components/gpu, ../../components/multi-worker]\n")
+    done = subprocess.run(["kubectl", "kustomize", overlay], capture_output=True, text=True, timeout=60, check=True)
+    objects = list(yaml.safe_load_all(done.stdout))
+    assert list(workers(objects)) == []
+    [pod] = pods(objects)
+    assert pod.owner["metadata"]["name"] == "train-accurate"
+    assert environment(pod, pod.spec["containers"][0])["DIGITS_JOB"] == "train-accurate"
