@@ -15,7 +15,7 @@ from trainer.idx import FILES
 from trainer.optdigits import read_optdigits
 
 REPOSITORY = Path(__file__).parents[2]
-CASES_IN_TURNS = {"strategies": 3, "input_path": 6, "batch_norm": 3}
+CASES_IN_TURNS = {"strategies": 3, "input_path": 6, "batch_norm": 3, "checkpoint_cost": 3}
 
 
 def _run(benchmark: str, *flags: object) -> tuple[str, dict]:

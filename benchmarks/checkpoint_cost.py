@@ -1,0 +1,87 @@
+"""What checkpoints cost: the `accurate` preset's training without them, at the default interval, and every second.
+
+    $ python -m benchmarks.checkpoint_cost --data-dir mnist/
+
+prints the machine, the data, and
+
+                                images/s      (lowest - highest)   ratio
+    no checkpoints                   ...        ... -      ...      1.00
+    every 15 s, the default          ...        ... -      ...       ...   (bar: at least 0.98)
+    every second                     ...        ... -      ...       ...
+
+Here the clock on the wall counts, from the beginning of a turn to its end, since the copy of the state is made between the
+compiled calls and its writing goes on beside them. A turn of the default length takes longer than the default interval.
+"""
+
+import dataclasses
+import io
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.turns import Case, Turns, argument_parser, machine, measure, print_rates, training_split, write_json
+from trainer.config import TrainConfig, resolve
+from trainer.split import Split
+
+NONE, DEFAULT = "no checkpoints", f"every {TrainConfig().checkpoint_seconds:g} s, the default"
+INTERVALS = {NONE: 0.0, DEFAULT: TrainConfig().checkpoint_seconds, "every second": 1.0}
+BAR = 0.98
+"""The least ratio at the default interval that the project promises."""
+
+
+def main() -> None:
+    """Measure, print the table and the verdict, write the JSON."""
+    args = argument_parser(__doc__, rounds=5, steps=400).parse_args()
+    data = str(args.data_dir or "random images of MNIST's size")
+    where = machine()
+    print(f"{where}\ndata: {data}; {args.rounds} rounds of {args.steps} steps", flush=True)
+    cases: dict[str, Case] = {
+        name: (
+            train_with_checkpoints,
+            (resolve("accurate", flags={"checkpoint_seconds": seconds}), args.data_dir, args.steps, args.rounds),
+        )
+        for name, seconds in INTERVALS.items()
+    }
+    rates = measure(cases, args.rounds)
+    figures = print_rates(rates, reference=lambda _: NONE)
+    verdict = "holds" if figures[DEFAULT]["ratio"] >= BAR else "MISSED"
+    print(f"{DEFAULT}: bar of {BAR:.2f} {verdict}")
+    write_json(args.json, machine=where, data=data, steps=args.steps, cases=figures, bar=BAR, rounds=rates)
+
+
+def train_with_checkpoints(
+    turns: Turns, config: TrainConfig, data_dir: Path | None, steps_per_turn: int, rounds: int
+) -> None:
+    """Run `trainer.train.train` itself, halted between two of its calls whenever a turn's steps are done."""
+    from trainer.checkpoint import Checkpoints
+    from trainer.distribute import choose_devices
+    from trainer.tracking import RunTracker
+    from trainer.train import train
+
+    split = training_split(data_dir)
+    most_steps = (rounds + 1) * (steps_per_turn + config.steps_per_call)  # a turn ends with a call
+    config = dataclasses.replace(config, epochs=most_steps * config.global_batch_size / len(split))
+    began, first_step = 0.0, 0
+
+    def halt_between_turns() -> bool:
+        nonlocal began, first_step
+        step = tracker.rows[-1]["step"] if tracker.rows else 0
+        if step - first_step >= steps_per_turn:
+            turns.report((step - first_step) * config.global_batch_size / (time.perf_counter() - began))
+            began = 0.0
+        if not began:
+            turns.wait()
+            began, first_step = time.perf_counter(), step
+        return False
+
+    few = Split(split.images[:500], split.labels[:500])
+    with tempfile.TemporaryDirectory() as folder, RunTracker(Path(folder), {}, stream=io.StringIO()) as tracker:
+        seconds, kept = config.checkpoint_seconds, config.checkpoints_kept
+        checkpoints = Checkpoints(
+            Path(folder), {}, every_seconds=seconds, every_steps=0, keep=kept, before_write=tracker.sync
+        )
+        train(config, split, few, choose_devices(), tracker, checkpoints, stop_requested=halt_between_turns)
+
+
+if __name__ == "__main__":
+    main()
