@@ -1,10 +1,12 @@
-"""Training-only augmentation: one random affine map per image, the whole batch in one op, on the training device.
+"""Training-only augmentation of whole batches, on the training device: another pen, gaps in strokes, a random affine map.
 
 The noise of an image is a function of (seed, step, position in the global batch), so it does not depend on the number of
 replicas, nor on where a run was started again.
 """
 
+import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import tensorflow as tf
@@ -63,3 +65,46 @@ def random_affine(images: tf.Tensor, noise: tf.Tensor, ranges: Affine) -> tf.Ten
         fill_mode="CONSTANT",
     )
     return transformed[..., 0]
+
+
+def stroke_noise(seed: int, step: tf.Tensor, global_batch_size: int) -> tf.Tensor:
+    """float32 [global_batch_size, 4], uniform in [-1, 1): a stream of its own beside `affine_noise`."""
+    key = tf.stack([tf.constant(seed + 2**32, tf.int64), tf.cast(step, tf.int64)])
+    return tf.random.stateless_uniform([global_batch_size, 4], seed=key, minval=-1.0, maxval=1.0)
+
+
+def random_strokes(images: tf.Tensor, noise: tf.Tensor, *, pen: float, gaps: float) -> tf.Tensor:
+    """Write each digit with a thicker or thinner pen, and leave a gap in some.
+
+    Args:
+        images: uint8 [B, 28, 28].
+        noise: float32 [B, 4] from `stroke_noise`.
+        pen: how far the edge of each stroke may move, in pixels; at most 1.
+        gaps: share of the digits that get a gap 3 pixels wide, which may lie beside their strokes.
+
+    Returns:
+        uint8 [B, 28, 28].
+    """
+    thicker, thinner = _extremes(images, tf.maximum, 0), _extremes(images, tf.minimum, 255)
+    amount = (noise[:, 0] * pen)[:, tf.newaxis, tf.newaxis]
+    goal = tf.cast(tf.where(amount > 0, thicker, thinner), tf.float32)
+    ink = tf.cast(images, tf.float32)
+    ink += tf.abs(amount) * (goal - ink)
+    if gaps:
+        away = tf.range(images.shape[1], dtype=tf.float32) - (images.shape[1] - 1) / 2
+        y, x = (away - noise[:, k, tf.newaxis] * GAP_REACH for k in (1, 2))
+        distance = tf.sqrt(y[:, :, tf.newaxis] ** 2 + x[:, tf.newaxis, :] ** 2)
+        has_gap = (noise[:, 3] < 2 * gaps - 1)[:, tf.newaxis, tf.newaxis]
+        ink *= tf.where(has_gap, tf.clip_by_value(distance - 1, 0, 1), 1)
+    return tf.cast(tf.round(ink), tf.uint8)
+
+
+GAP_REACH = 9.0
+"""Gaps lie within so many pixels of the middle, per axis."""
+
+
+def _extremes(images: tf.Tensor, extreme: Callable[[tf.Tensor, tf.Tensor], tf.Tensor], outside: int) -> tf.Tensor:
+    """The largest or smallest of each pixel and the four beside it; shifted copies are faster here than pooling."""
+    padded = tf.pad(images, [[0, 0], [1, 1], [1, 1]], constant_values=tf.constant(outside, images.dtype))
+    beside = (padded[:, :-2, 1:-1], padded[:, 2:, 1:-1], padded[:, 1:-1, :-2], padded[:, 1:-1, 2:])
+    return functools.reduce(extreme, beside, images)

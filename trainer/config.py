@@ -84,6 +84,10 @@ class TrainConfig:
     """Augmentation: shift per axis, uniform within +- this many pixels."""
     shear_degrees: float = 0.0
     """Augmentation: slant, uniform within +- this many degrees."""
+    pen_pixels: float = 0.0
+    """Augmentation: thicker or thinner strokes, their edges moved by up to this many pixels, at most 1."""
+    gaps: float = 0.0
+    """Augmentation: share of the digits that get a gap 3 pixels wide in or beside their strokes."""
     clean_epochs: float = 0.0
     """The last so many epochs run without augmentation."""
 
@@ -166,6 +170,13 @@ PRESETS: dict[str, dict[str, Any]] = {
         "beta_2": 0.9,
         "schedule": "linear",
         "warmup_fraction": 0.2,
+        "rotate_degrees": 10.0,
+        "zoom": 0.1,
+        "shift_pixels": 1.0,
+        "shear_degrees": 8.0,
+        "pen_pixels": 0.8,
+        "gaps": 0.1,
+        "clean_epochs": 0.4,
         "min_accuracy": 0.985,
         "tolerance": 0.002,
     },
@@ -188,6 +199,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "zoom": 0.12,
         "shift_pixels": 2.0,
         "shear_degrees": 8.0,
+        "pen_pixels": 0.8,
+        "gaps": 0.1,
         "clean_epochs": 1.0,
         "min_accuracy": 0.993,
         "tolerance": 0.001,
@@ -211,6 +224,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "zoom": 0.15,
         "shift_pixels": 2.0,
         "shear_degrees": 10.0,
+        "pen_pixels": 0.8,
+        "gaps": 0.1,
         "clean_epochs": 2.0,
         "precision": "mixed_bfloat16",
         "min_accuracy": 0.995,
@@ -296,7 +311,7 @@ def _check_ranges(config: TrainConfig) -> None:
         "seed", "replicas", "tolerance", "checkpoint_seconds", "checkpoint_steps", "peer_timeout_seconds",
     )  # fmt: skip
     below_one = ("dropout", "beta_1", "beta_2", "label_smoothing", "ema_decay", "zoom", "warmup_fraction")
-    to_one = ("min_accuracy", "final_learning_rate_fraction")
+    to_one = ("pen_pixels", "gaps", "min_accuracy", "final_learning_rate_fraction")
     for names, accepts, expected in (
         (above_zero, lambda value: 0 < value < math.inf, "a number above 0"),
         (from_zero, lambda value: 0 <= value < math.inf, "a number not below 0"),

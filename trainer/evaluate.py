@@ -46,6 +46,8 @@ class Evaluation:
     """float64 [15, 3]: mean confidence, accuracy and share of the examples of each bin of confidence; NaN where empty."""
     worst: np.ndarray
     """int64 [<= 24]: positions of the mistakes, the most confident first."""
+    temperature: float = 1.0
+    """What the logits were divided by; see `trainer.calibrate`."""
 
     @property
     def digits(self) -> np.ndarray:
@@ -66,6 +68,7 @@ class Evaluation:
             "loss": self.loss,
             "mistakes": int((self.digits != self.labels).sum()),
             "calibration_error": self.calibration_error,
+            "temperature": self.temperature,
             "precision": [None if math.isnan(value) else value for value in self.precision.tolist()],
             "recall": self.recall.tolist(),
             "f1": self.f1.tolist(),
@@ -94,16 +97,15 @@ def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
     return float(-log_probabilities[np.arange(len(labels)), labels].mean())
 
 
-def evaluate(predict: Predict, split: Split) -> Evaluation:
-    """Score every example of the split once."""
-    logits = predict(split.images)
+def evaluate(predict: Predict, split: Split, temperature: float = 1.0) -> Evaluation:
+    """Score every example of the split once; `temperature` divides the logits."""
+    logits = predict(split.images) / np.float32(temperature)
     exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return score(
-        exponentials / exponentials.sum(axis=1, keepdims=True), split.labels, cross_entropy(logits, split.labels)
-    )
+    probabilities = exponentials / exponentials.sum(axis=1, keepdims=True)
+    return score(probabilities, split.labels, cross_entropy(logits, split.labels), temperature)
 
 
-def score(probabilities: np.ndarray, labels: np.ndarray, loss: float) -> Evaluation:
+def score(probabilities: np.ndarray, labels: np.ndarray, loss: float, temperature: float = 1.0) -> Evaluation:
     """The Evaluation of given answers: probabilities float32 [N, 10] for labels uint8 [N]."""
     digits, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
     right = digits == labels
@@ -127,6 +129,7 @@ def score(probabilities: np.ndarray, labels: np.ndarray, loss: float) -> Evaluat
         calibration_error=calibration_error,
         reliability=reliability,
         worst=mistakes[np.argsort(-confidence[mistakes], kind="stable")][:24],
+        temperature=temperature,
     )
 
 

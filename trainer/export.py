@@ -35,7 +35,9 @@ WARM_UP_FILE = "tf_serving_warmup_requests"
 METADATA_FILE = "digits.json"
 
 
-def export_model(model: keras.Model, folder: Path, *, images: np.ndarray, metadata: dict[str, Any]) -> None:
+def export_model(
+    model: keras.Model, folder: Path, *, images: np.ndarray, metadata: dict[str, Any], temperature: float = 1.0
+) -> None:
     """Write a SavedModel to `folder`, which must not exist yet; every file is on disk when this returns.
 
     Args:
@@ -43,6 +45,7 @@ def export_model(model: keras.Model, folder: Path, *, images: np.ndarray, metada
         folder: where to write.
         images: real examples for the warm-up records, uint8 [N, 28, 28].
         metadata: JSON-ready facts about the model, kept beside the warm-up records.
+        temperature: what the logits are divided by, so that confidence means what it says.
 
     Raises:
         OSError: the files could not be written.
@@ -50,7 +53,9 @@ def export_model(model: keras.Model, folder: Path, *, images: np.ndarray, metada
 
     @tf.function(input_signature=[tf.TensorSpec((None, *IMAGE_SHAPE), tf.uint8, name=IMAGES)])
     def answer(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        probabilities = tf.nn.softmax(model(images, training=False))
+        # Of an image without any ink nothing can be said: all digits are as probable.
+        inked = tf.cast(tf.reduce_any(images > 0, axis=[1, 2]), tf.float32)[:, tf.newaxis]
+        probabilities = tf.nn.softmax(inked * model(images, training=False) / temperature)
         return {
             PROBABILITIES: probabilities,
             DIGIT: tf.argmax(probabilities, axis=1),

@@ -89,6 +89,7 @@ def publish(
                 model,
                 staging,
                 images=test.images[:CHECKED_EXAMPLES],
+                temperature=evaluation.temperature,
                 metadata={"version": version, "evaluation": evaluation.summary(), "gate": asdict(gate), **metadata},
             )
             checked = check_in_fresh_process(

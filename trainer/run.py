@@ -16,6 +16,7 @@ import keras
 import tensorflow as tf
 
 from serving.contract import MODEL_NAME
+from trainer.calibrate import fit_temperature
 from trainer.checkpoint import Checkpoints, is_trained
 from trainer.cluster import Cluster, wait_for_peers
 from trainer.config import ConfigError, TrainConfig, to_json, what_it_computes
@@ -141,7 +142,9 @@ def _reload(config: TrainConfig, record: dict[str, Any]) -> tuple[keras.Model, S
 def _evaluate(model: keras.Model, splits: Splits, record: dict[str, Any]) -> Evaluation:
     # TensorFloat-32 (on by default on newer GPUs) keeps three digits: too few for the check of the exported files.
     tf.config.experimental.enable_tensor_float_32_execution(False)
-    evaluation = evaluate(compile_predict(model), splits.test)
+    predict = compile_predict(model)
+    temperature = fit_temperature(predict(splits.validation.images), splits.validation.labels)
+    evaluation = evaluate(predict, splits.test, temperature)
     record["evaluation"] = evaluation.summary()
     return evaluation
 

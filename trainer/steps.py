@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import keras
 import tensorflow as tf
 
-from trainer.augment import Affine, affine_noise, random_affine
+from trainer.augment import Affine, affine_noise, random_affine, random_strokes, stroke_noise
 from trainer.config import TrainConfig
 from trainer.distribute import Devices
 from trainer.pipeline import replica_datasets
@@ -49,12 +49,19 @@ def compile_steps(
     ]
 
     def augmented(images: tf.Tensor, step: tf.Tensor, replica: int) -> tf.Tensor:
-        if ranges.is_identity:
+        mine = slice(replica * size, (replica + 1) * size)
+        strokes = config.pen_pixels or config.gaps
+        if ranges.is_identity and not strokes:
             return images
 
         def transform() -> tf.Tensor:
-            noise = affine_noise(config.seed, step, config.global_batch_size)
-            return random_affine(images, noise[replica * size : (replica + 1) * size], ranges)
+            changed = images
+            if strokes:
+                noise = stroke_noise(config.seed, step, config.global_batch_size)[mine]
+                changed = random_strokes(changed, noise, pen=config.pen_pixels, gaps=config.gaps)
+            if ranges.is_identity:
+                return changed
+            return random_affine(changed, affine_noise(config.seed, step, config.global_batch_size)[mine], ranges)
 
         return tf.cond(step < clean_from, transform, lambda: images)
 

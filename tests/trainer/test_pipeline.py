@@ -86,3 +86,20 @@ def test_each_range_moves_what_it_names() -> None:
     slanted = moved(1, shear_degrees=20)
     assert slanted[7].argmax() != slanted[20].argmax()
     assert extent(slanted)[0] == 6
+
+
+def test_a_pen_makes_strokes_thicker_or_thinner_and_a_gap_takes_ink_away(splits) -> None:
+    import tensorflow as tf
+
+    from trainer.augment import random_strokes
+
+    images = splits.train.images[:3]
+    noise = tf.constant([[1.0, 0, 0, 1], [-1.0, 0, 0, 1], [0.0, 0, 0, -1]])
+    changed = random_strokes(tf.constant(images), noise, pen=1.0, gaps=0.5).numpy()
+    assert (changed[0] >= images[0]).all()
+    assert (changed[1] <= images[1]).all()
+    assert changed[0].sum() > 1.1 * images[0].sum()
+    assert changed[1].sum() < 0.9 * images[1].sum()
+    assert not changed[2, 13:15, 13:15].any()
+    assert np.array_equal(changed[2, :8], images[2, :8])
+    assert np.array_equal(random_strokes(tf.constant(images), noise, pen=0.0, gaps=0.0), images)

@@ -115,6 +115,26 @@ def test_the_check_accepts_the_trainer_s_own_export_and_says_what_it_measured(ex
     assert measured["largest_difference"] <= 1e-5
 
 
+def test_a_version_answers_with_the_temperature_it_was_scored_with(tmp_path: Path, trained) -> None:
+    from trainer.evaluate import compile_predict, evaluate
+
+    cool = evaluate(compile_predict(trained.model), trained.test, temperature=0.5)
+    assert cool.confidence.mean() > trained.evaluation.confidence.mean()
+    published = publish_to(tmp_path / "digits", dataclasses.replace(trained, evaluation=cool))
+    assert published.check["largest_difference"] <= 1e-5
+    metadata = json.loads((published.folder / "assets.extra" / "digits.json").read_text())
+    assert metadata["evaluation"]["temperature"] == 0.5
+
+
+def test_of_a_picture_of_nothing_all_digits_are_as_probable(published: Path) -> None:
+    import tensorflow as tf
+
+    file = tf.io.encode_png(np.full((50, 60, 3), 200, np.uint8))
+    answer = tf.saved_model.load(str(published / "20260102030405")).signatures["pictures"](encoded=tf.stack([file]))
+    assert not answer["normalized"].numpy().any()
+    assert np.allclose(answer["probabilities"], 0.1)
+
+
 def other_weights(folder: Path) -> None:
     """One weight changed by a little, its checksum right."""
     import tensorflow as tf

@@ -1,0 +1,140 @@
+"""How well a published version reads pictures, through the Session path that TensorFlow Serving uses.
+
+    $ python -m benchmarks.pictures artifacts/models/digits/<version> --data-dir mnist/
+
+prints the machine, then: MNIST's test digits as 28x28 PNG files beside the same digits as arrays; photographs of test
+digits (benchmarks/photographs.py) with the accuracy per nuisance; optdigits' 8x8 digits, enlarged; and the time of one
+picture of 500x500 pixels and of batches. Nothing is tuned on any of these: develop with training digits and other seeds.
+"""
+
+import argparse
+import io
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.photographs import photographs
+from benchmarks.turns import machine, write_json
+from serving.contract import DIGIT, ENCODED, IMAGES, PICTURES, SIGNATURE
+
+SEED = 2026
+"""Of the photographs that are scored; develop with others."""
+
+
+def main() -> None:
+    """Print each table as it is ready."""
+    args = _parse_arguments()
+    from serving.server.servable import Servable
+    from trainer.idx import read_idx_folder
+
+    servable = Servable(args.version)
+    _, test = read_idx_folder(args.data_dir)
+    print(f"{machine()}\n{args.version}\n", flush=True)
+    count = min(args.photographs, len(test))
+    report: dict[str, Any] = {}
+    answers = _answers(servable, SIGNATURE, IMAGES, test.images)
+    as_files = _answers(servable, PICTURES, ENCODED, [_file(image) for image in test.images])
+    report["arrays"], report["files"] = _share(answers, test.labels), _share(as_files, test.labels)
+    print(f"MNIST's test digits as arrays    {report['arrays']:8.2%}")
+    print(f"the same as 28x28 PNG files      {report['files']:8.2%}\n", flush=True)
+
+    taken = list(photographs(test.images[:count], test.labels[:count], SEED))
+    right = _answers(servable, PICTURES, ENCODED, [one.encoded for one in taken]) == test.labels[:count]
+    report["photographs"] = float(right.mean())
+    print(f"{count} photographs of test digits  {report['photographs']:8.2%}")
+    report["nuisances"] = _print_nuisances([one.nuisances for one in taken], right)
+
+    report["optdigits"] = _print_optdigits(servable)
+    report["milliseconds"] = _print_times(servable)
+    write_json(args.json, machine=machine(), version=str(args.version), **report)
+
+
+def _answers(servable: Any, signature: str, name: str, values: Sequence, size: int = 50) -> np.ndarray:
+    run = servable.signature(signature)
+    batches = (values[start : start + size] for start in range(0, len(values), size))
+    dtype = object if name == ENCODED else None
+    return np.concatenate([servable.run(run, {name: np.array(batch, dtype)})[DIGIT] for batch in batches])
+
+
+def _share(answers: np.ndarray, labels: np.ndarray) -> float:
+    return float((answers == labels).mean())
+
+
+def _print_nuisances(nuisances: list[dict[str, str]], right: np.ndarray) -> dict[str, float]:
+    outcomes: dict[tuple[str, str], list[bool]] = defaultdict(list)
+    for kinds, is_right in zip(nuisances, right.tolist(), strict=True):
+        for name, kind in kinds.items():
+            outcomes[name, kind].append(is_right)
+    shares = {}
+    for (name, kind), group in sorted(outcomes.items()):
+        shares[f"{name}: {kind}"] = statistics.mean(group)
+        print(f"  {name:30}{kind:15}{len(group):6} {statistics.mean(group):8.2%}")
+    print(flush=True)
+    return shares
+
+
+def _print_optdigits(servable: Any) -> dict[str, float]:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    shares = {}
+    for name, side, method, light_on_dark in (
+        ("nearest, light on dark", 320, Image.Resampling.NEAREST, True),
+        ("bicubic, light on dark", 320, Image.Resampling.BICUBIC, True),
+        ("bilinear, dark on light", 200, Image.Resampling.BILINEAR, False),
+    ):
+        files = []
+        for image in digits.images:
+            pixels = np.rint(image * (255 / 16)).astype(np.uint8)
+            enlarged = Image.fromarray(pixels if light_on_dark else 255 - pixels).resize((side, side), method)
+            files.append(_file(np.asarray(enlarged)))
+        shares[name] = _share(_answers(servable, PICTURES, ENCODED, files), digits.target)
+        print(f"optdigits, 8x8 to {side}x{side}, {name:25} {shares[name]:8.2%}", flush=True)
+    return shares
+
+
+def _print_times(servable: Any, rounds: int = 30) -> dict[str, float]:
+    rng = np.random.default_rng(0)
+    digit = np.zeros((28, 28), np.uint8)
+    digit[4:24, 13:16] = 255
+    taken = next(one for one in photographs(np.stack([digit] * 1), np.array([1]), 0))
+    picture = np.asarray(Image.open(io.BytesIO(taken.encoded)).convert("RGB").resize((500, 500)))
+    picture = (picture + rng.normal(0, 3, picture.shape)).clip(0, 255).astype(np.uint8)
+    run, times = servable.signature(PICTURES), {}
+    print()
+    for kind, options in (("JPEG", {"quality": 85}), ("PNG", {})):
+        for size in (1, 8, 32):
+            batch = np.array([_file(picture, kind, **options)] * size, object)
+            taken_seconds = []
+            for _ in range(max(5, rounds // size)):
+                started = time.perf_counter()
+                servable.run(run, {ENCODED: batch})
+                taken_seconds.append(time.perf_counter() - started)
+            times[f"{kind}, {size}"] = 1000 * statistics.median(taken_seconds[2:]) / size
+            print(f"500x500 {kind:4}, batch of {size:3}: {times[f'{kind}, {size}']:7.1f} ms per picture", flush=True)
+    return times
+
+
+def _file(pixels: np.ndarray, kind: str = "PNG", **options: Any) -> bytes:
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, kind, **options)
+    return content.getvalue()
+
+
+def _parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("version", type=Path, help="folder of a published version")
+    parser.add_argument("--data-dir", type=Path, required=True, help="folder of MNIST's four files")
+    parser.add_argument("--photographs", type=int, default=5000, help="how many (default: %(default)s)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there too")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
