@@ -1,11 +1,13 @@
 """What the local server adds to the bare model, and what dynamic batching wins back.
 
-    python benchmarks/serving_throughput.py [MODELS_DIR] [--json FILE]
+    python -m benchmarks.serving_throughput [MODELS_DIR] [--generator h2load | python] [--json FILE]
 
 measures, round by round and in turn, the newest version called in process (batches of 1 and 32) and the same version
-behind `python -m serving serve` with 1 and with 32 single-image requests in flight. The load comes from a process of
-its own that sends ready-made bytes over gRPC, so what is measured is the server; on a small machine the two share the
-cores.
+behind `python -m serving serve` with 1 and with 32 single-image requests in flight on one connection. The load comes from
+a process of its own that sends ready-made bytes, so what is measured is the server; on a small machine the two share the
+cores. h2load (Debian's nghttp2-client), written in C, is taken where it is found: it leaves more of them to the server
+than gRPC in Python does, which takes as long to send a request as the server to answer it.
+
 Without MODELS_DIR a small convnet with random weights is exported first. Prints medians over the rounds:
 
                                    images/s    latency ms
@@ -17,6 +19,8 @@ import asyncio
 import json
 import multiprocessing
 import os
+import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -24,11 +28,10 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.turns import machine
+from serving import contract
+
 REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(REPOSITORY))
-
-from serving import contract  # noqa: E402
-
 CONCURRENCY = 32
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
 
@@ -37,25 +40,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models_dir", nargs="?", type=Path, metavar="MODELS_DIR")
     parser.add_argument("--json", type=Path, help="write every round's figures there")
+    parser.add_argument("--generator", choices=("h2load", "python"), help="(default: h2load where it is found)")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0, help="per measurement")
     args = parser.parse_args()
+    generator = args.generator or ("h2load" if shutil.which("h2load") else "python")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    print(f"{machine()}; load from {generator}", flush=True)
     with tempfile.TemporaryDirectory() as scratch:
         models_dir = args.models_dir or export_convnet(Path(scratch))
-        rounds = measure(models_dir, args.rounds, args.seconds)
+        rounds = measure(models_dir, generator, args.rounds, args.seconds)
     summary = summarise(rounds)
     print(render(summary))
     if args.json:
         args.json.write_text(json.dumps({"cores": os.cpu_count(), "summary": summary, "rounds": rounds}, indent=2))
 
 
-def measure(models_dir: Path, rounds: int, seconds: float) -> list[dict[str, dict[str, float]]]:
+def measure(models_dir: Path, generator: str, rounds: int, seconds: float) -> list[dict[str, dict[str, float]]]:
     """Returns one dict per round: case -> images_per_second and latency_ms (the median request)."""
     run_bare = load_bare(models_dir)
     server, target = start_server(models_dir)
+    load_of = {"h2load": h2load, "python": grpc_load}[generator]
     try:
-        load_of(target, CONCURRENCY, seconds)  # warms both up
+        grpc_load(target, CONCURRENCY, seconds)  # warms up, and raises if any request fails: h2load would not see that
         return [
             {
                 "in process, batch 1": bare_rate(run_bare, 1, seconds),
@@ -136,7 +143,24 @@ def start_server(models_dir: Path) -> tuple[subprocess.Popen, str]:
     return server, line.split()[-1]
 
 
-def load_of(target: str, concurrency: int, seconds: float) -> dict[str, float]:
+def h2load(target: str, concurrency: int, seconds: float) -> dict[str, float]:
+    """Keeps `concurrency` single-image requests in flight with h2load, after as long a warm-up of at most 1 s."""
+    request = _request_bytes()
+    with tempfile.TemporaryDirectory() as scratch:
+        body, log = Path(scratch) / "body", Path(scratch) / "log"
+        body.write_bytes(b"\0" + len(request).to_bytes(4, "big") + request)  # gRPC's frame: not compressed, length
+        options = ["--warm-up-time=1", f"--duration={max(1, round(seconds))}", "--clients=1", f"--log-file={log}"]
+        headers = ["--header=content-type: application/grpc", "--header=te: trailers"]
+        command = ["h2load", *options, f"--max-concurrent-streams={concurrency}", f"--data={body}", *headers]
+        done = subprocess.run([*command, f"http://{target}{PREDICT}"], capture_output=True, text=True, check=True)
+        microseconds = [int(line.split("\t")[2]) for line in log.read_text().splitlines()]
+    rate = re.search(r"([\d.]+) req/s", done.stdout)
+    if not rate or ", 0 failed, 0 errored, 0 timeout" not in done.stdout:
+        raise SystemExit(f"h2load failed:\n{done.stdout}{done.stderr}")
+    return {"images_per_second": float(rate[1]), "latency_ms": statistics.median(microseconds) / 1000}
+
+
+def grpc_load(target: str, concurrency: int, seconds: float) -> dict[str, float]:
     """Keeps `concurrency` single-image requests in flight from a process of its own. Raises if any fails."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_send, (target, _request_bytes(), concurrency, seconds))
