@@ -21,10 +21,13 @@ from PIL import Image
 
 from benchmarks.photographs import photographs
 from benchmarks.turns import machine, write_json
-from serving.contract import DIGIT, ENCODED, IMAGES, PICTURES, SIGNATURE
+from serving.contract import DIGIT, ENCODED, IMAGES, NORMALIZED, PICTURES, SIGNATURE
 
 SEED = 2026
 """Of the photographs that are scored; develop with others."""
+
+
+FIGURE_COLUMNS, FIGURE_ROWS = 5, 4
 
 
 def main() -> None:
@@ -50,6 +53,9 @@ def main() -> None:
     print(f"{count} photographs of test digits  {report['photographs']:8.2%}")
     report["nuisances"] = _print_nuisances([one.nuisances for one in taken], right)
 
+    if args.figure:
+        _draw(servable, [one.encoded for one in taken[: FIGURE_COLUMNS * FIGURE_ROWS]]).save(args.figure, optimize=True)
+
     report["optdigits"] = _print_optdigits(servable)
     report["milliseconds"] = _print_times(servable)
     write_json(args.json, machine=machine(), version=str(args.version), **report)
@@ -60,6 +66,20 @@ def _answers(servable: Any, signature: str, name: str, values: Sequence, size: i
     batches = (values[start : start + size] for start in range(0, len(values), size))
     dtype = object if name == ENCODED else None
     return np.concatenate([servable.run(run, {name: np.array(batch, dtype)})[DIGIT] for batch in batches])
+
+
+def _draw(servable: Any, files: list[bytes], tile: int = 84) -> Image.Image:
+    """Photographs, each beside what the network saw of it."""
+    seen = servable.run(servable.signature(PICTURES), {ENCODED: np.array(files, object)})[NORMALIZED]
+    sheet = Image.new("RGB", (FIGURE_COLUMNS * (2 * tile + 8), FIGURE_ROWS * (tile + 8)), "white")
+    for position, (file, image) in enumerate(zip(files, seen, strict=True)):
+        row, column = divmod(position, FIGURE_COLUMNS)
+        left, top = column * (2 * tile + 8), row * (tile + 8)
+        picture = Image.open(io.BytesIO(file)).convert("RGB")
+        picture.thumbnail((tile, tile))
+        sheet.paste(picture, (left + (tile - picture.width) // 2, top + (tile - picture.height) // 2))
+        sheet.paste(Image.fromarray(image).resize((tile, tile), Image.Resampling.NEAREST), (left + tile, top))
+    return sheet
 
 
 def _share(answers: np.ndarray, labels: np.ndarray) -> float:
@@ -132,6 +152,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("version", type=Path, help="folder of a published version")
     parser.add_argument("--data-dir", type=Path, required=True, help="folder of MNIST's four files")
     parser.add_argument("--photographs", type=int, default=5000, help="how many (default: %(default)s)")
+    parser.add_argument("--figure", type=Path, metavar="FILE", help="draw photographs beside what the network saw")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there too")
     return parser.parse_args()
 
