@@ -44,6 +44,6 @@ cgroup_manager = "cgroupfs"
 events_logger = "file"
 runtime = "runc"
 CONF
-printf '#!/bin/sh\nCONTAINERS_CONF=%s exec podman %s "$@"\n' "$dir/containers.conf" "${store[*]}" >"$dir/podman"
+printf '#!/bin/sh\nCONTAINERS_CONF=%s exec %s %s "$@"\n' "$dir/containers.conf" "$(command -v podman)" "${store[*]}" >"$dir/podman"
 chmod +x "$dir/podman"
 "$dir/podman" images
