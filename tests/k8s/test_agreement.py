@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import shutil
 import tomllib
 from typing import Any
 
@@ -33,7 +34,9 @@ MODEL_SERVER_FLAGS = {
 
 
 def commands() -> list[Any]:
-    """Every different command line in every stack, as (arguments, pod, container)."""
+    """Every different command line in every stack, as (arguments, pod, container); none where nothing can be rendered."""
+    if not shutil.which("kubectl"):
+        return []
     found: dict[tuple[str, ...], Any] = {}
     for stack in STACKS:
         for pod in pods(render(stack)):
