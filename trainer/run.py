@@ -55,7 +55,7 @@ def train_and_publish(config: TrainConfig, cluster: Cluster | None, now: datetim
         trained, splits, devices = _train(config, cluster, tracker)
         write_atomically(folder / WEIGHTS_FILE, trained.model.save_weights)
         tracker.graph(trained.model)
-        record["facts"] = _facts(config, splits, trained, devices.names)
+        record["facts"] = _facts(config, splits, trained, devices)
         evaluation = _evaluate(trained.model, splits, record)
         figures = save_figures(folder / "figures", tracker.rows, evaluation, splits.test.images)
         tracker.pictures(figures, step=trained.steps)
@@ -200,14 +200,15 @@ def _publish_if_wanted(
     return f"Published as version {published.version} in {published.folder}{before}."
 
 
-def _facts(config: TrainConfig, splits: Splits, trained: Trained, devices: tuple[str, ...]) -> dict[str, str]:
+def _facts(config: TrainConfig, splits: Splits, trained: Trained, devices: Devices) -> dict[str, str]:
+    shared = f" and those of {len(devices.cluster.peers)} other worker(s)" if devices.cluster else ""
     sizes = (len(part) for part in (splits.train, splits.validation, splits.test))
     return {
         "data set": "{}: {:,} training, {:,} validation, {:,} test digits".format(config.dataset, *sizes),
         "network": f"{config.model}, {trained.model.count_params():,} parameters",
         "training": f"{trained.steps:,} steps of {config.global_batch_size} in {trained.seconds:.1f} s, "
         f"{trained.steps * config.global_batch_size / trained.seconds:,.0f} images/s",
-        "devices": f"{', '.join(devices)} ({config.precision})",
+        "devices": f"{', '.join(devices.names)}{shared} ({config.precision})",
         "machine": f"{platform.machine()}, Python {platform.python_version()}, TensorFlow {tf.__version__}",
         "finished": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
     }

@@ -94,6 +94,7 @@ def test_several_workers_have_the_losses_of_one(one_worker: Path, tmp_path: Path
     np.testing.assert_allclose(losses(one_worker)[:100], losses(tmp_path)[:100], rtol=1e-4)
     one, several = (read_result(artifacts / "runs" / "r") for artifacts in (one_worker, tmp_path))
     assert one["evaluation"]["accuracy"] == several["evaluation"]["accuracy"]
+    assert f"and those of {count - 1} other worker(s)" in several["facts"]["devices"]
 
 
 @pytest.mark.slow
