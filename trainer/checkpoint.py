@@ -6,6 +6,7 @@ A checkpoint is an ordinary .npz file of arrays, one of which holds JSON, so `nu
 is part of the name: what a name promises is there, or the file is set aside and the one before it is used.
 """
 
+import contextlib
 import hashlib
 import io
 import json
@@ -20,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from trainer.config import ConfigError
+from trainer.config import ConfigError, TrainConfig, what_it_computes
 from trainer.durable import write_atomically
 
 FOLDER = "checkpoints"
@@ -124,20 +125,25 @@ class Checkpoints:
         Raises:
             OSError: it could not be written; the checkpoints before it are still there.
         """
-        if self._thread:
-            self._thread.join()
+        self.wait()
         self._thread, error, self._error = None, self._error, None
         if isinstance(error, OSError):
             raise OSError(f"{self.folder}: the checkpoint was not written: {error}") from error
         if error:
             raise error
 
+    def wait(self) -> None:
+        """Wait until no checkpoint is being written, whatever came of it."""
+        if self._thread:
+            self._thread.join()
+
     def _write(self, checkpoint: Checkpoint) -> None:
         try:
             self._before_write()
             write_checkpoint(self.folder, checkpoint)
             for old in checkpoint_files(self.folder)[: -self._keep]:
-                old.unlink()
+                with contextlib.suppress(OSError):  # one too many does no harm, and the next save tries again
+                    old.unlink()
         except Exception as error:
             self._error = error  # for `finish`, in the thread that trains
 
@@ -147,7 +153,7 @@ def is_trained(run_dir: Path) -> bool:
     files = checkpoint_files(run_dir / FOLDER)
     try:
         return bool(files) and read_checkpoint(files[-1]).facts.get("is_trained", False)
-    except ValueError:
+    except (OSError, ValueError):
         return False
 
 
@@ -157,7 +163,9 @@ def refuse_others(theirs: dict[str, Any], ours: dict[str, Any], where: str) -> N
     Raises:
         ConfigError: naming each difference.
     """
-    names = sorted(name for name in {*theirs, *ours} if theirs.get(name) != ours.get(name))
+    defaults = what_it_computes(TrainConfig())  # for fields that are younger than a checkpoint
+    theirs, ours = {**defaults, **theirs}, {**defaults, **ours}
+    names = sorted(name for name in ours if theirs.get(name) != ours[name])
     if names:
         differences = ", ".join(f"{name} was {theirs.get(name)!r} and is {ours.get(name)!r}" for name in names)
         raise ConfigError(f"{where} cannot be continued: {differences}; set them back, or give this run another --run")
@@ -184,9 +192,10 @@ def newest_checkpoint(folder: Path) -> tuple[Path, Checkpoint] | None:
     for path in reversed(checkpoint_files(folder)):
         try:
             return path, read_checkpoint(path)
-        except ValueError as error:
+        except (OSError, ValueError) as error:
             print(f"warning: {error}; taking the one before it", file=sys.stderr, flush=True)
-            path.rename(path.with_name(path.name + DAMAGED_SUFFIX))
+            with contextlib.suppress(OSError):
+                path.rename(path.with_name(path.name + DAMAGED_SUFFIX))
     return None
 
 

@@ -27,7 +27,7 @@ from trainer.cluster import find_cluster
 from trainer.config import PRESETS, ConfigError, TrainConfig, resolve
 from trainer.exit_codes import ExitCode, RunError, exit_code_of
 from trainer.run_folder import RESULT_FILE, open_run_folder, recorded, refuse_full_disk
-from trainer.signals import stoppable
+from trainer.signals import StoppedError, stoppable
 
 CONFIG_FIELDS = {field.name: field for field in dataclasses.fields(TrainConfig) if field.name != "preset"}
 
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with stoppable():
             args.command(args)
-    except (RunError, OSError) as error:
+    except (RunError, OSError, StoppedError) as error:
         print(f"error: {error}", file=sys.stderr)
         return exit_code_of(error)
     except BaseException as error:

@@ -11,6 +11,7 @@ import socket
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,7 +86,9 @@ def wait_for_peers(cluster: Cluster, timeout_seconds: float, report_seconds: flo
     next_report = time.monotonic() + report_seconds
     # The others look for this worker before TensorFlow listens here.
     with _listening(cluster.workers[cluster.index]):
-        while missing := {peer: reason for peer in cluster.peers if (reason := unreachable(peer))}:
+        # One that was there once is asked no more: nobody takes these connections, and they would fill its queue.
+        missing = dict.fromkeys(cluster.peers, "")
+        while missing := {peer: reason for peer in missing if (reason := unreachable(peer))}:
             said = f"{len(missing)} of {len(cluster.workers)} workers: " + ", ".join(
                 f"{peer} ({reason})" for peer, reason in missing.items()
             )
@@ -130,7 +133,9 @@ def _number(environment: Mapping[str, str], name: str, default: int) -> int:
 def _listening(address: str) -> socket.socket:
     port = int(address.rpartition(":")[2])
     try:
-        return socket.create_server(("", port), backlog=128)
+        with suppress(OSError):  # a machine without IPv6
+            return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
+        return socket.create_server(("", port))
     except OSError as error:
         raise PeersError(f"cannot listen on port {port}, where the other workers expect this one: {error}") from error
 

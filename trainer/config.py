@@ -254,8 +254,10 @@ def resolve(preset: str | None = None, file: Path | None = None, flags: dict[str
     name = preset or saved.get("preset", "quickstart")
     if name not in PRESETS:
         raise ConfigError(f"unknown preset {name!r}; expected one of {', '.join(PRESETS)}")
+    # What a run saved is complete: a field that it lacks is younger, and its default changes nothing.
+    base = {} if "run" in saved else PRESETS[name]
     saved.pop("run", None)  # the name of that run; this is another
-    values = {"preset": name, **PRESETS[name], **saved, **(flags or {})}
+    values = {"preset": name, **base, **saved, **(flags or {})}
     values["preset"] = name
     return TrainConfig(**values)
 

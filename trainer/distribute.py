@@ -3,6 +3,7 @@
 Distribution appears here, in `steps` and in `train` only; whatever follows training takes an ordinary model.
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -133,7 +134,8 @@ def peers_may_be_lost(cluster: Cluster | None) -> Iterator[None]:
         tf.errors.InternalError,
         tf.errors.UnavailableError,
     ) as error:
-        if not cluster:
+        local = isinstance(error, tf.errors.InternalError | tf.errors.FailedPreconditionError)
+        if not cluster or (local and not re.search("ollective|oordination|/task:|onnection", error.message)):
             raise
         raise PeersError(
             f"lost another worker ({' '.join(str(error).split())[:500]}). Start all workers again: "
@@ -161,7 +163,23 @@ def _join(cluster: Cluster, gpus: Sequence[object], strategy: str, replicas: int
             tasks, task_type="worker", task_id=cluster.index, rpc_layer="grpc"
         )
     )
-    return Devices(mirrored, tuple(mirrored.extended.worker_devices), cluster)
+    names = tuple(mirrored.extended.worker_devices)
+    _refuse_unequal(cluster, len(names))
+    return Devices(mirrored, names, cluster)
+
+
+def _refuse_unequal(cluster: Cluster, replicas: int) -> None:
+    # TensorFlow takes it for granted, and its first collective would wait for replicas that there are not.
+    shared = context.context()
+    shared.set_config_key_value(f"replicas of worker {cluster.index}", str(replicas))
+    counts = [
+        int(shared.get_config_key_value(f"replicas of worker {index}", JOIN_SECONDS * 1000))
+        for index in range(len(cluster.workers))
+    ]
+    if len(set(counts)) > 1:
+        raise ConfigError(
+            f"the workers have {', '.join(map(str, counts))} replicas; expected the same number on each: set --replicas"
+        )
 
 
 def _make_logical_cpus(count: int) -> None:

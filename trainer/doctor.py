@@ -98,7 +98,8 @@ def _devices() -> Findings:
     devices = choose_devices()
     strategy = type(devices.strategy).__name__.replace("_DefaultDistributionStrategy", "no strategy")
     found = f"{driver}; {cuda}" if gpus else "no GPU"
-    yield Finding(Level.OK, "devices", f"{found}; a run trains on {', '.join(devices.names)} with {strategy}")
+    text = f"{found}; a run of one worker trains on {', '.join(devices.names)} with {strategy}"
+    yield Finding(Level.OK, "devices", text)
     shared_memory = shutil.disk_usage("/dev/shm").total if Path("/dev/shm").is_dir() else 0
     if len(gpus) > 1 and shared_memory < 2**30:
         text = f"/dev/shm has {shared_memory >> 20} MiB: NCCL needs more between GPUs, 1 GiB for instance"
@@ -118,11 +119,10 @@ def _driver() -> str:
 
 def _threads() -> Findings:
     usable, quota = len(os.sched_getaffinity(0)), _cpu_quota()
-    text = f"{usable} CPU cores, as many threads for TensorFlow"
-    if quota and quota < usable:
-        text += (
-            f", but a quota of {quota:g}: threads wait for each other; set OMP_NUM_THREADS, or give the container more"
-        )
+    threads = int(os.environ.get("TF_NUM_INTRAOP_THREADS", 0)) or usable
+    text = f"{usable} CPU cores, {threads} thread(s) for TensorFlow's operations"
+    if quota and quota < threads:
+        text += f", but a quota of {quota:g} cores: threads wait for each other; set TF_NUM_INTRAOP_THREADS"
         yield Finding(Level.WARNING, "threads", text)
     else:
         yield Finding(Level.OK, "threads", text)
@@ -174,8 +174,10 @@ def _runs(folder: Path) -> Findings:
     for run in runs:
         files = checkpoint_files(run / FOLDER)
         if files and not is_trained(run):
+            step = int(files[-1].name.split("-")[1])
             text = (
-                f"{run} is at step {int(files[-1].name.split('-')[1])}: start it again with --run {run.name} to go on"
+                f"{run} has come to step {step}; if nothing is at work on it, it goes on by "
+                f"`python -m trainer train --config {run}/config.json --run {run.name}`"
             )
             yield Finding(Level.WARNING, "runs", text)
 
@@ -190,7 +192,8 @@ def _peers(environment: Mapping[str, str]) -> Findings:
         yield Finding(Level.OK, "peers", "none: neither TF_CONFIG nor DIGITS_WORKERS names other workers")
         return
     role = "the chief" if cluster.is_chief else f"worker {cluster.index}"
-    yield Finding(Level.OK, "peers", f"this is {role} of {len(cluster.workers)}, {cluster.workers[cluster.index]}")
+    text = f"this is {role} of {len(cluster.workers)}, {cluster.workers[cluster.index]}: MultiWorkerMirroredStrategy"
+    yield Finding(Level.OK, "peers", text)
     for peer in cluster.peers:
         reason = unreachable(peer)
         # Before a run begins, nobody listens: only a name that does not resolve is wrong for sure.

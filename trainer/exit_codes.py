@@ -28,13 +28,19 @@ class ExitCode(IntEnum):
     IO = 74
     """The operating system refused a read or a write (disk full, quota, permission, fault). A retry may help."""
     STOPPED = 75
-    """Stopped by a signal before it was done; nothing was published. Run it again: training goes on where it was."""
+    """Stopped by a signal before it was done. Run it again: training goes on where it was."""
 
 
 class RunError(Exception):
     """An error with a known cause: its message says what was given, what was expected and how to fix it."""
 
     exit_code = ExitCode.BUG
+
+
+class BusyError(RunError):
+    """Another process is at work there."""
+
+    exit_code = ExitCode.IO
 
 
 def exit_code_of(error: BaseException) -> ExitCode:

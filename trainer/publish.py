@@ -18,7 +18,15 @@ from trainer.evaluate import Evaluation
 from trainer.exit_codes import ExitCode, RunError
 from trainer.export import export_model, read_metadata
 from trainer.split import Split
-from trainer.versions import live_versions, next_version, publisher_lock, reveal, staging_folder, version_folder
+from trainer.versions import (
+    live_versions,
+    next_version,
+    publisher_lock,
+    reveal,
+    staging_folder,
+    version_folder,
+    version_folders,
+)
 
 CHECKED_EXAMPLES = 256
 """Test digits whose probabilities must be the trainer's."""
@@ -101,12 +109,14 @@ def publish(
     return Published(version=version, folder=target, served_before=served[0] if served else None, check=checked)
 
 
-def published_before(model_dir: Path, metadata: dict[str, Any]) -> int | None:
-    """The live version whose metadata has these values, or None: by it a run that was killed finds its own."""
-    for version in reversed(live_versions(model_dir)):
-        saved = read_metadata(version_folder(model_dir, version))
-        if all(saved.get(name) == value for name, value in metadata.items()):
-            return version
+def published_before(model_dir: Path, metadata: dict[str, Any]) -> Path | None:
+    """The folder of the version whose metadata has these values, retired or not; by it a run that was killed, or that is
+    started once more, finds what it has published already."""
+    with publisher_lock(model_dir):
+        for folder in version_folders(model_dir):
+            saved = read_metadata(folder)
+            if all(saved.get(name) == value for name, value in metadata.items()):
+                return folder
     return None
 
 

@@ -33,7 +33,7 @@ from trainer.signals import deferred_stop
 from trainer.split import Splits
 from trainer.tracking import RunTracker, Tracker, read_rows
 from trainer.train import Trained, train
-from trainer.versions import version_folder
+from trainer.versions import RETIRED_SUFFIX
 
 WEIGHTS_FILE = "model.weights.h5"
 
@@ -115,16 +115,19 @@ def _train(config: TrainConfig, cluster: Cluster | None, tracker: Tracker) -> tu
             keep=config.checkpoints_kept,
             before_write=tracker.sync,
         )
-        with deferred_stop() as stop_requested:
-            trained = train(
-                config,
-                splits.train,
-                splits.validation,
-                devices,
-                tracker,
-                checkpoints,
-                stop_requested=stop_requested,
-            )
+        try:
+            with deferred_stop() as stop_requested:
+                trained = train(
+                    config,
+                    splits.train,
+                    splits.validation,
+                    devices,
+                    tracker,
+                    checkpoints,
+                    stop_requested=stop_requested,
+                )
+        finally:
+            checkpoints.wait()  # Whatever ended the training: one that was begun is worth its end.
     return trained, splits, devices
 
 
@@ -182,10 +185,11 @@ def _publish_if_wanted(
     if not config.publish:
         return "Trained; not published, as asked."
     model_dir, identity = config.models_dir / MODEL_NAME, {"run": config.run, "weights": weights_digest(model)}
-    if once and (version := published_before(model_dir, identity)):
+    if once and (folder := published_before(model_dir, identity)):
         # An attempt before this one was stopped after it had published.
-        record["published"] = {"version": version, "folder": str(version_folder(model_dir, version))}
-        return f"Published before, as version {version} in {version_folder(model_dir, version)}."
+        record["published"] = {"version": int(folder.name.removesuffix(RETIRED_SUFFIX)), "folder": str(folder)}
+        again = f"; `python -m trainer publish {config.run_dir}` publishes it again"
+        return f"Published before, in {folder}{again if folder.name.endswith(RETIRED_SUFFIX) else ''}."
     published: Published = publish(
         model,
         evaluation,

@@ -1,10 +1,12 @@
 """A run's folder: opened before anything expensive, and never left without a record of how the run ended."""
 
 import dataclasses
+import errno
 import fcntl
 import json
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
@@ -14,10 +16,14 @@ from typing import Any
 from serving.contract import MODEL_NAME
 from trainer.config import ConfigError, TrainConfig, resolve, to_json, what_it_computes
 from trainer.durable import PARTIAL_PREFIX, write_atomically
-from trainer.exit_codes import ExitCode, RunError, exit_code_of
+from trainer.exit_codes import BusyError, ExitCode, RunError, exit_code_of
+from trainer.signals import StoppedError
 
 NEEDED_BYTES = 100 * 2**20
 """Free disk space below which a run is not started: figures, logs and an export take a tenth of it."""
+
+NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG)
+"""Errors that come of the path that was given, and stay however often one tries."""
 
 LOCK_FILE = ".lock"
 
@@ -31,12 +37,6 @@ class DiskError(RunError):
     exit_code = ExitCode.IO
 
 
-class BusyError(RunError):
-    """Another process is at work on the run."""
-
-    exit_code = ExitCode.IO
-
-
 @contextmanager
 def open_run_folder(config: TrainConfig, now: datetime) -> Iterator[TrainConfig]:
     """Make the run's folder and save the config in it; yields the config with the name of the run filled in.
@@ -46,6 +46,7 @@ def open_run_folder(config: TrainConfig, now: datetime) -> Iterator[TrainConfig]
     Raises:
         ConfigError: the folder cannot be written, or what it holds is of another config or of something else.
         BusyError: another process is at work in it.
+        OSError: the disk is full, or fails.
     """
     with ExitStack() as held:
         try:
@@ -57,11 +58,12 @@ def open_run_folder(config: TrainConfig, now: datetime) -> Iterator[TrainConfig]
                 # Found out now, and not when half an hour of training is to be published.
                 model_dir = config.models_dir / MODEL_NAME
                 model_dir.mkdir(parents=True, exist_ok=True)
-                write_atomically(model_dir / ".writable", lambda path: path.write_text(""))
-                (model_dir / ".writable").unlink()
+                tempfile.TemporaryFile(dir=model_dir).close()
         except OSError as error:
+            if error.errno not in NOT_WRITABLE:
+                raise
             raise ConfigError(
-                f"--artifacts {config.artifacts}: cannot write to {error.filename}: {error.strerror}"
+                f"--artifacts {config.artifacts}: cannot write to {error.filename or config.run_dir}: {error.strerror}"
             ) from error
         yield config
 
@@ -88,7 +90,7 @@ def recorded(path: Path, started: datetime) -> Iterator[dict[str, Any]]:
         yield record
     except BaseException as error:
         code = exit_code_of(error)
-        message = f"{error}" if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
+        message = f"{error}" if isinstance(error, RunError | StoppedError) else f"{type(error).__name__}: {error}"
         raise
     finally:
         outcome = {"exit_code": int(code), "status": code.name.lower(), "message": message}
@@ -120,7 +122,7 @@ def _prepare(folder: Path, config: TrainConfig) -> None:
     from trainer.checkpoint import FOLDER, checkpoint_files, refuse_others  # numpy: not for `--help`
 
     saved, old = folder / "config.json", [child for child in folder.iterdir() if child.name != LOCK_FILE]
-    if old and not saved.is_file():
+    if not saved.is_file() and any(not child.name.startswith(PARTIAL_PREFIX) for child in old):
         raise ConfigError(f"{folder}: holds files that are not of a run; give this one another --run")
     if checkpoint_files(folder / FOLDER):
         refuse_others(what_it_computes(resolve(file=saved)), what_it_computes(config), f"run {config.run!r}")

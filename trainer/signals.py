@@ -2,19 +2,18 @@
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from trainer.exit_codes import ExitCode, RunError
+from trainer.exit_codes import ExitCode
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-class StoppedError(RunError):
-    """The process was asked to stop."""
-
-    exit_code = ExitCode.STOPPED
+class StoppedError(KeyboardInterrupt):
+    """The process was asked to stop. Not an Exception, so that no `except Exception` on the way takes it for a failure."""
 
 
 @contextmanager
@@ -22,7 +21,7 @@ def stoppable() -> Iterator[None]:
     """While inside, SIGTERM and SIGINT raise StoppedError, so that everything on the way out cleans up after itself."""
 
     def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-        raise StoppedError(f"stopped by {signal.Signals(number).name}; nothing is published. Start it again")
+        raise StoppedError(f"stopped by {signal.Signals(number).name}. Start it again")
 
     with _handled(stop):
         yield
@@ -35,14 +34,35 @@ def deferred_stop() -> Iterator[Callable[[], bool]]:
 
     def on_signal(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
         nonlocal requested
-        if requested:
-            os._exit(ExitCode.STOPPED)
         requested = True
 
-    with _handled(on_signal):
+    with _handled(on_signal), _ended_by_a_second_signal():
         yield lambda: requested
     if requested:
-        raise StoppedError("stopped by a signal; nothing is published. Start the run again, and it goes on from there")
+        raise StoppedError("stopped by a signal after the training. Start the run again, and it goes on from there")
+
+
+@contextmanager
+def _ended_by_a_second_signal() -> Iterator[None]:
+    # Python's handlers wait until the main thread comes back from TensorFlow; this pipe hears a signal when it comes.
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+
+    def count() -> None:
+        heard = 0
+        while number := os.read(reader, 1):
+            heard += number[0] in SIGNALS
+            if heard == 2:
+                os._exit(ExitCode.STOPPED)
+        os.close(reader)
+
+    threading.Thread(target=count, name="second signal", daemon=True).start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(writer)
 
 
 @contextmanager

@@ -9,7 +9,8 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
@@ -94,6 +95,7 @@ class RunTracker(Tracker):
         self._last_report = time.monotonic()
         self._last_validation: dict[str, Any] = {}
         self._bar: tqdm | None = None
+        self._open = ExitStack()
 
     def __enter__(self) -> "RunTracker":
         return self
@@ -102,9 +104,8 @@ class RunTracker(Tracker):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close_bar()
-        if hasattr(self, "_file"):
-            self._file.close()
-            self._events.close()
+        with _as_os_error():
+            self._open.close()
 
     def start(self, steps: int, done: int = 0) -> None:
         """As in `Tracker`; what an attempt before this one recorded of the first `done` steps is kept, the rest dropped.
@@ -117,11 +118,13 @@ class RunTracker(Tracker):
         path = self._run_dir / METRICS_FILE
         lines = "".join(json.dumps(row) + "\n" for row in self.rows)
         write_atomically(path, lambda partial: partial.write_text(lines))
-        self._file = path.open("a")
+        self._file = self._open.enter_context(path.open("a"))
         folder = self._run_dir / "tensorboard"
         shutil.rmtree(folder, ignore_errors=True)
-        self._events = EventFileWriter(str(folder), max_queue_size=1000, flush_secs=5)
-        self._events.add_event(Event(wall_time=time.time(), session_log=SessionLog(status=SessionLog.START)))
+        with _as_os_error():
+            self._events = EventFileWriter(str(folder), max_queue_size=1000, flush_secs=5)
+        self._open.callback(self._events.close)
+        self._write(Event(wall_time=time.time(), session_log=SessionLog(status=SessionLog.START)))
         for name, text in self._texts.items():
             # Four spaces in front of each line: Markdown for "as it is".
             self._add(text_pb(name, "    " + text.replace("\n", "\n    ")))
@@ -141,7 +144,7 @@ class RunTracker(Tracker):
         spec = tf.TensorSpec((None, *model.input_shape[1:]), model.input.dtype)
         forward = tf.function(lambda images: model(images, training=False)).get_concrete_function(spec)
         graph = forward.graph.as_graph_def(add_shapes=True).SerializeToString()
-        self._events.add_event(Event(wall_time=time.time(), graph_def=graph))
+        self._write(Event(wall_time=time.time(), graph_def=graph))
 
     def pictures(self, paths: Iterable[Path], step: int) -> None:
         """Record PNG files, each under its own name."""
@@ -188,7 +191,20 @@ class RunTracker(Tracker):
         self._add(Summary(value=values), row["step"], row["time"])
 
     def _add(self, summary: Summary, step: int = 0, wall_time: float | None = None) -> None:
-        self._events.add_event(Event(wall_time=wall_time or time.time(), step=step, summary=summary))
+        self._write(Event(wall_time=wall_time or time.time(), step=step, summary=summary))
+
+    def _write(self, event: Event) -> None:
+        with _as_os_error():
+            self._events.add_event(event)
+
+
+@contextmanager
+def _as_os_error() -> Iterator[None]:
+    # TensorBoard writes through TensorFlow, which reports a full disk as an error of its own.
+    try:
+        yield
+    except tf.errors.OpError as error:
+        raise OSError(f"cannot write TensorBoard's events: {error.message}") from error
 
 
 def read_rows(run_dir: Path) -> list[dict[str, Any]]:

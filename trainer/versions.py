@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from trainer.durable import sync_folder
-from trainer.exit_codes import ExitCode, RunError
+from trainer.exit_codes import BusyError, ExitCode, RunError
 
 STAGING_PREFIX = ".staging-"
 RETIRED_SUFFIX = ".retired"
@@ -49,7 +49,7 @@ def publisher_lock(model_dir: Path, timeout_seconds: float = 900.0) -> Iterator[
     """Be the only publisher; the lock dies with its process. What dead publishers left behind is removed.
 
     Raises:
-        VersionError: another publisher held the lock all the while.
+        BusyError: another publisher held the lock all the while.
     """
     model_dir.mkdir(parents=True, exist_ok=True)
     with (model_dir / LOCK_FILE).open("w") as lock:
@@ -60,7 +60,7 @@ def publisher_lock(model_dir: Path, timeout_seconds: float = 900.0) -> Iterator[
                 break
             except BlockingIOError as error:
                 if time.monotonic() > give_up:
-                    raise VersionError(
+                    raise BusyError(
                         f"{model_dir}: another publisher has held the lock for {timeout_seconds:g} s; try again later"
                     ) from error
                 time.sleep(0.1)
@@ -114,6 +114,16 @@ def roll_back(model_dir: Path, *, allow_none: bool = False) -> tuple[int, int | 
         newest.rename(newest.with_name(newest.name + RETIRED_SUFFIX))
         sync_folder(model_dir)
     return versions[-1], versions[-2] if len(versions) > 1 else None
+
+
+def version_folders(model_dir: Path) -> list[Path]:
+    """The folders of all versions, live and retired, newest first."""
+    numbered = {
+        child: number
+        for child in model_dir.iterdir()
+        if (number := _version_of(child.name.removesuffix(RETIRED_SUFFIX))) is not None
+    }
+    return sorted(numbered, key=numbered.__getitem__, reverse=True)
 
 
 def version_folder(model_dir: Path, version: int) -> Path:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from trainer.checkpoint import Checkpoint, Checkpoints, checkpoint_files, newest_checkpoint, write_checkpoint
-from trainer.config import ConfigError
+from trainer.config import ConfigError, TrainConfig, what_it_computes
 
 IDENTITY = {"learning_rate": 0.1, "train data": "abc"}
 
@@ -100,6 +100,51 @@ def test_whatever_call_fails_no_earlier_checkpoint_is_lost_and_the_next_one_succ
     assert steps == ([3] if call == "mkdir" else [1, 3])
     assert newest_checkpoint(folder)[1].step == 3
     assert not list(tmp_path.rglob(".partial-*"))
+
+
+def test_a_newest_that_cannot_be_read_costs_no_more_than_itself(tmp_path: Path, monkeypatch, capsys) -> None:
+    folder = tmp_path / "checkpoints"
+    write_checkpoint(folder, checkpoint(5))
+    newest = write_checkpoint(folder, checkpoint(6))
+    real = Path.read_bytes
+
+    def fail(path: Path) -> bytes:
+        if path == newest:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return real(path)
+
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    assert newest_checkpoint(folder)[1].step == 5
+    assert os.strerror(errno.EIO) in capsys.readouterr().err
+
+
+def test_a_rename_that_may_not_last_is_reported(tmp_path: Path, monkeypatch) -> None:
+    write_checkpoint(tmp_path / "checkpoints", checkpoint(1))
+    real, calls = os.fsync, []
+
+    def fail_on_the_folder(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) == 2:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fail_on_the_folder)
+    checkpoints = open_checkpoints(tmp_path)
+    checkpoints.save(checkpoint(2))
+    with pytest.raises(OSError, match="the checkpoint was not written"):
+        checkpoints.finish()
+    assert newest_checkpoint(tmp_path / "checkpoints")[1].step in (1, 2)
+
+
+def test_a_field_younger_than_a_checkpoint_counts_as_its_default(tmp_path: Path) -> None:
+    old = {name: value for name, value in what_it_computes(TrainConfig()).items() if name != "shear_degrees"}
+    write_checkpoint(tmp_path / "checkpoints", Checkpoint(1, {}, {"identity": old}))
+    same = Checkpoints(tmp_path, what_it_computes(TrainConfig()), every_seconds=0, every_steps=0, keep=1)
+    assert same.read(same.newest()).step == 1
+    slanted = what_it_computes(TrainConfig(shear_degrees=5.0))
+    other = Checkpoints(tmp_path, slanted, every_seconds=0, every_steps=0, keep=1)
+    with pytest.raises(ConfigError, match=r"shear_degrees was 0\.0 and is 5\.0"):
+        other.read(other.newest())
 
 
 def test_the_failure_of_the_last_checkpoint_is_an_error(tmp_path: Path, monkeypatch) -> None:

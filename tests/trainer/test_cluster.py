@@ -99,6 +99,32 @@ def test_workers_that_come_at_different_times_find_each_other() -> None:
     assert failures == []
 
 
+def test_a_worker_that_comes_late_finds_the_queues_of_the_others_open(monkeypatch) -> None:
+    # Nobody accepts these connections. Asked again and again, a worker's queue of 128 was full after a minute, and the
+    # late one could not get in any more.
+    real_sleep = time.sleep
+    monkeypatch.setattr("trainer.cluster.time.sleep", lambda _: real_sleep(0.001))
+    workers = tuple(f"127.0.0.1:{free_port()}" for _ in range(3))
+    failures: list[Exception] = []
+
+    def arrive(index: int, delay: float) -> None:
+        real_sleep(delay)
+        try:
+            wait_for_peers(Cluster(workers, index), timeout_seconds=30)
+        except Exception as error:
+            failures.append(error)
+            return
+        with socket.create_server(("", int(workers[index].rpartition(":")[2]))):
+            real_sleep(1)
+
+    threads = [threading.Thread(target=arrive, args=arguments) for arguments in ((0, 0.0), (1, 0.0), (2, 2.0))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+
+
 def test_a_port_that_is_taken_is_named() -> None:
     with socket.create_server(("", 0)) as server:
         port = server.getsockname()[1]

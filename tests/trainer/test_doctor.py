@@ -42,14 +42,15 @@ def test_one_screen_problems_first(tmp_path: Path) -> None:
 def test_a_healthy_machine_has_no_problem(examine) -> None:
     found = examine()
     assert not [text for texts in found.values() for text in texts if text.startswith("PROBLEM")]
-    assert "a run trains on" in found["devices"][-1]
+    assert "a run of one worker trains on" in found["devices"][-1]
     assert f"{len(os.sched_getaffinity(0))} CPU cores" in found["threads"][0]
 
 
 def test_an_unfinished_run_is_named_with_the_way_to_go_on(examine, tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "mine" / "checkpoints"
     write_checkpoint(folder, Checkpoint(42, {"losses": np.zeros(42)}, {"is_trained": False}))
-    assert "is at step 42: start it again with --run mine" in examine()["runs"][0]
+    assert "has come to step 42" in examine()["runs"][0]
+    assert f"--config {tmp_path}/runs/mine/config.json --run mine" in examine()["runs"][0]
     write_checkpoint(folder, Checkpoint(43, {"losses": np.zeros(43)}, {"is_trained": True}))
     assert "runs" not in examine()
 
@@ -58,7 +59,7 @@ def test_peers_are_named_with_what_keeps_them_away(examine) -> None:
     task = {"cluster": {"worker": ["127.0.0.1:9", "nobody.invalid:9"]}, "task": {"type": "worker", "index": 0}}
     assert examine(TF_CONFIG=json.dumps(task))["peers"] == [
         "warning: nobody.invalid:9: its name does not resolve",
-        "ok: this is the chief of 2, 127.0.0.1:9",
+        "ok: this is the chief of 2, 127.0.0.1:9: MultiWorkerMirroredStrategy",
     ]
     assert examine(TF_CONFIG="{")["peers"][0].startswith("PROBLEM: TF_CONFIG is '{'")
 
