@@ -8,6 +8,7 @@ Digits of the test split are for the final score alone. Develop with `Split`s of
 """
 
 import io
+import multiprocessing
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -31,8 +32,17 @@ class Photograph:
 
 def photographs(images: np.ndarray, labels: np.ndarray, seed: int) -> Iterator[Photograph]:
     """One photograph of each digit: uint8 [N, 28, 28] and [N]. The k-th depends on (seed, k) and its digit alone."""
-    for position, (image, label) in enumerate(zip(images, labels, strict=True)):
-        yield photograph(image, int(label), np.random.default_rng([seed, position]))
+    digits = ((image, int(label), seed, k) for k, (image, label) in enumerate(zip(images, labels, strict=True)))
+    if len(images) < 50:
+        yield from map(_numbered, digits)
+        return
+    with multiprocessing.get_context("forkserver").Pool() as pool:
+        yield from pool.imap(_numbered, digits, chunksize=10)
+
+
+def _numbered(digit: tuple[np.ndarray, int, int, int]) -> Photograph:
+    image, label, seed, position = digit
+    return photograph(image, label, np.random.default_rng([seed, position]))
 
 
 def photograph(image: np.ndarray, label: int, random: np.random.Generator) -> Photograph:

@@ -1,4 +1,5 @@
-"""Training-only augmentation of whole batches, on the training device: another pen, gaps in strokes, a random affine map.
+"""Training-only augmentation of whole batches, on the training device: another pen, gaps in strokes, a random affine map,
+and what is left of a digit in a coarse picture.
 
 The noise of an image is a function of (seed, step, position in the global batch), so it does not depend on the number of
 replicas, nor on where a run was started again.
@@ -9,6 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import tensorflow as tf
 
 
@@ -108,3 +110,56 @@ def _extremes(images: tf.Tensor, extreme: Callable[[tf.Tensor, tf.Tensor], tf.Te
     padded = tf.pad(images, [[0, 0], [1, 1], [1, 1]], constant_values=tf.constant(outside, images.dtype))
     beside = (padded[:, :-2, 1:-1], padded[:, 2:, 1:-1], padded[:, 1:-1, :-2], padded[:, 1:-1, 2:])
     return functools.reduce(extreme, beside, images)
+
+
+COARSE_CELLS = 1.5, 2.0, 2.5, 3.0
+"""Widths of a coarse picture's pixels, in pixels of MNIST; its digits are 7 to 13 of them tall."""
+
+PHASES = 4
+"""How many ways the grid of a coarse picture may lie."""
+
+
+def coarse_noise(seed: int, step: tf.Tensor, global_batch_size: int) -> tf.Tensor:
+    """float32 [global_batch_size, 6], uniform in [0, 1): a stream of its own."""
+    key = tf.stack([tf.constant(seed + 2**33, tf.int64), tf.cast(step, tf.int64)])
+    return tf.random.stateless_uniform([global_batch_size, 6], seed=key)
+
+
+def random_coarse(images: tf.Tensor, noise: tf.Tensor, share: float) -> tf.Tensor:
+    """Show some digits as if read from a coarse picture: in large pixels, as blocks or smoothed, and with harder contrast.
+
+    Args:
+        images: uint8 [B, 28, 28].
+        noise: float32 [B, 6] from `coarse_noise`.
+        share: of the digits that are changed.
+
+    Returns:
+        uint8 [B, 28, 28].
+    """
+    grids = tf.constant(_coarse_grids(images.shape[1]))
+    kind = tf.cast(noise[:, 1] * (2 * len(COARSE_CELLS)), tf.int32)
+    rows, columns = (tf.gather(grids, kind * PHASES + tf.cast(noise[:, k] * PHASES, tf.int32)) for k in (2, 3))
+    ink = rows @ tf.cast(images, tf.float32) @ tf.transpose(columns, [0, 2, 1])
+    # The mean weighted by squares is that of the strokes: what a picture's preparation takes for full ink.
+    strength = tf.reduce_sum(ink**3, axis=[1, 2]) / (tf.reduce_sum(ink**2, axis=[1, 2]) + 1e-6)
+    lowest, range_ = 0.3 * noise[:, 4], 0.4 + 0.6 * noise[:, 5]
+    ink = (ink / (strength + 1e-6)[:, None, None] - lowest[:, None, None]) / range_[:, None, None]
+    coarse = tf.cast(tf.round(255 * tf.clip_by_value(ink, 0, 1)), tf.uint8)
+    return tf.where((noise[:, 0] < share)[:, None, None], coarse, images)
+
+
+def _coarse_grids(side: int) -> np.ndarray:
+    """float32 [cells x (blocks, smoothed) x PHASES, side, side]: a column of pixels -> its large pixels -> as many pixels
+    as before."""
+    grids = []
+    for cell in COARSE_CELLS:
+        for smoothed in (False, True):
+            for phase in range(PHASES):
+                edges = np.arange(-cell * (1 + phase / PHASES), side + 2 * cell, cell)
+                pixels = np.arange(side)
+                first, last = np.maximum(edges[:-1, None], pixels), np.minimum(edges[1:, None], pixels + 1)
+                overlap = np.maximum(last - first, 0)  # [large pixels, pixels]
+                away = np.abs(pixels + 0.5 - (edges[:-1, None] + cell / 2)) / cell
+                spread = np.maximum(1 - away, 0) if smoothed else overlap
+                grids.append(spread.T @ overlap / cell)
+    return np.stack(grids).astype(np.float32)

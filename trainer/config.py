@@ -88,6 +88,8 @@ class TrainConfig:
     """Augmentation: thicker or thinner strokes, their edges moved by up to this many pixels, at most 1."""
     gaps: float = 0.0
     """Augmentation: share of the digits that get a gap 3 pixels wide in or beside their strokes."""
+    coarse: float = 0.0
+    """Augmentation: share of the digits shown as if read from a picture of few pixels."""
     clean_epochs: float = 0.0
     """The last so many epochs run without augmentation."""
 
@@ -171,12 +173,12 @@ PRESETS: dict[str, dict[str, Any]] = {
         "schedule": "linear",
         "warmup_fraction": 0.2,
         "rotate_degrees": 10.0,
-        "zoom": 0.1,
+        "zoom": 0.2,
         "shift_pixels": 1.0,
         "shear_degrees": 8.0,
         "pen_pixels": 0.8,
         "gaps": 0.1,
-        "clean_epochs": 0.4,
+        "coarse": 0.4,
         "min_accuracy": 0.985,
         "tolerance": 0.002,
     },
@@ -196,12 +198,12 @@ PRESETS: dict[str, dict[str, Any]] = {
         "warmup_fraction": 0.2,
         "ema_decay": 0.998,
         "rotate_degrees": 12.0,
-        "zoom": 0.12,
+        "zoom": 0.2,
         "shift_pixels": 2.0,
         "shear_degrees": 8.0,
         "pen_pixels": 0.8,
         "gaps": 0.1,
-        "clean_epochs": 1.0,
+        "coarse": 0.4,
         "min_accuracy": 0.993,
         "tolerance": 0.001,
     },
@@ -221,12 +223,12 @@ PRESETS: dict[str, dict[str, Any]] = {
         "warmup_fraction": 0.1,
         "ema_decay": 0.999,
         "rotate_degrees": 15.0,
-        "zoom": 0.15,
+        "zoom": 0.2,
         "shift_pixels": 2.0,
         "shear_degrees": 10.0,
         "pen_pixels": 0.8,
         "gaps": 0.1,
-        "clean_epochs": 2.0,
+        "coarse": 0.4,
         "precision": "mixed_bfloat16",
         "min_accuracy": 0.995,
         "tolerance": 0.001,
@@ -313,7 +315,7 @@ def _check_ranges(config: TrainConfig) -> None:
         "seed", "replicas", "tolerance", "checkpoint_seconds", "checkpoint_steps", "peer_timeout_seconds",
     )  # fmt: skip
     below_one = ("dropout", "beta_1", "beta_2", "label_smoothing", "ema_decay", "zoom", "warmup_fraction")
-    to_one = ("pen_pixels", "gaps", "min_accuracy", "final_learning_rate_fraction")
+    to_one = ("pen_pixels", "gaps", "coarse", "min_accuracy", "final_learning_rate_fraction")
     for names, accepts, expected in (
         (above_zero, lambda value: 0 < value < math.inf, "a number above 0"),
         (from_zero, lambda value: 0 <= value < math.inf, "a number not below 0"),

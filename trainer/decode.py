@@ -10,8 +10,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-MAX_BYTES = 2**24
-"""Size of the largest file accepted: 16 MiB."""
+from serving.contract import MAX_PICTURE_BYTES
 
 MAX_PIXELS = 2**25
 """Pixels of the largest picture accepted: 33.5 million."""
@@ -44,7 +43,7 @@ def decode(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     claims, length = _claims(encoded), tf.strings.length(encoded)
     problem = tf.case(
         [
-            (length > MAX_BYTES, lambda: _beyond(length, "bytes", MAX_BYTES)),
+            (length > MAX_PICTURE_BYTES, lambda: _beyond(length, "bytes", MAX_PICTURE_BYTES)),
             (claims.format == _UNKNOWN, lambda: tf.constant(UNREADABLE)),
             (claims.pixels > MAX_PIXELS, lambda: _beyond(claims.pixels, "pixels", MAX_PIXELS)),
         ],
@@ -131,11 +130,11 @@ def _decode(encoded: tf.Tensor, claims: _Claims) -> tf.Tensor:
 
     def png() -> tf.Tensor:
         pixels = tf.io.decode_png(encoded, channels=4)
-        # TensorFlow 2.21 leaves greys of 1, 2 or 4 bits as they are stored.
-        head = tf.cast(tf.io.decode_raw(tf.strings.substr(encoded, 24, 2), tf.uint8), tf.int32)
-        highest = tf.bitwise.left_shift(1, tf.minimum(head[0], 8)) - 1
-        factor = tf.where((head[1] == 0) & (highest < 255), 255 // tf.maximum(highest, 1), 1)
-        return tf.concat([pixels[..., :3] * tf.cast(factor, tf.uint8), pixels[..., 3:]], axis=2)
+        # TensorFlow 2.21 fills in an alpha of 2**depth - 1, which below 8 bits is not opaque.
+        depth = tf.cast(tf.io.decode_raw(tf.strings.substr(encoded, 24, 1), tf.uint8)[0], tf.int32)
+        filled = tf.cast(tf.bitwise.left_shift(1, tf.minimum(depth, 8)) - 1, tf.uint8)
+        is_filled = tf.reduce_all(pixels[..., 3] == filled)
+        return tf.cond(is_filled, lambda: opaque(pixels[..., :3]), lambda: pixels)
 
     def opaque(pixels: tf.Tensor) -> tf.Tensor:
         return tf.pad(pixels, [[0, 0], [0, 0], [0, 1]], constant_values=tf.constant(255, tf.uint8))

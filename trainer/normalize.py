@@ -34,7 +34,7 @@ WINDOWS = 21, 55, 101
 widest pens in."""
 
 PREFERENCE = 1.2
-"""How many times better a wider window has to be."""
+"""How many times better a wider window has to be; where it is not, still wider ones are not tried."""
 
 RULE = 7
 """Ruling is thinner than this, in the reduced picture."""
@@ -109,8 +109,28 @@ def _extent(inked: tf.Tensor) -> tf.Tensor:
 
 
 def _prepare(pixels: tf.Tensor) -> tf.Tensor:
+    pixels = _with_room(pixels)
     look = _look(pixels)
     return tf.cond(look.score > 0, lambda: _read(pixels, look), lambda: tf.zeros(IMAGE_SHAPE, tf.uint8))
+
+
+def _with_room(pixels: tf.Tensor) -> tf.Tensor:
+    """A drawing or scan whose ink runs into its rim, with more of its paper around; other pictures as they are.
+
+    At the rim of a photograph a shadow is more likely than ink, but not where the paper has one colour up to all corners.
+    """
+    rim = tf.cast(tf.concat([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]], axis=0), tf.int32)
+    paper = tf.sort(rim, axis=0)[tf.shape(rim)[0] // 2]
+    away = tf.reduce_max(tf.abs(rim - paper), axis=1)
+    corners = tf.cast(tf.stack([pixels[0, 0], pixels[0, -1], pixels[-1, 0], pixels[-1, -1]]), tf.int32)
+    even = tf.reduce_all(tf.abs(corners - paper) <= 8) & (tf.reduce_mean(tf.cast(away <= 8, tf.float32)) > 0.5)
+    inked = even & (tf.reduce_max(away) > 64)
+
+    def padded() -> tf.Tensor:
+        room, colour = tf.reduce_max(tf.shape(pixels)) // 4, tf.cast(paper, tf.uint8)
+        return tf.pad(pixels - colour, [[room, room], [room, room], [0, 0]]) + colour  # modulo 256
+
+    return tf.cond(inked, padded, lambda: pixels)
 
 
 class _Look(NamedTuple):
@@ -135,10 +155,14 @@ def _look(pixels: tf.Tensor) -> _Look:
     axis = _axis(rgb)
     grey = tf.linalg.matvec(rgb, axis)
     best, strength = _pieces(grey, axis, WINDOWS[0], 0.0)
-    for window in WINDOWS[1:]:
-        wider, _ = _pieces(grey, axis, window, strength)
-        best = tf.cond(wider.score > PREFERENCE * best.score, lambda wider=wider: wider, lambda best=best: best)
-    return best
+
+    def widened(best: _Look, windows: tuple[int, ...]) -> _Look:
+        if not windows:
+            return best
+        wider, _ = _pieces(grey, axis, windows[0], strength)
+        return tf.cond(wider.score > PREFERENCE * best.score, lambda: widened(wider, windows[1:]), lambda: best)
+
+    return widened(best, WINDOWS[1:])
 
 
 def _light(paper: tf.Tensor, axis: tf.Tensor) -> tf.Tensor:
@@ -252,7 +276,7 @@ def _read(pixels: tf.Tensor, look: _Look) -> tf.Tensor:
     grey = _blur(tf.linalg.matvec(rgb / 255, look.axis), 1.0)
     ink = tf.math.divide_no_nan(tf.nn.relu(enlarged(look.paper) - grey), enlarged(look.light))
     ink = ink * enlarged(_widest(tf.cast(look.digit, tf.float32), 3))
-    ink = tf.clip_by_value((ink / (_contraharmonic(ink) + 1e-6) - 0.3) / 0.4, 0, 1)
+    ink = tf.clip_by_value((ink / (_contraharmonic(ink) + 1e-6) - 0.15) / 0.7, 0, 1)
     return _fit(_with_usual_pen(ink))
 
 

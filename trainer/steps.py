@@ -6,7 +6,15 @@ from collections.abc import Callable, Sequence
 import keras
 import tensorflow as tf
 
-from trainer.augment import Affine, affine_noise, random_affine, random_strokes, stroke_noise
+from trainer.augment import (
+    Affine,
+    affine_noise,
+    coarse_noise,
+    random_affine,
+    random_coarse,
+    random_strokes,
+    stroke_noise,
+)
 from trainer.config import TrainConfig
 from trainer.distribute import Devices
 from trainer.pipeline import replica_datasets
@@ -51,17 +59,21 @@ def compile_steps(
     def augmented(images: tf.Tensor, step: tf.Tensor, replica: int) -> tf.Tensor:
         mine = slice(replica * size, (replica + 1) * size)
         strokes = config.pen_pixels or config.gaps
-        if ranges.is_identity and not strokes:
+        if ranges.is_identity and not strokes and not config.coarse:
             return images
+
+        def noise(of: Callable[[int, tf.Tensor, int], tf.Tensor]) -> tf.Tensor:
+            return of(config.seed, step, config.global_batch_size)[mine]
 
         def transform() -> tf.Tensor:
             changed = images
             if strokes:
-                noise = stroke_noise(config.seed, step, config.global_batch_size)[mine]
-                changed = random_strokes(changed, noise, pen=config.pen_pixels, gaps=config.gaps)
-            if ranges.is_identity:
-                return changed
-            return random_affine(changed, affine_noise(config.seed, step, config.global_batch_size)[mine], ranges)
+                changed = random_strokes(changed, noise(stroke_noise), pen=config.pen_pixels, gaps=config.gaps)
+            if not ranges.is_identity:
+                changed = random_affine(changed, noise(affine_noise), ranges)
+            if config.coarse:
+                changed = random_coarse(changed, noise(coarse_noise), config.coarse)
+            return changed
 
         return tf.cond(step < clean_from, transform, lambda: images)
 

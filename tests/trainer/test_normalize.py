@@ -120,6 +120,26 @@ def test_transparent_is_white_and_a_jpeg_is_turned_upright(normalize) -> None:
         assert likeness(plain, image) > 0.9, orientation
 
 
+@pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGBA"])
+def test_png_files_of_every_depth_give_the_same_digit(normalize, mode) -> None:
+    content = io.BytesIO()
+    drawn = Image.fromarray(seven(paper=255, ink=0))
+    drawn.convert("L").convert(mode).save(content, "PNG", **({"bits": 1} if mode == "1" else {}))
+    plain, other = normalize(file_of(seven(paper=255, ink=0)), content.getvalue())
+    assert likeness(plain, other) > 0.99
+
+
+def test_a_drawing_that_fills_its_picture_keeps_the_strokes_along_the_rim(normalize) -> None:
+    drawn = seven(pen=40, paper=0, ink=255)
+    filling = drawn[40:, 20:-20]  # the bar runs along the upper rim
+    plain, other = normalize(file_of(drawn), file_of(filling))
+    assert likeness(plain, other) > 0.9
+
+
+def test_no_pictures_give_no_images(normalize) -> None:
+    assert normalize().shape == (0, 28, 28)
+
+
 def test_what_cannot_be_read_is_named_with_its_index_and_the_reason(normalize) -> None:
     import tensorflow as tf
 

@@ -103,3 +103,18 @@ def test_a_pen_makes_strokes_thicker_or_thinner_and_a_gap_takes_ink_away(splits)
     assert not changed[2, 13:15, 13:15].any()
     assert np.array_equal(changed[2, :8], images[2, :8])
     assert np.array_equal(random_strokes(tf.constant(images), noise, pen=0.0, gaps=0.0), images)
+
+
+def test_some_digits_are_shown_coarsely_with_their_ink_where_it_was(splits) -> None:
+    import tensorflow as tf
+
+    from trainer.augment import coarse_noise, random_coarse
+
+    images = splits.train.images[:64]
+    noise = coarse_noise(0, tf.constant(3), 64)
+    changed = random_coarse(tf.constant(images), noise, 0.5).numpy()
+    same = (changed == images).all(axis=(1, 2))
+    assert np.array_equal(same, noise[:, 0] >= 0.5)
+    for before, after in zip(images[~same], changed[~same], strict=True):
+        assert np.corrcoef(before.ravel(), after.ravel())[0, 1] > 0.6
+        assert after.max() > 150
