@@ -13,6 +13,7 @@ import pytest
 
 from trainer import check
 from trainer.check import ArtifactError, check_in_fresh_process
+from trainer.exit_codes import BusyError
 from trainer.export import WARM_UP_FILE, export_model
 from trainer.publish import Gate, GateError, publish, served_accuracy
 from trainer.versions import (
@@ -256,7 +257,7 @@ def test_rollback_retires_the_newest_version_by_renaming_it(tmp_path: Path) -> N
 def test_a_second_publisher_waits_then_gives_up_with_a_reason(tmp_path: Path) -> None:
     with (
         publisher_lock(tmp_path),
-        pytest.raises(VersionError, match=r"another publisher has held the lock for 0\.2 s"),
+        pytest.raises(BusyError, match=r"another publisher has held the lock for 0\.2 s"),
         publisher_lock(tmp_path, timeout_seconds=0.2),
     ):
         pass
