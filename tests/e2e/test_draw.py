@@ -26,7 +26,13 @@ DRAWN = {
 @pytest.fixture(scope="module")
 def page(tmp_path_factory) -> Iterator[Browser]:
     artifacts = tmp_path_factory.mktemp("artifacts")
-    train = [sys.executable, "-m", "trainer", "train", "--preset", "quickstart", "--artifacts", artifacts]
+    pens = [
+        "--pen-pixels",
+        0.8,
+        "--gaps",
+        0.1,
+    ]  # as the presets for MNIST: drawn strokes are thinner
+    train = [sys.executable, "-m", "trainer", "train", "--preset", "quickstart", "--artifacts", artifacts, *pens]
     subprocess.run([*map(str, train)], cwd=ROOT, check=True, capture_output=True, timeout=600)
     with (
         LocalServer(artifacts / "models" / "digits", start_timeout_seconds=120) as server,
