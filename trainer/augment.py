@@ -32,8 +32,23 @@ class Affine:
 
 def affine_noise(seed: int, step: tf.Tensor, global_batch_size: int) -> tf.Tensor:
     """float32 [global_batch_size, 6], uniform in [-1, 1): one row per position in the global batch."""
-    key = tf.stack([tf.constant(seed, tf.int64), tf.cast(step, tf.int64)])
-    return tf.random.stateless_uniform([global_batch_size, 6], seed=key, minval=-1.0, maxval=1.0)
+    return 2 * _uniform(seed, 0, step, [global_batch_size, 6]) - 1
+
+
+def stroke_noise(seed: int, step: tf.Tensor, global_batch_size: int) -> tf.Tensor:
+    """float32 [global_batch_size, 4], uniform in [-1, 1)."""
+    return 2 * _uniform(seed, 1, step, [global_batch_size, 4]) - 1
+
+
+def coarse_noise(seed: int, step: tf.Tensor, global_batch_size: int) -> tf.Tensor:
+    """float32 [global_batch_size, 6], uniform in [0, 1)."""
+    return _uniform(seed, 2, step, [global_batch_size, 6])
+
+
+def _uniform(seed: int, stream: int, step: tf.Tensor, shape: list[int]) -> tf.Tensor:
+    # A seed is below 2**32: each kind of augmentation draws from a stream of its own.
+    key = tf.stack([tf.constant(seed + stream * 2**32, tf.int64), tf.cast(step, tf.int64)])
+    return tf.random.stateless_uniform(shape, seed=key)
 
 
 def random_affine(images: tf.Tensor, noise: tf.Tensor, ranges: Affine) -> tf.Tensor:
@@ -67,12 +82,6 @@ def random_affine(images: tf.Tensor, noise: tf.Tensor, ranges: Affine) -> tf.Ten
         fill_mode="CONSTANT",
     )
     return transformed[..., 0]
-
-
-def stroke_noise(seed: int, step: tf.Tensor, global_batch_size: int) -> tf.Tensor:
-    """float32 [global_batch_size, 4], uniform in [-1, 1): a stream of its own beside `affine_noise`."""
-    key = tf.stack([tf.constant(seed + 2**32, tf.int64), tf.cast(step, tf.int64)])
-    return tf.random.stateless_uniform([global_batch_size, 4], seed=key, minval=-1.0, maxval=1.0)
 
 
 def random_strokes(images: tf.Tensor, noise: tf.Tensor, *, pen: float, gaps: float) -> tf.Tensor:
@@ -117,12 +126,6 @@ COARSE_CELLS = 1.5, 2.0, 2.5, 3.0
 
 PHASES = 4
 """How many ways the grid of a coarse picture may lie."""
-
-
-def coarse_noise(seed: int, step: tf.Tensor, global_batch_size: int) -> tf.Tensor:
-    """float32 [global_batch_size, 6], uniform in [0, 1): a stream of its own."""
-    key = tf.stack([tf.constant(seed + 2**33, tf.int64), tf.cast(step, tf.int64)])
-    return tf.random.stateless_uniform([global_batch_size, 6], seed=key)
 
 
 def random_coarse(images: tf.Tensor, noise: tf.Tensor, share: float) -> tf.Tensor:

@@ -1,0 +1,192 @@
+"""Where in a picture the digit is: the first half of its preparation, on the picture reduced to `LOOK` pixels.
+
+picture -> paper, ink, its colour and which of the two is darker -> pieces of ink -> which of them are the digit
+"""
+
+import math
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from trainer.components import connected_components
+from trainer.filters import blur, close, contraharmonic, highest, main_axis, widest
+
+LOOK = 128
+"""Longer side of the reduced picture in which the digit is looked for."""
+
+WINDOWS = 21, 55, 101
+"""Ink is nowhere as wide as one of these, in the reduced picture: the first leaves most shadows out, the last lets the
+widest pens in."""
+
+PREFERENCE = 1.2
+"""How many times better a wider window has to be; where it is not, still wider ones are not tried."""
+
+RULE = 7
+"""Ruling is thinner than this, in the reduced picture."""
+
+
+class Look(NamedTuple):
+    """What the reduced picture, h x w, showed."""
+
+    score: tf.Tensor
+    """How much like a digit the best pieces of ink are: float32; 0 where there is no ink."""
+    axis: tf.Tensor
+    """float32 [3]: RGB times this is a grey in which ink is darker than paper."""
+    light: tf.Tensor
+    """float32 [h, w]: brightness of the light, around 1."""
+    paper: tf.Tensor
+    """float32 [h, w]: that grey of the paper, also where there is ink."""
+    digit: tf.Tensor
+    """bool [h, w]: the pieces of ink that are the digit."""
+
+
+def find_digit(pixels: tf.Tensor) -> Look:
+    """Look for the digit in a picture uint8 [H, W, 3]."""
+    full = tf.cast(tf.shape(pixels)[:2], tf.float32)
+    size = tf.maximum(tf.cast(tf.round(full * (LOOK / tf.reduce_max(full))), tf.int32), 8)
+    rgb = blur(tf.image.resize(pixels[tf.newaxis], size, method="area")[0] / 255, 0.8)
+    axis = _axis(rgb)
+    grey = tf.linalg.matvec(rgb, axis)
+    best, strength = _pieces(grey, axis, WINDOWS[0], 0.0)
+
+    def widened(best: Look, windows: tuple[int, ...]) -> Look:
+        if not windows:
+            return best
+        wider, _ = _pieces(grey, axis, windows[0], strength)
+        return tf.cond(wider.score > PREFERENCE * best.score, lambda: widened(wider, windows[1:]), lambda: best)
+
+    return widened(best, WINDOWS[1:])
+
+
+def _axis(rgb: tf.Tensor) -> tf.Tensor:
+    """float32 [3]: the colours that part ink from paper, pointing towards paper.
+
+    Ink is what differs from its surroundings, and rarer than they are, so that the differences lean to its side; the rim
+    of a picture is more often paper than not.
+    """
+    differences = rgb - blur(rgb, 16.0)
+    axis = main_axis(tf.reshape(differences, [-1, 3]))
+    along, grey = tf.linalg.matvec(differences, axis), tf.linalg.matvec(rgb, axis)
+    lean = tf.reduce_mean(along**3) / (tf.reduce_mean(along**2) ** 1.5 + 1e-9)
+    rim = tf.concat([grey[0], grey[-1], grey[:, 0], grey[:, -1]], axis=0)
+    side = (tf.reduce_mean(rim) - tf.reduce_mean(grey)) / (tf.math.reduce_std(grey) + 1e-6)
+    return tf.where(lean - 0.5 * side > 0, -axis, axis)
+
+
+def _pieces(grey: tf.Tensor, axis: tf.Tensor, window: int, least: tf.Tensor) -> tuple[Look, tf.Tensor]:
+    """The digit among what is darker than the paper and nowhere as wide as the window, and the strength of ink."""
+    paper = close(grey, window)
+    light = _light(paper, axis)
+    ink = (paper - grey) / light
+    # The third of the picture that is most like paper is paper; noise spreads it.
+    values = tf.sort(tf.reshape(ink[::2, ::2], [-1]))
+    low, high = values[tf.size(values) // 12], values[tf.size(values) // 3]
+    noise = high - low
+    usual = high + 0.4 * noise
+    ink, paper = ink - usual, paper - usual * light
+    strength = contraharmonic(tf.nn.relu(ink - 3 * noise)) + 3 * noise
+    strength = tf.maximum(strength, least)
+    dark = ink > 0.4 * strength
+    in_corner = tf.reduce_any(tf.stack([dark[:4, :4], dark[:4, -4:], dark[-4:, :4], dark[-4:, -4:]]))
+    share = tf.where(in_corner, 0.65 if window > WINDOWS[0] else 0.4, 0.4)  # a shadow, most likely: ink is darker
+    inked = ink > tf.maximum(4 * noise, share * strength)
+    found = (strength > 0.04) & (strength > 6 * noise) & tf.reduce_any(inked)
+    inked = inked & ~_ruling(ink > tf.maximum(3 * noise, 0.2 * strength))
+    score, digit = tf.cond(
+        found & tf.reduce_any(inked), lambda: _digit(inked, ink), lambda: (0.0, tf.zeros_like(inked))
+    )
+    # Uneven light that this window does not follow is neither paper nor ink.
+    between = tf.clip_by_value((ink - 3 * noise) / strength, 0, 0.4)
+    score *= tf.exp(-20 * tf.reduce_mean(tf.where(inked, 0.0, between)))
+    return Look(score, axis, light, paper, digit), strength
+
+
+def _light(paper: tf.Tensor, axis: tf.Tensor) -> tf.Tensor:
+    """float32 [h, w]: how bright the light on the paper is, around 1; shadows dim the ink that lies in them.
+
+    Where ink and paper differ in hue alone, the grey that parts them says nothing of the light; nor does black paper.
+    """
+    bright = tf.abs(paper) + 0.5
+    says = tf.nn.relu(tf.reduce_sum(axis)) / math.sqrt(3)
+    return tf.clip_by_value(1 + says * (bright / tf.reduce_mean(bright) - 1), 0.3, 3.0)
+
+
+def _ruling(inked: tf.Tensor) -> tf.Tensor:
+    """The thin straight lines from rim to rim of bool [h, w], without what crosses them."""
+    across = _lines_across(inked)
+    return across | tf.transpose(_lines_across(tf.transpose(inked & ~across)))
+
+
+def _lines_across(inked: tf.Tensor) -> tf.Tensor:
+    tall = tf.cast(inked, tf.float32)
+    tall = highest(-highest(-tall, RULE), RULE) > 0  # of columns, the runs of at least RULE
+    thin = inked & ~tall
+    slopes = tf.linspace(-0.35, 0.35, 29)
+    height, width = tf.unstack(tf.shape(inked))
+    x = tf.range(tf.cast(width, tf.float32))
+    # The line through (y, middle) with each slope: [slopes, width] below y.
+    below = tf.cast(tf.round(slopes[:, tf.newaxis] * (x - tf.reduce_mean(x))), tf.int32)
+
+    def lines_across() -> tf.Tensor:
+        reach = tf.reduce_max(below)
+        padded = tf.pad(highest(tf.cast(thin, tf.float32), 3), [[reach, reach], [0, 0]])
+        columns = tf.transpose(padded)  # [width, height + 2 reach]
+        y = tf.range(height)
+        positions = y[:, tf.newaxis, tf.newaxis] + below + reach  # [height, slopes, width]
+        flat = tf.range(width) * tf.shape(columns)[1] + positions
+        covered = tf.reduce_mean(tf.gather(tf.reshape(columns, [-1]), flat[..., ::2]), axis=2)
+        lines = tf.where(covered > 0.75)  # [n, (y, slope)]
+        rows = tf.cast(lines[:, :1], tf.int32) + tf.gather(below, lines[:, 1])  # [n, width]
+        rows = tf.clip_by_value(rows, 0, height - 1)
+        points = tf.stack([rows, tf.broadcast_to(tf.range(width), tf.shape(rows))], axis=-1)
+        ruled = tf.scatter_nd(tf.reshape(points, [-1, 2]), tf.ones([tf.size(rows)]), tf.shape(inked))
+        return (highest(ruled, 3) > 0) & thin
+
+    edges = tf.reduce_any(thin[:, :3]) & tf.reduce_any(thin[:, -3:])
+    return tf.cond(edges, lines_across, lambda: tf.zeros_like(inked))
+
+
+def _digit(inked: tf.Tensor, ink: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Of the pieces in `inked`, those that are the digit, bool [h, w], and how much like one the first of them is."""
+    height, width = (tf.cast(side, tf.float32) for side in tf.unstack(tf.shape(inked)))
+    thick = widest(tf.cast(inked, tf.float32), 3) > 0
+    where = tf.where(thick)
+    labels, count = connected_components(thick, where)
+    y, x = tf.unstack(tf.cast(where, tf.float32), axis=1)
+
+    def total(values: tf.Tensor) -> tf.Tensor:
+        return tf.math.unsorted_segment_sum(values, labels, count)
+
+    def lowest(values: tf.Tensor) -> tf.Tensor:
+        return tf.math.unsorted_segment_min(values, labels, count)
+
+    mass = total(tf.gather_nd(tf.where(inked, ink, 0.0), where))
+    top, left, bottom, right = lowest(y), lowest(x), 1 - lowest(-y), 1 - lowest(-x)
+    longer = tf.maximum(bottom - top, right - left)
+    at_rim = total(tf.cast((y == 0) | (x == 0) | (y == height - 1) | (x == width - 1), tf.float32)) / longer
+    # A shadow that comes in from the rim nearly always holds a corner; a digit that fills the picture does not.
+    from_corner = tf.minimum(y, height - 1 - y) + tf.minimum(x, width - 1 - x)
+    in_corner = lowest(from_corner) < 4
+    off_centre = tf.maximum(tf.abs((top + bottom) / height - 1), tf.abs((left + right) / width - 1))
+    score = mass * (1 - 0.5 * off_centre) / (1 + (tf.where(in_corner, 1.6, 1.1) * at_rim) ** 6)
+    # A box drawn around the digit: all of it along its own bounds, and something inside.
+    to_side = tf.reduce_min(
+        [y - tf.gather(top, labels), x - tf.gather(left, labels),
+         tf.gather(bottom, labels) - 1 - y, tf.gather(right, labels) - 1 - x], axis=0
+    )  # fmt: skip
+    along_sides = total(tf.cast(to_side < 0.1 * tf.gather(longer, labels), tf.float32)) / total(tf.ones_like(y))
+    box = along_sides > 0.9
+
+    def within(outer: tf.Tensor) -> tf.Tensor:
+        return (top > top[outer]) & (left > left[outer]) & (bottom < bottom[outer]) & (right < right[outer])
+
+    first = tf.argmax(score)
+    enclosed = tf.where(box[first] & within(first) & (mass > 0.05 * mass[first]), score, 0.0)
+    first = tf.cond(tf.reduce_max(enclosed) > 0, lambda: tf.argmax(enclosed), lambda: first)
+    around = box & (top < top[first]) & (left < left[first]) & (bottom > bottom[first]) & (right > right[first])
+    gap_y = tf.maximum(top - bottom[first], top[first] - bottom)
+    gap_x = tf.maximum(left - right[first], left[first] - right)
+    near = tf.maximum(gap_y, gap_x) < 0.15 * longer[first]
+    belongs = near & (mass > 0.05 * mass[first]) & (at_rim < 0.5) & ~around
+    belongs = belongs | (tf.range(count, dtype=tf.int64) == first)
+    return score[first], tf.scatter_nd(where, tf.gather(belongs, labels), tf.shape(inked, tf.int64))
