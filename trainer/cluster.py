@@ -23,6 +23,9 @@ DEFAULT_PORT = 2222
 CONNECT_SECONDS = 2.0
 """How long one attempt to reach a peer may take."""
 
+PAUSE_SECONDS = 0.5
+"""Time between two rounds of attempts."""
+
 
 class PeersError(RunError):
     """Another worker did not come, or was lost."""
@@ -97,7 +100,7 @@ def wait_for_peers(cluster: Cluster, timeout_seconds: float, report_seconds: flo
             if time.monotonic() > next_report:
                 print(f"waiting for {said}", file=sys.stderr, flush=True)
                 next_report += report_seconds
-            time.sleep(0.5)
+            time.sleep(PAUSE_SECONDS)
 
 
 def _from_tf_config(config: dict[str, Any]) -> Cluster:

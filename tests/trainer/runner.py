@@ -8,6 +8,7 @@ import json
 import multiprocessing
 import os
 import sys
+import time
 from collections.abc import Mapping
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -46,6 +47,14 @@ def _run(arguments: list[str], said: Path, environment: dict[str, str]) -> None:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
         sys.exit(main(arguments))
+
+
+def wait_for_step(artifacts: Path, step: int) -> None:
+    """Return when the run has recorded `step`."""
+    deadline = time.monotonic() + 120
+    while not any(row["step"] >= step for row in read_rows(artifacts / "runs" / "r")):
+        assert time.monotonic() < deadline, "\n".join(file.read_text() for file in artifacts.glob("said*"))
+        time.sleep(0.01)
 
 
 def outcome(artifacts: Path, images: np.ndarray) -> dict[str, Any]:

@@ -76,14 +76,15 @@ def test_the_wait_names_who_is_missing_and_why(capsys) -> None:
     assert "waiting for 2 of 3 workers" in capsys.readouterr().err
 
 
-def test_workers_that_come_at_different_times_find_each_other() -> None:
-    workers = tuple(f"127.0.0.1:{free_port()}" for _ in range(3))
+def arrive_after(delays: tuple[float, ...]) -> list[Exception]:
+    """What went wrong when one worker came after each of the delays, in seconds."""
+    workers = tuple(f"127.0.0.1:{free_port()}" for _ in delays)
     failures: list[Exception] = []
 
     def arrive(index: int) -> None:
-        time.sleep(0.4 * index)
+        time.sleep(delays[index])
         try:
-            wait_for_peers(Cluster(workers, index), timeout_seconds=20)
+            wait_for_peers(Cluster(workers, index), timeout_seconds=30)
         except Exception as error:
             failures.append(error)
             return
@@ -91,38 +92,23 @@ def test_workers_that_come_at_different_times_find_each_other() -> None:
         with socket.create_server(("", int(workers[index].rpartition(":")[2]))):
             time.sleep(2)
 
-    threads = [threading.Thread(target=arrive, args=(index,)) for index in range(3)]
+    threads = [threading.Thread(target=arrive, args=(index,)) for index in range(len(delays))]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert failures == []
+    return failures
+
+
+def test_workers_that_come_at_different_times_find_each_other() -> None:
+    assert arrive_after((0.0, 0.4, 0.8)) == []
 
 
 def test_a_worker_that_comes_late_finds_the_queues_of_the_others_open(monkeypatch) -> None:
     # Nobody accepts these connections. Asked again and again, a worker's queue of 128 was full after a minute, and the
     # late one could not get in any more.
-    real_sleep = time.sleep
-    monkeypatch.setattr("trainer.cluster.time.sleep", lambda _: real_sleep(0.001))
-    workers = tuple(f"127.0.0.1:{free_port()}" for _ in range(3))
-    failures: list[Exception] = []
-
-    def arrive(index: int, delay: float) -> None:
-        real_sleep(delay)
-        try:
-            wait_for_peers(Cluster(workers, index), timeout_seconds=30)
-        except Exception as error:
-            failures.append(error)
-            return
-        with socket.create_server(("", int(workers[index].rpartition(":")[2]))):
-            real_sleep(1)
-
-    threads = [threading.Thread(target=arrive, args=arguments) for arguments in ((0, 0.0), (1, 0.0), (2, 2.0))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failures == []
+    monkeypatch.setattr("trainer.cluster.PAUSE_SECONDS", 0.001)
+    assert arrive_after((0.0, 0.0, 2.0)) == []
 
 
 def test_a_port_that_is_taken_is_named() -> None:

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from tests.trainer.conftest import REPOSITORY
-from tests.trainer.test_workers import FLAGS, losses, one_worker, wait_for_step
+from tests.trainer.runner import wait_for_step
+from tests.trainer.test_workers import FLAGS, losses, one_worker
 from trainer.exit_codes import ExitCode
 
 __all__ = ["one_worker"]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.trainer.conftest import read_result, run_trainer
-from tests.trainer.runner import outcome, start_run
+from tests.trainer.runner import outcome, start_run, wait_for_step
 from trainer.checkpoint import checkpoint_files
 from trainer.exit_codes import ExitCode
 from trainer.tracking import read_rows
@@ -30,13 +30,6 @@ def run_to_the_end(artifacts: Path, *flags: object) -> None:
     process = start_run(artifacts, *flags)
     process.join(300)
     assert process.exitcode == ExitCode.OK, (artifacts / "said").read_text()
-
-
-def wait_for_step(artifacts: Path, step: int) -> None:
-    deadline = time.monotonic() + 120
-    while not any(row["step"] >= step for row in read_rows(artifacts / "runs" / "r")):
-        assert time.monotonic() < deadline, (artifacts / "said").read_text()
-        time.sleep(0.01)
 
 
 def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:

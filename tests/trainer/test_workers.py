@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from tests.trainer.conftest import REPOSITORY, read_result
-from tests.trainer.runner import start_run
+from tests.trainer.runner import start_run, wait_for_step
 from trainer.checkpoint import checkpoint_files
 from trainer.exit_codes import ExitCode
 from trainer.tracking import read_rows
@@ -58,13 +58,6 @@ def run_to_the_end(artifacts: Path, count: int, *flags: object) -> None:
         for index, process in enumerate(processes):
             process.join(300)
             assert process.exitcode == ExitCode.OK, (artifacts / f"said-{index}").read_text()
-
-
-def wait_for_step(artifacts: Path, step: int) -> None:
-    deadline = time.monotonic() + 120
-    while not any(row["step"] >= step for row in read_rows(artifacts / "runs" / "r")):
-        assert time.monotonic() < deadline, (artifacts / "said-0").read_text()
-        time.sleep(0.01)
 
 
 def losses(artifacts: Path) -> np.ndarray:
