@@ -88,6 +88,8 @@ class TrainConfig:
     """Augmentation: thicker or thinner strokes, their edges moved by up to this many pixels, at most 1."""
     gaps: float = 0.0
     """Augmentation: share of the digits that get a gap 3 pixels wide in or beside their strokes."""
+    flags: float = 0.0
+    """Augmentation: share of the ones that get a flag, half of them a foot too, as much of the world writes them."""
     coarse: float = 0.0
     """Augmentation: share of the digits shown as if read from a picture of few pixels."""
     clean_epochs: float = 0.0
@@ -178,6 +180,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "shear_degrees": 8.0,
         "pen_pixels": 0.8,
         "gaps": 0.1,
+        "flags": 0.3,
         "coarse": 0.4,
         "min_accuracy": 0.985,
         "tolerance": 0.002,
@@ -203,6 +206,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "shear_degrees": 8.0,
         "pen_pixels": 0.8,
         "gaps": 0.1,
+        "flags": 0.3,
         "coarse": 0.4,
         "min_accuracy": 0.993,
         "tolerance": 0.001,
@@ -228,6 +232,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "shear_degrees": 10.0,
         "pen_pixels": 0.8,
         "gaps": 0.1,
+        "flags": 0.3,
         "coarse": 0.4,
         "precision": "mixed_bfloat16",
         "min_accuracy": 0.995,
@@ -315,7 +320,7 @@ def _check_ranges(config: TrainConfig) -> None:
         "seed", "replicas", "tolerance", "checkpoint_seconds", "checkpoint_steps", "peer_timeout_seconds",
     )  # fmt: skip
     below_one = ("dropout", "beta_1", "beta_2", "label_smoothing", "ema_decay", "zoom", "warmup_fraction")
-    to_one = ("pen_pixels", "gaps", "coarse", "min_accuracy", "final_learning_rate_fraction")
+    to_one = ("pen_pixels", "gaps", "flags", "coarse", "min_accuracy", "final_learning_rate_fraction")
     for names, accepts, expected in (
         (above_zero, lambda value: 0 < value < math.inf, "a number above 0"),
         (from_zero, lambda value: 0 <= value < math.inf, "a number not below 0"),

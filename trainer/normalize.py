@@ -96,14 +96,21 @@ def _prepare(pixels: tf.Tensor) -> tf.Tensor:
 def _with_room(pixels: tf.Tensor) -> tf.Tensor:
     """A drawing or scan whose ink runs into its rim, with more of its paper around; other pictures as they are.
 
-    At the rim of a photograph a shadow is more likely than ink, but not where the paper has one colour up to all corners.
+    At the rim of a photograph a shadow is more likely than ink, but not where the paper has one colour up to all corners,
+    nor where most of the rim has exactly one.
     """
-    rim = tf.cast(tf.concat([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]], axis=0), tf.int32)
+    sides = [tf.cast(side, tf.int32) for side in (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1])]
+    rim = tf.concat(sides, axis=0)
     paper = tf.sort(rim, axis=0)[tf.shape(rim)[0] // 2]
-    away = tf.reduce_max(tf.abs(rim - paper), axis=1)
-    corners = tf.cast(tf.stack([pixels[0, 0], pixels[0, -1], pixels[-1, 0], pixels[-1, -1]]), tf.int32)
-    even = tf.reduce_all(tf.abs(corners - paper) <= 8) & (tf.reduce_mean(tf.cast(away <= 8, tf.float32)) > 0.5)
-    inked = even & (tf.reduce_max(away) > 64)
+
+    def share(colours: tf.Tensor, tolerance: int) -> tf.Tensor:
+        return tf.reduce_mean(tf.cast(tf.reduce_max(tf.abs(colours - paper), axis=1) <= tolerance, tf.float32))
+
+    corners = tf.stack([sides[0][0], sides[0][-1], sides[1][0], sides[1][-1]])
+    photographed = (share(corners, 8) == 1) & (share(rim, 8) > 0.5)
+    # No camera gives a rim of one colour, so a corner may hold ink there; a whole side of it is a frame.
+    drawn = (share(rim, 2) > 0.5) & tf.reduce_all([share(side, 2) > 0.1 for side in sides])
+    inked = (photographed | drawn) & (share(rim, 64) < 1)
 
     def padded() -> tf.Tensor:
         room, colour = tf.reduce_max(tf.shape(pixels)) // 4, tf.cast(paper, tf.uint8)

@@ -10,8 +10,10 @@ from trainer.augment import (
     Affine,
     affine_noise,
     coarse_noise,
+    flag_noise,
     random_affine,
     random_coarse,
+    random_flags,
     random_strokes,
     stroke_noise,
 )
@@ -56,10 +58,10 @@ def compile_steps(
         )
     ]
 
-    def augmented(images: tf.Tensor, step: tf.Tensor, replica: int) -> tf.Tensor:
+    def augmented(images: tf.Tensor, labels: tf.Tensor, step: tf.Tensor, replica: int) -> tf.Tensor:
         mine = slice(replica * size, (replica + 1) * size)
         strokes = config.pen_pixels or config.gaps
-        if ranges.is_identity and not strokes and not config.coarse:
+        if ranges.is_identity and not (strokes or config.flags or config.coarse):
             return images
 
         def noise(of: Callable[[int, tf.Tensor, int], tf.Tensor]) -> tf.Tensor:
@@ -67,6 +69,8 @@ def compile_steps(
 
         def transform() -> tf.Tensor:
             changed = images
+            if config.flags:
+                changed = random_flags(changed, labels, noise(flag_noise), config.flags)
             if strokes:
                 changed = random_strokes(changed, noise(stroke_noise), pen=config.pen_pixels, gaps=config.gaps)
             if not ranges.is_identity:
@@ -108,7 +112,7 @@ def compile_steps(
             step, images, labels = next(iterators[replica - devices.first_replica])
         with tf.control_dependencies([labels]):
             waited = clock() - asked
-        grads, loss, correct = gradients(augmented(images, step, replica), labels)
+        grads, loss, correct = gradients(augmented(images, labels, step, replica), labels)
         optimizer.apply(grads, model.trainable_variables)
         return loss, correct, waited
 

@@ -132,8 +132,18 @@ def test_png_files_of_every_depth_give_the_same_digit(normalize, mode) -> None:
 def test_a_drawing_that_fills_its_picture_keeps_the_strokes_along_the_rim(normalize) -> None:
     drawn = seven(pen=40, paper=0, ink=255)
     filling = drawn[40:, 20:-20]  # the bar runs along the upper rim
-    plain, other = normalize(file_of(drawn), file_of(filling))
-    assert likeness(plain, other) > 0.9
+    cornered = drawn[40:, 60:-20]  # and from its corner
+    plain, *others = normalize(file_of(drawn), file_of(filling), file_of(cornered))
+    for other in others:
+        assert likeness(plain, other) > 0.9
+
+
+def test_the_frame_along_one_side_of_a_drawing_is_no_ink(normalize) -> None:
+    drawn = seven(paper=255, ink=0)
+    framed = drawn.copy()
+    framed[:, :6] = 0
+    plain, other = normalize(file_of(drawn), file_of(framed))
+    assert likeness(plain, other) > 0.95
 
 
 def test_no_pictures_give_no_images(normalize) -> None:

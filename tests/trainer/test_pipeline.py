@@ -105,6 +105,30 @@ def test_a_pen_makes_strokes_thicker_or_thinner_and_a_gap_takes_ink_away(splits)
     assert np.array_equal(random_strokes(tf.constant(images), noise, pen=0.0, gaps=0.0), images)
 
 
+def test_some_ones_get_a_flag_and_a_foot_and_no_other_digit_does() -> None:
+    import tensorflow as tf
+
+    from trainer.augment import random_flags
+
+    one = np.zeros((28, 28), np.uint8)
+    one[4:24, 14:17] = 255
+    noise = tf.constant([[0.0, 0.5, 1.0, 0.9], [0.0, 0.5, 1.0, 0.0], [0.9, 0.5, 1.0, 0.0], [0.0, 0.5, 1.0, 0.0]])
+    labels = tf.constant([1, 1, 1, 7], tf.uint8)
+    flagged = tf.function(random_flags)(tf.constant(np.stack([one] * 4)), labels, noise, 0.5)
+    flag, both, left_alone, seven = flagged.numpy()
+    assert np.array_equal(left_alone, one)
+    assert np.array_equal(seven, one)
+    assert (flag >= one).all()
+    new = flag.astype(int) - one
+    assert new[:14, :14].sum() > 10 * 255, "the flag hangs to the left of the upper half"
+    assert not new[14:].any()
+    assert not new[:, 18:].any()
+    foot = both.astype(int) - flag
+    assert not foot[:20].any()
+    assert foot[20:24, :14].sum() > 5 * 255
+    assert foot[20:24, 17:].sum() > 5 * 255
+
+
 def test_some_digits_are_shown_coarsely_with_their_ink_where_it_was(splits) -> None:
     import tensorflow as tf
 
