@@ -14,7 +14,9 @@ from trainer.filters import blur, close, contraharmonic, highest, main_axis, wid
 LOOK = 128
 """Longer side of the reduced picture in which the digit is looked for."""
 
-WINDOWS = 21, 55, 101
+SURROUNDINGS = 2.0, 16.0
+
+WINDOWS = 7, 21, 55, 101
 """Ink is nowhere as wide as one of these, in the reduced picture: the first leaves most shadows out, the last lets the
 widest pens in."""
 
@@ -45,32 +47,40 @@ def find_digit(pixels: tf.Tensor) -> Look:
     full = tf.cast(tf.shape(pixels)[:2], tf.float32)
     size = tf.maximum(tf.cast(tf.round(full * (LOOK / tf.reduce_max(full))), tf.int32), 8)
     rgb = blur(tf.image.resize(pixels[tf.newaxis], size, method="area")[0] / 255, 0.8)
-    axis = _axis(rgb)
+    thin, thick = (_leaning(rgb, sigma) for sigma in SURROUNDINGS)
+    is_thin = tf.abs(thin[1]) > tf.maximum(1.0, tf.abs(thick[1]))
+    axis = _towards_paper(rgb, *tf.cond(is_thin, lambda: thin, lambda: thick))
     grey = tf.linalg.matvec(rgb, axis)
-    best, strength = _pieces(grey, axis, WINDOWS[0], 0.0)
 
-    def widened(best: Look, windows: tuple[int, ...]) -> Look:
+    def widened(best: Look, strength: tf.Tensor, windows: tuple[int, ...]) -> Look:
         if not windows:
             return best
         wider, _ = _pieces(grey, axis, windows[0], strength)
-        return tf.cond(wider.score > PREFERENCE * best.score, lambda: widened(wider, windows[1:]), lambda: best)
+        better = wider.score > PREFERENCE * best.score
+        return tf.cond(better, lambda: widened(wider, strength, windows[1:]), lambda: best)
 
-    return widened(best, WINDOWS[1:])
+    return tf.cond(
+        is_thin,
+        lambda: widened(*_pieces(grey, axis, WINDOWS[0], 0.0), WINDOWS[1:]),
+        lambda: widened(*_pieces(grey, axis, WINDOWS[1], 0.0), WINDOWS[2:]),
+    )
 
 
-def _axis(rgb: tf.Tensor) -> tf.Tensor:
-    """float32 [3]: the colours that part ink from paper, pointing towards paper.
-
-    Ink is what differs from its surroundings, and rarer than they are, so that the differences lean to its side; the rim
-    of a picture is more often paper than not.
-    """
-    differences = rgb - blur(rgb, 16.0)
-    axis = main_axis(tf.reshape(differences, [-1, 3]))
-    along, grey = tf.linalg.matvec(differences, axis), tf.linalg.matvec(rgb, axis)
-    lean = tf.reduce_mean(along**3) / (tf.reduce_mean(along**2) ** 1.5 + 1e-9)
+def _towards_paper(rgb: tf.Tensor, axis: tf.Tensor, lean: tf.Tensor) -> tf.Tensor:
+    """The axis or its opposite. Ink is rarer than its surroundings, so that the differences lean to its side; the rim of a
+    picture is more often paper than not."""
+    grey = tf.linalg.matvec(rgb, axis)
     rim = tf.concat([grey[0], grey[-1], grey[:, 0], grey[:, -1]], axis=0)
     side = (tf.reduce_mean(rim) - tf.reduce_mean(grey)) / (tf.math.reduce_std(grey) + 1e-6)
     return tf.where(lean - 0.5 * side > 0, -axis, axis)
+
+
+def _leaning(rgb: tf.Tensor, sigma: float) -> tuple[tf.Tensor, tf.Tensor]:
+    """The axis along which colours differ from their surroundings, and the skewness of the differences along it."""
+    differences = rgb - blur(rgb, sigma)
+    axis = main_axis(tf.reshape(differences, [-1, 3]))
+    along = tf.linalg.matvec(differences, axis)
+    return axis, tf.reduce_mean(along**3) / (tf.reduce_mean(along**2) ** 1.5 + 1e-9)
 
 
 def _pieces(grey: tf.Tensor, axis: tf.Tensor, window: int, least: tf.Tensor) -> tuple[Look, tf.Tensor]:
@@ -98,7 +108,18 @@ def _pieces(grey: tf.Tensor, axis: tf.Tensor, window: int, least: tf.Tensor) -> 
     # Uneven light that this window does not follow is neither paper nor ink.
     between = tf.clip_by_value((ink - 3 * noise) / strength, 0, 0.4)
     score *= tf.exp(-20 * tf.reduce_mean(tf.where(inked, 0.0, between)))
+    score *= _sharpness(digit, ink) ** 8
     return Look(score, axis, light, paper, digit), strength
+
+
+def _sharpness(digit: tf.Tensor, ink: tf.Tensor) -> tf.Tensor:
+    """How abruptly ink begins along the edges of the digit, 0 to 1; where light fades it does not."""
+    inside = tf.cast(digit, tf.float32)
+    edge = inside + widest(-inside, 3)  # its outermost pixels
+    step = widest(ink, 5) + widest(-ink, 5)
+    strength = tf.math.divide_no_nan(tf.reduce_sum(inside * ink), tf.reduce_sum(inside))
+    share = tf.clip_by_value(tf.math.divide_no_nan(step, strength), 0, 1)
+    return tf.math.divide_no_nan(tf.reduce_sum(edge * share), tf.reduce_sum(edge))
 
 
 def _light(paper: tf.Tensor, axis: tf.Tensor) -> tf.Tensor:
