@@ -1,6 +1,8 @@
 """Where in a picture the digit is: the first half of its preparation, on the picture reduced to `LOOK` pixels.
 
 picture -> paper, ink, its colour and which of the two is darker -> pieces of ink -> which of them are the digit
+
+If what is found is solid, it is the sheet on which the digit is written, lying on something else: look again, within it.
 """
 
 import math
@@ -9,12 +11,14 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from trainer.components import connected_components
-from trainer.filters import blur, close, contraharmonic, highest, main_axis, widest
+from trainer.filters import blur, bounds, close, contraharmonic, highest, main_axis, widest
 
 LOOK = 128
 """Longer side of the reduced picture in which the digit is looked for."""
 
 SURROUNDINGS = 2.0, 16.0
+"""Reach, in the reduced picture, of what a pixel is compared with: a thin pen shows against the first even where the light
+is uneven, a thick pen only against the second."""
 
 WINDOWS = 7, 21, 55, 101
 """Ink is nowhere as wide as one of these, in the reduced picture: the first leaves most shadows out, the last lets the
@@ -22,6 +26,15 @@ widest pens in."""
 
 PREFERENCE = 1.2
 """How many times better a wider window has to be; where it is not, still wider ones are not tried."""
+
+FRAMED = 0.2
+"""How much darker than the middle of the brightnesses the rim of a picture is where there is more than paper in it."""
+
+SHEET = 0.2
+"""Shorter side of a sheet of paper at least, of `LOOK`."""
+
+SOLID = 21
+"""A sheet brought to 32x32 pixels has a square of so many without a gap; no digit is so solid."""
 
 RULE = 7
 """Ruling is thinner than this, in the reduced picture."""
@@ -42,8 +55,38 @@ class Look(NamedTuple):
     """bool [h, w]: the pieces of ink that are the digit."""
 
 
-def find_digit(pixels: tf.Tensor) -> Look:
-    """Look for the digit in a picture uint8 [H, W, 3]."""
+def find_digit(pixels: tf.Tensor) -> tuple[tf.Tensor, Look]:
+    """Look for the digit in a picture uint8 [H, W, 3]; where a sheet of paper lies in it, on the sheet.
+
+    Returns:
+        The part of the picture that was looked at, and what it showed.
+    """
+
+    def closer(
+        _: tf.Tensor, part: tf.Tensor, looked: tf.Tensor, look: Look
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, Look]:
+        inner, sheet = _look(part)
+        # The first look counts in any case; on a sheet the digit lies within it, or it was a thick digit's own part.
+        keep = (tf.size(looked) == 0) | ((inner.score > 0) & ~tf.reduce_any(_rim(inner.digit)))
+        looked, look = tf.cond(keep, lambda: (part, inner), lambda: (looked, look))
+        sheet = part[sheet[0] : sheet[1], sheet[2] : sheet[3]]
+        return keep & (tf.size(sheet) > 0), sheet, looked, look
+
+    empty = tf.zeros([0, 0])
+    nothing = Look(tf.constant(0.0), tf.zeros([3]), empty, empty, empty > 0)
+    scalar, axis, image, picture = (tf.TensorShape(shape) for shape in ([], [3], [None] * 2, [None, None, 3]))
+    _, _, looked, look = tf.while_loop(
+        lambda more, *_: more,
+        closer,
+        (tf.constant(True), pixels, pixels[:0], nothing),
+        shape_invariants=(scalar, picture, picture, Look(scalar, axis, image, image, image)),
+        maximum_iterations=3,
+    )
+    return looked, look
+
+
+def _look(pixels: tf.Tensor) -> tuple[Look, tf.Tensor]:
+    """What a picture shows, and where in it lies a sheet, as int32 [4]: top, bottom, left, right; zeros for none."""
     full = tf.cast(tf.shape(pixels)[:2], tf.float32)
     size = tf.maximum(tf.cast(tf.round(full * (LOOK / tf.reduce_max(full))), tf.int32), 8)
     rgb = blur(tf.image.resize(pixels[tf.newaxis], size, method="area")[0] / 255, 0.8)
@@ -59,18 +102,47 @@ def find_digit(pixels: tf.Tensor) -> Look:
         better = wider.score > PREFERENCE * best.score
         return tf.cond(better, lambda: widened(wider, strength, windows[1:]), lambda: best)
 
-    return tf.cond(
+    look = tf.cond(
         is_thin,
         lambda: widened(*_pieces(grey, axis, WINDOWS[0], 0.0), WINDOWS[1:]),
         lambda: widened(*_pieces(grey, axis, WINDOWS[1], 0.0), WINDOWS[2:]),
     )
+    framed = _median(tf.reshape(grey, [-1])) - _median(_rim(grey)) > FRAMED
+    behind = tf.cond(framed, lambda: _pieces(-grey, -axis, WINDOWS[-1], 0.0)[0].digit, lambda: look.digit)
+    return look, tf.cast(tf.round(_sheet(behind) * tf.repeat(full / tf.cast(size, tf.float32), 2)), tf.int32)
+
+
+def _rim(values: tf.Tensor) -> tf.Tensor:
+    return tf.concat([values[0], values[-1], values[:, 0], values[:, -1]], axis=0)
+
+
+def _median(values: tf.Tensor) -> tf.Tensor:
+    return tf.sort(values)[tf.size(values) // 2]
+
+
+def _sheet(piece: tf.Tensor) -> tf.Tensor:
+    """float32 [4], top, bottom, left, right of what lies within a sheet bool [h, w]; zeros if the piece is none."""
+
+    def within() -> tf.Tensor:
+        top, bottom, left, right = bounds(piece)
+        shorter, longer = tf.minimum(bottom - top, right - left), tf.maximum(bottom - top, right - left)
+        first, last = tf.cast(tf.stack([top, left]), tf.int32), tf.cast(tf.stack([bottom, right]), tf.int32)
+        box = tf.cast(piece[first[0] : last[0], first[1] : last[1]], tf.float32)
+        box = tf.image.resize(box[tf.newaxis, ..., tf.newaxis], [32, 32], method="area")[0, ..., 0]
+        solid = (tf.reduce_max(-widest(-box, SOLID)) > 0.5) & (tf.reduce_mean(box) > 0.6)
+        is_sheet = solid & (shorter > tf.maximum(SHEET * LOOK, 0.45 * longer))
+        margin = 0.06 * shorter
+        inside = tf.stack([top + margin, bottom - margin, left + margin, right - margin])
+        return tf.where(is_sheet, inside, 0.0)
+
+    return tf.cond(tf.reduce_any(piece), within, lambda: tf.zeros([4]))
 
 
 def _towards_paper(rgb: tf.Tensor, axis: tf.Tensor, lean: tf.Tensor) -> tf.Tensor:
     """The axis or its opposite. Ink is rarer than its surroundings, so that the differences lean to its side; the rim of a
     picture is more often paper than not."""
     grey = tf.linalg.matvec(rgb, axis)
-    rim = tf.concat([grey[0], grey[-1], grey[:, 0], grey[:, -1]], axis=0)
+    rim = _rim(grey)
     side = (tf.reduce_mean(rim) - tf.reduce_mean(grey)) / (tf.math.reduce_std(grey) + 1e-6)
     return tf.where(lean - 0.5 * side > 0, -axis, axis)
 
@@ -189,7 +261,7 @@ def _digit(inked: tf.Tensor, ink: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     from_corner = tf.minimum(y, height - 1 - y) + tf.minimum(x, width - 1 - x)
     in_corner = lowest(from_corner) < 4
     off_centre = tf.maximum(tf.abs((top + bottom) / height - 1), tf.abs((left + right) / width - 1))
-    score = mass * (1 - 0.5 * off_centre) / (1 + (tf.where(in_corner, 1.6, 1.1) * at_rim) ** 6)
+    score = mass * (1 - 0.5 * off_centre) / (1 + (tf.where(in_corner, 1.9, 1.3) * at_rim) ** 12)
     # A box drawn around the digit: all of it along its own bounds, and something inside.
     to_side = tf.reduce_min(
         [y - tf.gather(top, labels), x - tf.gather(left, labels),

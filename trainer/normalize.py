@@ -88,9 +88,8 @@ def _extent(inked: tf.Tensor) -> tf.Tensor:
 
 
 def _prepare(pixels: tf.Tensor) -> tf.Tensor:
-    pixels = _with_room(pixels)
-    look = find_digit(pixels)
-    return tf.cond(look.score > 0, lambda: read_digit(pixels, look), lambda: tf.zeros(IMAGE_SHAPE, tf.uint8))
+    part, look = find_digit(_with_room(pixels))
+    return tf.cond(look.score > 0, lambda: read_digit(part, look), lambda: tf.zeros(IMAGE_SHAPE, tf.uint8))
 
 
 def _with_room(pixels: tf.Tensor) -> tf.Tensor:

@@ -56,6 +56,10 @@ def test_ink_is_white_on_black_fitted_into_the_box_and_centred_by_mass(normalize
         assert (image.sum(axis) @ (np.arange(28) + 0.5)) / image.sum() == pytest.approx(14, abs=0.3)
 
 
+def on_a_table(picture: np.ndarray, margin: int) -> np.ndarray:
+    return np.pad(picture, ((margin, margin), (margin, margin), (0, 0)), constant_values=60)
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -65,11 +69,22 @@ def test_ink_is_white_on_black_fitted_into_the_box_and_centred_by_mass(normalize
         pytest.param(lambda picture: (picture * np.linspace(0.4, 1, 240)[:, None]).astype(np.uint8), id="uneven light"),
         pytest.param(lambda picture: np.where(np.arange(240)[:, None] > 130, picture // 2, picture), id="a shadow's edge"),
         pytest.param(lambda picture: np.where(np.arange(300)[:, None, None] % 60 < 2, picture // 2, picture), id="ruled"),
+        pytest.param(lambda picture: on_a_table(picture, 40), id="a sheet on a dark table"),
+        pytest.param(lambda picture: on_a_table(picture, 400), id="a note on a large dark table"),
     ],
 )  # fmt: skip
 def test_the_same_digit_looks_the_same_however_it_was_taken(normalize, change) -> None:
     plain, changed = normalize(file_of(seven()), file_of(change(seven())))
     assert likeness(plain, changed) > 0.93
+
+
+def test_a_thin_pen_is_found_beside_the_soft_edge_of_a_shadow(normalize) -> None:
+    large = seven(height=2400, width=1920, pen=9)
+    x, y = np.mgrid[:1920, :2400]
+    light = 1 - 0.35 / (1 + np.exp(-(0.7 * x + 0.5 * y - 1150) / 40))
+    shadowed = (large * light.T[..., None]).astype(np.uint8)
+    plain, other = normalize(file_of(seven()), file_of(shadowed, "JPEG"))
+    assert likeness(plain, other) > 0.8
 
 
 @pytest.mark.parametrize("pen", [3, 8, 40])
