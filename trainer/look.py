@@ -95,21 +95,22 @@ def _look(pixels: tf.Tensor) -> tuple[Look, tf.Tensor]:
     axis = _towards_paper(rgb, *tf.cond(is_thin, lambda: thin, lambda: thick))
     grey = tf.linalg.matvec(rgb, axis)
 
-    def widened(best: Look, strength: tf.Tensor, windows: tuple[int, ...]) -> Look:
-        if not windows:
-            return best
-        wider, _ = _pieces(grey, axis, windows[0], strength)
-        better = wider.score > PREFERENCE * best.score
-        return tf.cond(better, lambda: widened(wider, strength, windows[1:]), lambda: best)
+    def widening(first: int, *, crisp: bool) -> Look:
+        best, strength = _pieces(grey, axis, WINDOWS[first], 0.0, crisp)
 
-    look = tf.cond(
-        is_thin,
-        lambda: widened(*_pieces(grey, axis, WINDOWS[0], 0.0), WINDOWS[1:]),
-        lambda: widened(*_pieces(grey, axis, WINDOWS[1], 0.0), WINDOWS[2:]),
-    )
+        def widened(best: Look, windows: tuple[int, ...]) -> Look:
+            if not windows:
+                return best
+            wider, _ = _pieces(grey, axis, windows[0], strength, crisp)
+            better = wider.score > PREFERENCE * best.score
+            return tf.cond(better, lambda: widened(wider, windows[1:]), lambda: best)
+
+        return widened(best, WINDOWS[first + 1 :])
+
+    look = tf.cond(is_thin, lambda: widening(0, crisp=True), lambda: widening(1, crisp=False))
     framed = _median(tf.reshape(grey, [-1])) - _median(_rim(grey)) > FRAMED
-    behind = tf.cond(framed, lambda: _pieces(-grey, -axis, WINDOWS[-1], 0.0)[0].digit, lambda: look.digit)
-    return look, tf.cast(tf.round(_sheet(behind) * tf.repeat(full / tf.cast(size, tf.float32), 2)), tf.int32)
+    behind = tf.cond(framed, lambda: _pieces(-grey, -axis, WINDOWS[-1], 0.0, False)[0].digit, lambda: look.digit)
+    return look, tf.cast(tf.round(_sheet(behind, grey) * tf.repeat(full / tf.cast(size, tf.float32), 2)), tf.int32)
 
 
 def _rim(values: tf.Tensor) -> tf.Tensor:
@@ -120,8 +121,13 @@ def _median(values: tf.Tensor) -> tf.Tensor:
     return tf.sort(values)[tf.size(values) // 2]
 
 
-def _sheet(piece: tf.Tensor) -> tf.Tensor:
-    """float32 [4], top, bottom, left, right of what lies within a sheet bool [h, w]; zeros if the piece is none."""
+def _sheet(piece: tf.Tensor, grey: tf.Tensor) -> tf.Tensor:
+    """float32 [4], top, bottom, left, right of what lies within a sheet bool [h, w]; zeros if the piece is none.
+
+    A sheet is solid and, but for what is written on it, of one grey.
+    """
+
+    core = widest(tf.cast(~piece, tf.float32), 5) == 0  # without its blurred edges, of which small sheets are full
 
     def within() -> tf.Tensor:
         top, bottom, left, right = bounds(piece)
@@ -130,12 +136,15 @@ def _sheet(piece: tf.Tensor) -> tf.Tensor:
         box = tf.cast(piece[first[0] : last[0], first[1] : last[1]], tf.float32)
         box = tf.image.resize(box[tf.newaxis, ..., tf.newaxis], [32, 32], method="area")[0, ..., 0]
         solid = (tf.reduce_max(-widest(-box, SOLID)) > 0.5) & (tf.reduce_mean(box) > 0.6)
-        is_sheet = solid & (shorter > tf.maximum(SHEET * LOOK, 0.45 * longer))
+        on, off = tf.boolean_mask(grey, core), tf.boolean_mask(grey, ~piece)
+        contrast = tf.abs(_median(on) - _median(off))
+        even = tf.reduce_mean(tf.cast(tf.abs(on - _median(on)) < 0.2 * contrast, tf.float32)) > 0.75
+        is_sheet = solid & even & (shorter > tf.maximum(SHEET * LOOK, 0.45 * longer))
         margin = 0.06 * shorter
         inside = tf.stack([top + margin, bottom - margin, left + margin, right - margin])
         return tf.where(is_sheet, inside, 0.0)
 
-    return tf.cond(tf.reduce_any(piece), within, lambda: tf.zeros([4]))
+    return tf.cond(tf.reduce_any(core) & ~tf.reduce_all(piece), within, lambda: tf.zeros([4]))
 
 
 def _towards_paper(rgb: tf.Tensor, axis: tf.Tensor, lean: tf.Tensor) -> tf.Tensor:
@@ -155,7 +164,7 @@ def _leaning(rgb: tf.Tensor, sigma: float) -> tuple[tf.Tensor, tf.Tensor]:
     return axis, tf.reduce_mean(along**3) / (tf.reduce_mean(along**2) ** 1.5 + 1e-9)
 
 
-def _pieces(grey: tf.Tensor, axis: tf.Tensor, window: int, least: tf.Tensor) -> tuple[Look, tf.Tensor]:
+def _pieces(grey: tf.Tensor, axis: tf.Tensor, window: int, least: tf.Tensor, crisp: bool) -> tuple[Look, tf.Tensor]:
     """The digit among what is darker than the paper and nowhere as wide as the window, and the strength of ink."""
     paper = close(grey, window)
     light = _light(paper, axis)
@@ -180,7 +189,8 @@ def _pieces(grey: tf.Tensor, axis: tf.Tensor, window: int, least: tf.Tensor) -> 
     # Uneven light that this window does not follow is neither paper nor ink.
     between = tf.clip_by_value((ink - 3 * noise) / strength, 0, 0.4)
     score *= tf.exp(-20 * tf.reduce_mean(tf.where(inked, 0.0, between)))
-    score *= _sharpness(digit, ink) ** 8
+    if crisp:  # beside a thin pen the edge of a shadow fades
+        score *= _sharpness(digit, ink) ** 8
     return Look(score, axis, light, paper, digit), strength
 
 
@@ -261,7 +271,7 @@ def _digit(inked: tf.Tensor, ink: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     from_corner = tf.minimum(y, height - 1 - y) + tf.minimum(x, width - 1 - x)
     in_corner = lowest(from_corner) < 4
     off_centre = tf.maximum(tf.abs((top + bottom) / height - 1), tf.abs((left + right) / width - 1))
-    score = mass * (1 - 0.5 * off_centre) / (1 + (tf.where(in_corner, 1.9, 1.3) * at_rim) ** 12)
+    score = mass * (1 - 0.5 * off_centre) / (1 + (tf.where(in_corner, 1.6, 1.1) * at_rim) ** 6)
     # A box drawn around the digit: all of it along its own bounds, and something inside.
     to_side = tf.reduce_min(
         [y - tf.gather(top, labels), x - tf.gather(left, labels),
