@@ -127,8 +127,6 @@ def _sheet(piece: tf.Tensor, grey: tf.Tensor) -> tf.Tensor:
     A sheet is solid and, but for what is written on it, of one grey.
     """
 
-    core = widest(tf.cast(~piece, tf.float32), 5) == 0  # without its blurred edges, of which small sheets are full
-
     def within() -> tf.Tensor:
         top, bottom, left, right = bounds(piece)
         shorter, longer = tf.minimum(bottom - top, right - left), tf.maximum(bottom - top, right - left)
@@ -136,7 +134,7 @@ def _sheet(piece: tf.Tensor, grey: tf.Tensor) -> tf.Tensor:
         box = tf.cast(piece[first[0] : last[0], first[1] : last[1]], tf.float32)
         box = tf.image.resize(box[tf.newaxis, ..., tf.newaxis], [32, 32], method="area")[0, ..., 0]
         solid = (tf.reduce_max(-widest(-box, SOLID)) > 0.5) & (tf.reduce_mean(box) > 0.6)
-        on, off = tf.boolean_mask(grey, core), tf.boolean_mask(grey, ~piece)
+        on, off = tf.boolean_mask(grey, piece), tf.boolean_mask(grey, ~piece)
         contrast = tf.abs(_median(on) - _median(off))
         even = tf.reduce_mean(tf.cast(tf.abs(on - _median(on)) < 0.2 * contrast, tf.float32)) > 0.75
         is_sheet = solid & even & (shorter > tf.maximum(SHEET * LOOK, 0.45 * longer))
@@ -144,7 +142,7 @@ def _sheet(piece: tf.Tensor, grey: tf.Tensor) -> tf.Tensor:
         inside = tf.stack([top + margin, bottom - margin, left + margin, right - margin])
         return tf.where(is_sheet, inside, 0.0)
 
-    return tf.cond(tf.reduce_any(core) & ~tf.reduce_all(piece), within, lambda: tf.zeros([4]))
+    return tf.cond(tf.reduce_any(piece) & ~tf.reduce_all(piece), within, lambda: tf.zeros([4]))
 
 
 def _towards_paper(rgb: tf.Tensor, axis: tf.Tensor, lean: tf.Tensor) -> tf.Tensor:
