@@ -70,7 +70,7 @@ def on_a_table(picture: np.ndarray, margin: int) -> np.ndarray:
         pytest.param(lambda picture: np.where(np.arange(240)[:, None] > 130, picture // 2, picture), id="a shadow's edge"),
         pytest.param(lambda picture: np.where(np.arange(300)[:, None, None] % 60 < 2, picture // 2, picture), id="ruled"),
         pytest.param(lambda picture: on_a_table(picture, 40), id="a sheet on a dark table"),
-        pytest.param(lambda picture: on_a_table(picture, 250), id="a note on a large dark table"),
+        pytest.param(lambda picture: on_a_table(picture, 150), id="a note on a large dark table"),
     ],
 )  # fmt: skip
 def test_the_same_digit_looks_the_same_however_it_was_taken(normalize, change) -> None:
