@@ -177,7 +177,7 @@ def _pieces(grey: tf.Tensor, axis: tf.Tensor, window: int, least: tf.Tensor, cri
     strength = tf.maximum(strength, least)
     dark = ink > 0.4 * strength
     in_corner = tf.reduce_any(tf.stack([dark[:4, :4], dark[:4, -4:], dark[-4:, :4], dark[-4:, -4:]]))
-    share = tf.where(in_corner, 0.65 if window > WINDOWS[0] else 0.4, 0.4)  # a shadow, most likely: ink is darker
+    share = tf.where(in_corner, 0.65 if window > WINDOWS[1] else 0.4, 0.4)  # a shadow, most likely: ink is darker
     inked = ink > tf.maximum(4 * noise, share * strength)
     found = (strength > 0.04) & (strength > 6 * noise) & tf.reduce_any(inked)
     inked = inked & ~_ruling(ink > tf.maximum(3 * noise, 0.2 * strength))
