@@ -6,6 +6,7 @@ files, BMP files that are compressed or have a palette of colours, WebP, HEIC an
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -33,6 +34,8 @@ class _Claims(NamedTuple):
     pixels: tf.Tensor
     orientation: tf.Tensor
     """EXIF's: 1 is upright."""
+    depth: tf.Tensor
+    """Bits of a value in a PNG file."""
 
 
 def decode(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -49,11 +52,11 @@ def decode(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         ],
         default=lambda: tf.constant(""),
     )
-    nothing = tf.zeros([0, 0, 4], tf.uint8)
-    pixels = tf.cond(problem == "", lambda: _or_else(encoded, lambda e: _decode(e, claims), nothing), lambda: nothing)
+    nothing = tf.zeros([0, 0, 0], tf.uint8)
+    pixels = tf.cond(problem == "", lambda: _decode(encoded, claims), lambda: nothing)
     failed = tf.size(pixels) == 0
     white = tf.fill([1, 1, 3], tf.constant(255, tf.uint8))
-    pixels = tf.cond(failed, lambda: white, lambda: _upright(_over_white(pixels), claims.orientation))
+    pixels = tf.cond(failed, lambda: white, lambda: _upright(_rgb(pixels, claims), claims.orientation))
     return pixels, tf.where(failed & (problem == ""), UNREADABLE, problem)
 
 
@@ -64,7 +67,8 @@ def _beyond(value: tf.Tensor, unit: str, limit: int) -> tf.Tensor:
 def _or_else(encoded: tf.Tensor, attempt: Callable[[tf.Tensor], tf.Tensor], otherwise: tf.Tensor) -> tf.Tensor:
     """What `attempt` makes of a file, or another tensor where it fails.
 
-    A graph has no `except`; a data set that leaves out what fails is one.
+    A graph has no `except`; a data set that leaves out what fails is one. It prepares `attempt` anew each time, so let it
+    be small.
     """
     tried = tf.data.Dataset.from_tensors(encoded).map(attempt).ignore_errors()
     return tried.concatenate(tf.data.Dataset.from_tensors(otherwise)).take(1).get_single_element()
@@ -92,7 +96,7 @@ def _claims(encoded: tf.Tensor) -> _Claims:
         ],
     )
     orientation = tf.cond(file_format == _JPEG, lambda: _orientation(head), lambda: tf.constant(1, tf.int64))
-    return _Claims(file_format, pixels, orientation)
+    return _Claims(file_format, pixels, orientation, depth=head[24])
 
 
 def _little(values: tf.Tensor) -> tf.Tensor:
@@ -115,39 +119,22 @@ def _orientation(head: tf.Tensor) -> tf.Tensor:
 
 
 def _decode(encoded: tf.Tensor, claims: _Claims) -> tf.Tensor:
-    """uint8 [H, W, 4]; a JPEG smaller than it is where it has pixels to spare."""
+    """uint8 [H, W, channels], or nothing where it fails; a JPEG smaller than it is where it has pixels to spare."""
+
+    def attempt(decoder: Callable[[tf.Tensor], tf.Tensor]) -> Callable[[], tf.Tensor]:
+        return lambda: _or_else(encoded, decoder, tf.zeros([0, 0, 0], tf.uint8))
 
     def jpeg() -> tf.Tensor:
         ratios = (1, 2, 4, 8)
         spare = tf.reduce_sum([tf.cast(claims.pixels >= ratio**2 * _ENOUGH_PIXELS, tf.int32) for ratio in ratios[1:]])
-        return tf.switch_case(
-            spare, [lambda ratio=ratio: tf.io.decode_jpeg(encoded, channels=3, ratio=ratio) for ratio in ratios]
-        )
+        decoders = [partial(tf.io.decode_jpeg, channels=3, ratio=ratio) for ratio in ratios]
+        return tf.switch_case(spare, [attempt(decoder) for decoder in decoders])
 
-    def bmp() -> tf.Tensor:
-        pixels = tf.io.decode_bmp(encoded)
-        return tf.cond(tf.shape(pixels)[2] == 1, lambda: tf.repeat(pixels, 3, axis=2), lambda: pixels[..., :3])
+    def gif(encoded: tf.Tensor) -> tf.Tensor:
+        return tf.io.decode_image(_first_frame(encoded), channels=3, expand_animations=False)
 
-    def png() -> tf.Tensor:
-        pixels = tf.io.decode_png(encoded, channels=4)
-        # TensorFlow 2.21 fills in an alpha of 2**depth - 1, which below 8 bits is not opaque.
-        depth = tf.cast(tf.io.decode_raw(tf.strings.substr(encoded, 24, 1), tf.uint8)[0], tf.int32)
-        filled = tf.cast(tf.bitwise.left_shift(1, tf.minimum(depth, 8)) - 1, tf.uint8)
-        is_filled = tf.reduce_all(pixels[..., 3] == filled)
-        return tf.cond(is_filled, lambda: opaque(pixels[..., :3]), lambda: pixels)
-
-    def opaque(pixels: tf.Tensor) -> tf.Tensor:
-        return tf.pad(pixels, [[0, 0], [0, 0], [0, 1]], constant_values=tf.constant(255, tf.uint8))
-
-    return tf.switch_case(
-        claims.format,
-        [
-            png,
-            lambda: opaque(jpeg()),
-            lambda: opaque(bmp()),
-            lambda: opaque(tf.io.decode_image(_first_frame(encoded), channels=3, expand_animations=False)),
-        ],
-    )
+    png = attempt(partial(tf.io.decode_png, channels=4))
+    return tf.switch_case(claims.format, [png, jpeg, attempt(tf.io.decode_bmp), attempt(gif)])
 
 
 def _first_frame(encoded: tf.Tensor) -> tf.Tensor:
@@ -178,14 +165,25 @@ def _first_frame(encoded: tf.Tensor) -> tf.Tensor:
     return tf.strings.join([tf.strings.substr(encoded, 0, at), b";"])
 
 
-def _over_white(pixels: tf.Tensor) -> tf.Tensor:
-    """uint8 [H, W, 3] of uint8 [H, W, 4]."""
+def _rgb(pixels: tf.Tensor, claims: _Claims) -> tf.Tensor:
+    """uint8 [H, W, 3] of uint8 [H, W, channels]: PNG's four channels over white, BMP's fourth left out."""
+
+    def over_white() -> tf.Tensor:
+        # TensorFlow 2.21 fills in an alpha of 2**depth - 1, which below 8 bits is not opaque.
+        filled = tf.cast(tf.bitwise.left_shift(tf.constant(1, tf.int64), tf.minimum(claims.depth, 8)) - 1, tf.uint8)
+        return tf.cond(tf.reduce_all(pixels[..., 3] == filled), lambda: pixels[..., :3], blended)
 
     def blended() -> tf.Tensor:
         rgb, alpha = tf.cast(pixels[..., :3], tf.float32), tf.cast(pixels[..., 3:], tf.float32) / 255
         return tf.cast(alpha * rgb + (1 - alpha) * 255, tf.uint8)
 
-    return tf.cond(tf.reduce_all(pixels[..., 3] == 255), lambda: pixels[..., :3], blended)
+    return tf.case(
+        [
+            (claims.format == _PNG, over_white),
+            (tf.shape(pixels)[2] == 1, lambda: tf.repeat(pixels, 3, axis=2)),
+        ],
+        default=lambda: pixels[..., :3],
+    )
 
 
 def _upright(pixels: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:

@@ -6,6 +6,7 @@ If what is found is solid, it is the sheet on which the digit is written, lying 
 """
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -72,13 +73,11 @@ def find_digit(pixels: tf.Tensor) -> tuple[tf.Tensor, Look]:
         sheet = part[sheet[0] : sheet[1], sheet[2] : sheet[3]]
         return keep & (tf.size(sheet) > 0), sheet, looked, look
 
-    empty = tf.zeros([0, 0])
-    nothing = Look(tf.constant(0.0), tf.zeros([3]), empty, empty, empty > 0)
     scalar, axis, image, picture = (tf.TensorShape(shape) for shape in ([], [3], [None] * 2, [None, None, 3]))
     _, _, looked, look = tf.while_loop(
         lambda more, *_: more,
         closer,
-        (tf.constant(True), pixels, pixels[:0], nothing),
+        (tf.constant(True), pixels, pixels[:0], _nothing([0, 0])),
         shape_invariants=(scalar, picture, picture, Look(scalar, axis, image, image, image)),
         maximum_iterations=3,
     )
@@ -94,23 +93,31 @@ def _look(pixels: tf.Tensor) -> tuple[Look, tf.Tensor]:
     is_thin = tf.abs(thin[1]) > tf.maximum(1.0, tf.abs(thick[1]))
     axis = _towards_paper(rgb, *tf.cond(is_thin, lambda: thin, lambda: thick))
     grey = tf.linalg.matvec(rgb, axis)
-
-    def widening(first: int, *, crisp: bool) -> Look:
-        best, strength = _pieces(grey, axis, WINDOWS[first], 0.0, crisp)
-
-        def widened(best: Look, windows: tuple[int, ...]) -> Look:
-            if not windows:
-                return best
-            wider, _ = _pieces(grey, axis, windows[0], strength, crisp)
-            better = wider.score > PREFERENCE * best.score
-            return tf.cond(better, lambda: widened(wider, windows[1:]), lambda: best)
-
-        return widened(best, WINDOWS[first + 1 :])
-
-    look = tf.cond(is_thin, lambda: widening(0, crisp=True), lambda: widening(1, crisp=False))
-    framed = _median(tf.reshape(grey, [-1])) - _median(_rim(grey)) > FRAMED
-    behind = tf.cond(framed, lambda: _pieces(-grey, -axis, WINDOWS[-1], 0.0, False)[0].digit, lambda: look.digit)
+    look = _widening(grey, axis, tf.where(is_thin, 0, 1), is_thin)
+    framed = _median(grey[::2, ::2]) - _median(_rim(grey)) > FRAMED
+    last = tf.constant(len(WINDOWS) - 1)
+    behind = tf.cond(framed, lambda: _widening(-grey, -axis, last, tf.constant(False)).digit, lambda: look.digit)
     return look, tf.cast(tf.round(_sheet(behind, grey) * tf.repeat(full / tf.cast(size, tf.float32), 2)), tf.int32)
+
+
+def _widening(grey: tf.Tensor, axis: tf.Tensor, first: tf.Tensor, crisp: tf.Tensor) -> Look:
+    """The digit among what is nowhere as wide as a window; from the first on, as long as a wider one shows it better."""
+
+    def wider(k: tf.Tensor, best: Look, least: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, Look, tf.Tensor, tf.Tensor]:
+        paper = tf.switch_case(k, [partial(close, grey, window) for window in WINDOWS])
+        look, strength = _pieces(grey, axis, paper, least, crisp=crisp, wide=k > 1)
+        better = look.score > PREFERENCE * best.score
+        best = tf.cond(better, lambda: look, lambda: best)
+        return k + 1, best, tf.where(least > 0, least, strength), better & (k + 1 < len(WINDOWS))
+
+    start = first, _nothing(tf.shape(grey)), 0.0, True
+    return tf.while_loop(lambda *state: state[-1], wider, start)[1]
+
+
+def _nothing(size: tf.Tensor) -> Look:
+    """Worse than whatever a look may show."""
+    empty = tf.zeros(size)
+    return Look(tf.constant(-1.0), tf.zeros([3]), empty, empty, empty > 0)
 
 
 def _rim(values: tf.Tensor) -> tf.Tensor:
@@ -118,7 +125,7 @@ def _rim(values: tf.Tensor) -> tf.Tensor:
 
 
 def _median(values: tf.Tensor) -> tf.Tensor:
-    return tf.sort(values)[tf.size(values) // 2]
+    return tf.sort(tf.reshape(values, [-1]))[tf.size(values) // 2]
 
 
 def _sheet(piece: tf.Tensor, grey: tf.Tensor) -> tf.Tensor:
@@ -134,13 +141,15 @@ def _sheet(piece: tf.Tensor, grey: tf.Tensor) -> tf.Tensor:
         box = tf.cast(piece[first[0] : last[0], first[1] : last[1]], tf.float32)
         box = tf.image.resize(box[tf.newaxis, ..., tf.newaxis], [32, 32], method="area")[0, ..., 0]
         solid = (tf.reduce_max(-widest(-box, SOLID)) > 0.5) & (tf.reduce_mean(box) > 0.6)
-        on, off = tf.boolean_mask(grey, piece), tf.boolean_mask(grey, ~piece)
-        contrast = tf.abs(_median(on) - _median(off))
-        even = tf.reduce_mean(tf.cast(tf.abs(on - _median(on)) < 0.2 * contrast, tf.float32)) > 0.75
-        is_sheet = solid & even & (shorter > tf.maximum(SHEET * LOOK, 0.45 * longer))
+        large = shorter > tf.maximum(SHEET * LOOK, 0.45 * longer)
         margin = 0.06 * shorter
         inside = tf.stack([top + margin, bottom - margin, left + margin, right - margin])
-        return tf.where(is_sheet, inside, 0.0)
+        return tf.cond(solid & large, lambda: tf.where(is_even(), inside, 0.0), lambda: tf.zeros([4]))
+
+    def is_even() -> tf.Tensor:
+        on, off = tf.boolean_mask(grey, piece), tf.boolean_mask(grey, ~piece)
+        contrast = tf.abs(_median(on) - _median(off))
+        return tf.reduce_mean(tf.cast(tf.abs(on - _median(on)) < 0.2 * contrast, tf.float32)) > 0.75
 
     return tf.cond(tf.reduce_any(piece) & ~tf.reduce_all(piece), within, lambda: tf.zeros([4]))
 
@@ -162,9 +171,19 @@ def _leaning(rgb: tf.Tensor, sigma: float) -> tuple[tf.Tensor, tf.Tensor]:
     return axis, tf.reduce_mean(along**3) / (tf.reduce_mean(along**2) ** 1.5 + 1e-9)
 
 
-def _pieces(grey: tf.Tensor, axis: tf.Tensor, window: int, least: tf.Tensor, crisp: bool) -> tuple[Look, tf.Tensor]:
-    """The digit among what is darker than the paper and nowhere as wide as the window, and the strength of ink."""
-    paper = close(grey, window)
+def _pieces(
+    grey: tf.Tensor, axis: tf.Tensor, paper: tf.Tensor, least: tf.Tensor, *, crisp: tf.Tensor, wide: tf.Tensor
+) -> tuple[Look, tf.Tensor]:
+    """The digit among what is darker than the paper, and the strength of ink.
+
+    Args:
+        grey: float32 [h, w].
+        axis: float32 [3], which made it of the colours.
+        paper: float32 [h, w], the grey closed.
+        least: that ink is no weaker than.
+        crisp: whether the digit's edges must be sharp.
+        wide: whether so wide a window closed it that shadows may be left.
+    """
     light = _light(paper, axis)
     ink = (paper - grey) / light
     # The third of the picture that is most like paper is paper; noise spreads it.
@@ -177,7 +196,7 @@ def _pieces(grey: tf.Tensor, axis: tf.Tensor, window: int, least: tf.Tensor, cri
     strength = tf.maximum(strength, least)
     dark = ink > 0.4 * strength
     in_corner = tf.reduce_any(tf.stack([dark[:4, :4], dark[:4, -4:], dark[-4:, :4], dark[-4:, -4:]]))
-    share = tf.where(in_corner, 0.65 if window > WINDOWS[1] else 0.4, 0.4)  # a shadow, most likely: ink is darker
+    share = tf.where(in_corner & wide, 0.65, 0.4)  # a shadow, most likely: ink is darker
     inked = ink > tf.maximum(4 * noise, share * strength)
     found = (strength > 0.04) & (strength > 6 * noise) & tf.reduce_any(inked)
     inked = inked & ~_ruling(ink > tf.maximum(3 * noise, 0.2 * strength))
@@ -187,13 +206,12 @@ def _pieces(grey: tf.Tensor, axis: tf.Tensor, window: int, least: tf.Tensor, cri
     # Uneven light that this window does not follow is neither paper nor ink.
     between = tf.clip_by_value((ink - 3 * noise) / strength, 0, 0.4)
     score *= tf.exp(-20 * tf.reduce_mean(tf.where(inked, 0.0, between)))
-    if crisp:  # beside a thin pen the edge of a shadow fades
-        score *= _sharpness(digit, ink) ** 8
+    score *= tf.cond(crisp, lambda: _sharpness(digit, ink) ** 8, lambda: 1.0)
     return Look(score, axis, light, paper, digit), strength
 
 
 def _sharpness(digit: tf.Tensor, ink: tf.Tensor) -> tf.Tensor:
-    """How abruptly ink begins along the edges of the digit, 0 to 1; where light fades it does not."""
+    """How abruptly ink begins along the edges of the digit, 0 to 1; beside a thin pen the edge of a shadow fades."""
     inside = tf.cast(digit, tf.float32)
     edge = inside + widest(-inside, 3)  # its outermost pixels
     step = widest(ink, 5) + widest(-ink, 5)
