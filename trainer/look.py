@@ -105,7 +105,7 @@ def _widening(grey: tf.Tensor, axis: tf.Tensor, first: tf.Tensor, crisp: tf.Tens
 
     def wider(k: tf.Tensor, best: Look, least: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, Look, tf.Tensor, tf.Tensor]:
         paper = tf.switch_case(k, [partial(close, grey, window) for window in WINDOWS])
-        look, strength = _pieces(grey, axis, paper, least, crisp=crisp, wide=k > 1)
+        look, strength = _pieces(grey, axis, paper, least, crisp=crisp, wide=k > first)
         better = look.score > PREFERENCE * best.score
         best = tf.cond(better, lambda: look, lambda: best)
         return k + 1, best, tf.where(least > 0, least, strength), better & (k + 1 < len(WINDOWS))
@@ -182,7 +182,7 @@ def _pieces(
         paper: float32 [h, w], the grey closed.
         least: that ink is no weaker than.
         crisp: whether the digit's edges must be sharp.
-        wide: whether so wide a window closed it that shadows may be left.
+        wide: whether the window was so wide that shadows may be taken for ink.
     """
     light = _light(paper, axis)
     ink = (paper - grey) / light

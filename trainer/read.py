@@ -15,6 +15,13 @@ BOX = 20
 READ = 96
 """Longer side, in pixels, of the digit's part of the picture when it is read."""
 
+REACH = 4
+"""How far around the digit, in pixels of the look, ink that is too faint to be part of it is read too."""
+
+INK = 0.25, 1.15
+"""The ink that is nothing and the ink that is full, of the usual one: less of a span closes the loops of coarse pictures,
+more leaves pale what was pressed less."""
+
 THINNEST, THICKEST = 2.0, 3.6
 """Width of strokes, in pixels of MNIST, between which nearly all of its training digits lie."""
 
@@ -41,8 +48,9 @@ def read_digit(pixels: tf.Tensor, look: Look) -> tf.Tensor:
     )[0]
     grey = blur(tf.linalg.matvec(rgb / 255, look.axis), 1.0)
     ink = tf.math.divide_no_nan(tf.nn.relu(enlarged(look.paper) - grey), enlarged(look.light))
-    ink = ink * enlarged(widest(tf.cast(look.digit, tf.float32), 3))
-    ink = tf.clip_by_value((ink / (contraharmonic(ink) + 1e-6) - 0.15) / 0.7, 0, 1)
+    ink = ink * enlarged(widest(tf.cast(look.digit, tf.float32), 2 * REACH + 1))
+    faintest, fullest = INK
+    ink = tf.clip_by_value((ink / (contraharmonic(ink) + 1e-6) - faintest) / (fullest - faintest), 0, 1)
     return _fit(_with_usual_pen(ink))
 
 
