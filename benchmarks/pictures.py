@@ -3,9 +3,9 @@
     $ python -m benchmarks.pictures artifacts/models/digits/<version> --data-dir mnist/
 
 prints the machine, then: MNIST's test digits as 28x28 PNG files beside the same digits as arrays; optdigits' 8x8 digits,
-enlarged; photographs of test digits (benchmarks/photographs.py) with the accuracy per nuisance; and the time of one
-picture of 500x500 pixels and of batches. Develop with training digits and other seeds, as has been done: of optdigits
-the last 360 were only ever scored.
+enlarged; photographs of test digits (benchmarks/photographs.py) with the accuracy per nuisance; drawn digits in scenes of
+other kinds (benchmarks/scenes.py); and the time of one picture of 500x500 pixels and of batches. Develop with training
+digits and other seeds, as has been done: of optdigits the last 360 were only ever scored.
 """
 
 import argparse
@@ -23,11 +23,12 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.photographs import photographs
+from benchmarks.scenes import scenes
 from benchmarks.turns import machine, write_json
 from serving.contract import DIGIT, ENCODED, IMAGES, NORMALIZED, PICTURES, SIGNATURE
 
 SEED = 2026
-"""Of the photographs that are scored; develop with others."""
+"""Of the photographs and scenes that are scored; develop with others."""
 
 
 FIGURE_COLUMNS, FIGURE_ROWS = 5, 4
@@ -67,6 +68,7 @@ def main() -> None:
     report["photographs"] = float(right.mean())
     print(f"{count} photographs of test digits  {report['photographs']:8.2%}")
     report["nuisances"] = _print_nuisances(nuisances, right)
+    report["scenes"] = _print_scenes(servable)
 
     if args.figure:
         _draw(servable, first[: FIGURE_COLUMNS * FIGURE_ROWS]).save(args.figure, optimize=True)
@@ -111,6 +113,18 @@ def _print_nuisances(nuisances: list[dict[str, str]], right: np.ndarray) -> dict
         print(f"  {name:30}{kind:15}{len(group):6} {statistics.mean(group):8.2%}")
     print(flush=True)
     return shares
+
+
+def _print_scenes(servable: Any) -> dict[str, float]:
+    outcomes: dict[str, list[bool]] = defaultdict(list)
+    for one in scenes(SEED):
+        outcomes[one.name].append(bool(_answers(servable, PICTURES, ENCODED, [one.encoded])[0] == one.digit))
+    right = sum(map(sum, outcomes.values()))
+    print(f"drawn digits in {len(outcomes)} scenes: {right} of {sum(map(len, outcomes.values()))}")
+    for name, group in outcomes.items():
+        print(f"  {name:50}{sum(group):3} of {len(group)}")
+    print(flush=True)
+    return {name: statistics.mean(group) for name, group in outcomes.items()}
 
 
 def _print_optdigits(servable: Any) -> dict[str, float]:

@@ -14,8 +14,9 @@ import tensorflow as tf
 from trainer.components import connected_components
 from trainer.filters import blur, bounds, close, contraharmonic, highest, main_axis, widest
 
-LOOK = 128
-"""Longer side of the reduced picture in which the digit is looked for."""
+LOOK = 128, 256
+"""Longer side of the reduced picture in which the digit is looked for: an eighth of the picture's, between these two.
+A thin pen on a page that was photographed whole is lost in the smaller."""
 
 SURROUNDINGS = 2.0, 16.0
 """Reach, in the reduced picture, of what a pixel is compared with: a thin pen shows against the first even where the light
@@ -32,7 +33,7 @@ FRAMED = 0.2
 """How much darker than the middle of the brightnesses the rim of a picture is where there is more than paper in it."""
 
 SHEET = 0.2
-"""Shorter side of a sheet of paper at least, of `LOOK`."""
+"""Shorter side of a sheet of paper at least, of the picture's longer side."""
 
 SOLID = 21
 """A sheet brought to 32x32 pixels has a square of so many without a gap; no digit is so solid."""
@@ -87,7 +88,8 @@ def find_digit(pixels: tf.Tensor) -> tuple[tf.Tensor, Look]:
 def _look(pixels: tf.Tensor) -> tuple[Look, tf.Tensor]:
     """What a picture shows, and where in it lies a sheet, as int32 [4]: top, bottom, left, right; zeros for none."""
     full = tf.cast(tf.shape(pixels)[:2], tf.float32)
-    size = tf.maximum(tf.cast(tf.round(full * (LOOK / tf.reduce_max(full))), tf.int32), 8)
+    longer = tf.reduce_max(full)
+    size = tf.maximum(tf.cast(tf.round(full * (tf.clip_by_value(longer / 8, *LOOK) / longer)), tf.int32), 8)
     rgb = blur(tf.image.resize(pixels[tf.newaxis], size, method="area")[0] / 255, 0.8)
     thin, thick = (_leaning(rgb, sigma) for sigma in SURROUNDINGS)
     is_thin = tf.abs(thin[1]) > tf.maximum(1.0, tf.abs(thick[1]))
@@ -141,7 +143,7 @@ def _sheet(piece: tf.Tensor, grey: tf.Tensor) -> tf.Tensor:
         box = tf.cast(piece[first[0] : last[0], first[1] : last[1]], tf.float32)
         box = tf.image.resize(box[tf.newaxis, ..., tf.newaxis], [32, 32], method="area")[0, ..., 0]
         solid = (tf.reduce_max(-widest(-box, SOLID)) > 0.5) & (tf.reduce_mean(box) > 0.6)
-        large = shorter > tf.maximum(SHEET * LOOK, 0.45 * longer)
+        large = shorter > tf.maximum(SHEET * tf.cast(tf.reduce_max(tf.shape(grey)), tf.float32), 0.45 * longer)
         margin = 0.06 * shorter
         inside = tf.stack([top + margin, bottom - margin, left + margin, right - margin])
         return tf.cond(solid & large, lambda: tf.where(is_even(), inside, 0.0), lambda: tf.zeros([4]))

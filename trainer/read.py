@@ -93,7 +93,7 @@ def stroke_width(ink: tf.Tensor) -> tf.Tensor:
 
 
 def _fit(ink: tf.Tensor) -> tf.Tensor:
-    """uint8 [28, 28] of ink float32 [h, w]: the box fitted, the mass in the middle."""
+    """uint8 [28, 28] of ink float32 [h, w]: the box fitted, the mass in the middle, the fullest ink 255."""
     top, bottom, left, right = bounds(ink >= 0.3 * tf.reduce_max(ink))
     scale = BOX / tf.maximum(bottom - top, right - left)
     mass = tf.reduce_sum(ink) + 1e-6
@@ -103,4 +103,5 @@ def _fit(ink: tf.Tensor) -> tf.Tensor:
     ]
     translation = tf.stack([side / 2 - scale * middle for side, middle in zip(IMAGE_SHAPE, centre, strict=True)])
     fitted = scale_and_translate(ink, tf.constant(IMAGE_SHAPE), tf.stack([scale, scale]), translation, "box")
-    return tf.cast(tf.round(255 * tf.clip_by_value(fitted, 0, 1)), tf.uint8)
+    fitted = tf.math.divide_no_nan(tf.nn.relu(fitted), tf.reduce_max(fitted))
+    return tf.cast(tf.round(255 * fitted), tf.uint8)
