@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from serving.contract import MAX_PICTURE_BYTES
@@ -76,7 +77,7 @@ def _or_else(encoded: tf.Tensor, attempt: Callable[[tf.Tensor], tf.Tensor], othe
 
 def _claims(encoded: tf.Tensor) -> _Claims:
     head = tf.strings.join([tf.strings.substr(encoded, 0, _HEAD), b"\0" * _HEAD])
-    head = tf.cast(tf.ensure_shape(tf.io.decode_raw(tf.strings.substr(head, 0, _HEAD), tf.uint8), [_HEAD]), tf.int64)
+    head = tf.ensure_shape(tf.io.decode_raw(tf.strings.substr(head, 0, _HEAD), tf.uint8), [_HEAD])
 
     def begins(magic: bytes) -> tf.Tensor:
         return tf.reduce_all(head[: len(magic)] == list(magic))
@@ -96,7 +97,7 @@ def _claims(encoded: tf.Tensor) -> _Claims:
         ],
     )
     orientation = tf.cond(file_format == _JPEG, lambda: _orientation(head), lambda: tf.constant(1, tf.int64))
-    return _Claims(file_format, pixels, orientation, depth=head[24])
+    return _Claims(file_format, pixels, orientation, depth=tf.cast(head[24], tf.int64))
 
 
 def _little(values: tf.Tensor) -> tf.Tensor:
@@ -104,16 +105,16 @@ def _little(values: tf.Tensor) -> tf.Tensor:
 
 
 def _big(values: tf.Tensor) -> tf.Tensor:
-    return tf.reduce_sum(values * [256**k for k in range(values.shape[0] - 1, -1, -1)])
+    return tf.reduce_sum(tf.cast(values, tf.int64) * [256**k for k in range(values.shape[0] - 1, -1, -1)])
 
 
 def _orientation(head: tf.Tensor) -> tf.Tensor:
     """EXIF's tag 0x0112, a short, in either byte order; 1 where there is none."""
     found = tf.constant(1, tf.int64)
     for pattern, at in ((b"\x12\x01\x03\x00\x01\x00\x00\x00", 8), (b"\x01\x12\x00\x03\x00\x00\x00\x01", 9)):
-        windows = tf.stack([head[k : _HEAD - 10 + k] for k in range(len(pattern))], axis=1)
-        matches = tf.reduce_all(windows == list(pattern), axis=1)
-        value = head[tf.argmax(matches) + at]
+        windows = tf.stack([head[k : _HEAD - 10 + k] for k in range(len(pattern))])
+        matches = tf.reduce_all(windows == np.frombuffer(pattern, np.uint8)[:, np.newaxis], axis=0)
+        value = tf.cast(head[tf.argmax(matches) + at], tf.int64)
         found = tf.where(tf.reduce_any(matches) & (value >= 1) & (value <= 8), value, found)
     return found
 

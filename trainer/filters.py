@@ -7,12 +7,9 @@ import tensorflow as tf
 
 
 def blur(values: tf.Tensor, sigma: float) -> tf.Tensor:
-    """Gaussian blur of float32 [h, w] or [h, w, c] as two products with banded matrices, normalised at the edges."""
-    shape = tf.shape(values)
-    rows = _gaussian(shape[0], sigma) @ tf.reshape(values, [shape[0], -1])
-    if values.shape.rank == 2:
-        return tf.matmul(rows, _gaussian(shape[1], sigma), transpose_b=True)
-    return tf.einsum("hwc,xw->hxc", tf.reshape(rows, shape), _gaussian(shape[1], sigma))
+    """Gaussian blur of float32 [..., h, w] as two products with banded matrices, normalised at the edges."""
+    height, width = tf.unstack(tf.shape(values)[-2:])
+    return tf.matmul(tf.matmul(_gaussian(height, sigma), values), _gaussian(width, sigma), transpose_b=True)
 
 
 def _gaussian(size: tf.Tensor, sigma: float) -> tf.Tensor:
@@ -65,9 +62,9 @@ def contraharmonic(values: tf.Tensor) -> tf.Tensor:
 
 
 def main_axis(differences: tf.Tensor) -> tf.Tensor:
-    """float32 [3], of length one: the direction in which float32 [n, 3] lie, the largest of them above all."""
-    weights = tf.reduce_sum(differences**2, axis=1, keepdims=True)
-    spread = tf.matmul(differences * weights, differences, transpose_a=True)
+    """float32 [3], of length one: the direction in which float32 [3, n] lie, the largest of them above all."""
+    weights = tf.reduce_sum(differences**2, axis=0)
+    spread = tf.matmul(differences * weights, differences, transpose_b=True)
     spread = spread / (tf.linalg.trace(spread) + 1e-20)
     for _ in range(4):  # power iteration by squaring: the 16th power
         spread = spread @ spread

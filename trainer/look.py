@@ -90,13 +90,14 @@ def _look(pixels: tf.Tensor) -> tuple[Look, tf.Tensor]:
     full = tf.cast(tf.shape(pixels)[:2], tf.float32)
     longer = tf.reduce_max(full)
     size = tf.maximum(tf.cast(tf.round(full * (tf.clip_by_value(longer / 8, *LOOK) / longer)), tf.int32), 8)
-    rgb = blur(tf.image.resize(pixels[tf.newaxis], size, method="area")[0] / 255, 0.8)
+    rgb = tf.image.resize(pixels[tf.newaxis], size, method="area")[0] / 255
+    rgb = blur(tf.transpose(rgb, [2, 0, 1]), 0.8)
     thin, thick = (_leaning(rgb, sigma) for sigma in SURROUNDINGS)
     is_thin = tf.abs(thin[1]) > tf.maximum(1.0, tf.abs(thick[1]))
     axis = _towards_paper(rgb, *tf.cond(is_thin, lambda: thin, lambda: thick))
-    grey = tf.linalg.matvec(rgb, axis)
+    grey = tf.tensordot(axis, rgb, 1)
     look = _widening(grey, axis, tf.where(is_thin, 0, 1), is_thin)
-    framed = _median(grey[::2, ::2]) - _median(_rim(grey)) > FRAMED
+    framed = _median(grey[::4, ::4]) - _median(_rim(grey)) > FRAMED
     last = tf.constant(len(WINDOWS) - 1)
     behind = tf.cond(framed, lambda: _widening(-grey, -axis, last, tf.constant(False)).digit, lambda: look.digit)
     return look, tf.cast(tf.round(_sheet(behind, grey) * tf.repeat(full / tf.cast(size, tf.float32), 2)), tf.int32)
@@ -157,19 +158,22 @@ def _sheet(piece: tf.Tensor, grey: tf.Tensor) -> tf.Tensor:
 
 
 def _towards_paper(rgb: tf.Tensor, axis: tf.Tensor, lean: tf.Tensor) -> tf.Tensor:
-    """The axis or its opposite. Ink is rarer than its surroundings, so that the differences lean to its side; the rim of a
-    picture is more often paper than not."""
-    grey = tf.linalg.matvec(rgb, axis)
+    """The axis or its opposite, for colours float32 [3, h, w].
+
+    Ink is rarer than its surroundings, so that the differences lean to its side; the rim of a picture is more often paper
+    than not.
+    """
+    grey = tf.tensordot(axis, rgb, 1)
     rim = _rim(grey)
     side = (tf.reduce_mean(rim) - tf.reduce_mean(grey)) / (tf.math.reduce_std(grey) + 1e-6)
     return tf.where(lean - 0.5 * side > 0, -axis, axis)
 
 
 def _leaning(rgb: tf.Tensor, sigma: float) -> tuple[tf.Tensor, tf.Tensor]:
-    """The axis along which colours differ from their surroundings, and the skewness of the differences along it."""
+    """The axis along which colours float32 [3, h, w] differ from their surroundings, and the skewness along it."""
     differences = rgb - blur(rgb, sigma)
-    axis = main_axis(tf.reshape(differences, [-1, 3]))
-    along = tf.linalg.matvec(differences, axis)
+    axis = main_axis(tf.reshape(differences, [3, -1]))
+    along = tf.tensordot(axis, differences, 1)
     return axis, tf.reduce_mean(along**3) / (tf.reduce_mean(along**2) ** 1.5 + 1e-9)
 
 
