@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.turns import machine, write_json
-from trainer.config import PRESETS, TrainConfig, resolve
+from trainer.config import TrainConfig, resolve
+from trainer.presets import PRESETS
 
 if TYPE_CHECKING:
     from trainer.distribute import Devices

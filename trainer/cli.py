@@ -24,8 +24,9 @@ from typing import Any, Literal
 
 from serving.contract import MODEL_NAME
 from trainer.cluster import find_cluster
-from trainer.config import PRESETS, ConfigError, TrainConfig, resolve
+from trainer.config import ConfigError, TrainConfig, resolve
 from trainer.exit_codes import ExitCode, RunError, exit_code_of
+from trainer.presets import PRESETS
 from trainer.run_folder import RESULT_FILE, open_run_folder, recorded, refuse_full_disk
 from trainer.signals import StoppedError, stoppable
 

@@ -1,4 +1,4 @@
-"""The settings of a run: one frozen dataclass, four presets, and the check that they make sense.
+"""The settings of a run: one frozen dataclass, and the check that they make sense.
 
 Order of precedence: preset < `--config FILE` < flags. What came out is saved as `config.json` in the run's folder and can
 be given back with `--config`.
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from trainer.exit_codes import ExitCode, RunError
+from trainer.presets import PRESETS
 
 
 class ConfigError(RunError):
@@ -146,100 +147,6 @@ class TrainConfig:
     def data_path(self) -> Path:
         """Folder of the data set."""
         return self.data_dir or self.artifacts / "data"
-
-
-PRESETS: dict[str, dict[str, Any]] = {
-    # The embedded 8x8 digits: seconds, no download.
-    "quickstart": {
-        "model": "cnn",
-        "epochs": 20.0,
-        "optimizer": "adamw",
-        "learning_rate": 4e-3,
-        "weight_decay": 0.02,
-        "ema_decay": 0.99,
-        "rotate_degrees": 10.0,
-        "zoom": 0.15,
-        "shift_pixels": 2.0,
-        "shear_degrees": 10.0,
-    },
-    # MNIST to 99 % as soon as possible.
-    "fast": {
-        "dataset": "mnist",
-        "validation_size": 5000,
-        "model": "lenet",
-        "epochs": 2.0,
-        "global_batch_size": 256,
-        "learning_rate": 1e-2,
-        "beta_1": 0.7,
-        "beta_2": 0.9,
-        "schedule": "linear",
-        "warmup_fraction": 0.2,
-        "rotate_degrees": 10.0,
-        "zoom": 0.2,
-        "shift_pixels": 1.0,
-        "shear_degrees": 8.0,
-        "pen_pixels": 0.8,
-        "gaps": 0.1,
-        "flags": 0.3,
-        "coarse": 0.4,
-        "min_accuracy": 0.985,
-        "tolerance": 0.002,
-    },
-    # The best mean accuracy within half an hour on two CPU cores.
-    "accurate": {
-        "dataset": "mnist",
-        "validation_size": 5000,
-        "model": "cnn",
-        "width": 1.5,
-        "dropout": 0.3,
-        "epochs": 16.0,
-        "global_batch_size": 128,
-        "optimizer": "adamw",
-        "learning_rate": 4e-3,
-        "weight_decay": 0.02,
-        "schedule": "linear",
-        "warmup_fraction": 0.2,
-        "ema_decay": 0.998,
-        "rotate_degrees": 12.0,
-        "zoom": 0.2,
-        "shift_pixels": 2.0,
-        "shear_degrees": 8.0,
-        "pen_pixels": 0.8,
-        "gaps": 0.1,
-        "flags": 0.3,
-        "coarse": 0.4,
-        "min_accuracy": 0.993,
-        "tolerance": 0.001,
-    },
-    # The accurate recipe, wider and longer, for GPUs.
-    "frontier": {
-        "dataset": "mnist",
-        "validation_size": 5000,
-        "model": "cnn",
-        "width": 4.0,
-        "dropout": 0.4,
-        "epochs": 60.0,
-        "global_batch_size": 512,
-        "optimizer": "adamw",
-        "learning_rate": 4e-3,
-        "weight_decay": 0.05,
-        "schedule": "cosine",
-        "warmup_fraction": 0.1,
-        "ema_decay": 0.999,
-        "rotate_degrees": 15.0,
-        "zoom": 0.2,
-        "shift_pixels": 2.0,
-        "shear_degrees": 10.0,
-        "pen_pixels": 0.8,
-        "gaps": 0.1,
-        "flags": 0.3,
-        "coarse": 0.4,
-        "precision": "mixed_bfloat16",
-        "min_accuracy": 0.995,
-        "tolerance": 0.001,
-    },
-}
-"""What each preset changes of the defaults."""
 
 
 MAY_CHANGE = {

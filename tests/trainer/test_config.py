@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests.trainer.conftest import run_trainer
-from trainer.config import PRESETS, ConfigError, TrainConfig, resolve, to_json
+from trainer.config import ConfigError, TrainConfig, resolve, to_json
 from trainer.exit_codes import ExitCode
+from trainer.presets import PRESETS
 
 
 @pytest.mark.parametrize("preset", PRESETS)
