@@ -62,7 +62,8 @@ def export_model(
             CONFIDENCE: tf.reduce_max(probabilities, axis=1),
         }
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name=ENCODED)])
+    # AutoGraph would take longer than all the rest, and finds nothing to do.
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name=ENCODED)], autograph=False)
     def answer_pictures(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
         images = normalize(encoded)
         return {**answer(images), NORMALIZED: images}

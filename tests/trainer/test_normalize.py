@@ -16,7 +16,7 @@ def normalize():
 
     from trainer.normalize import normalize
 
-    compiled = tf.function(normalize, input_signature=[tf.TensorSpec([None], tf.string)])
+    compiled = tf.function(normalize, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
     return lambda *files: compiled(tf.constant(list(files), tf.string)).numpy()
 
 
