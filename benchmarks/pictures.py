@@ -40,7 +40,7 @@ def main() -> None:
     from serving.server.servable import Servable
     from trainer.idx import read_idx_folder
 
-    servable = Servable(args.version)
+    servable = Servable(args.version, intra_op_threads=args.intra_op_threads)
     _, test = read_idx_folder(args.data_dir)
     print(f"{machine()}\n{args.version}\n", flush=True)
     count = min(args.photographs, len(test))
@@ -187,6 +187,9 @@ def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("version", type=Path, help="folder of a published version")
     parser.add_argument("--data-dir", type=Path, required=True, help="folder of MNIST's four files")
+    parser.add_argument(
+        "--intra-op-threads", type=int, default=0, help="threads inside one operation; 0 = one per core, the default"
+    )
     parser.add_argument("--photographs", type=int, default=5000, help="how many (default: %(default)s)")
     parser.add_argument("--figure", type=Path, metavar="FILE", help="draw photographs beside what the network saw")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there too")

@@ -70,7 +70,8 @@ class ServerConfig:
     """On SIGTERM, how long requests in flight may take to finish."""
 
     intra_op_threads: int = 0
-    """Threads inside one operation (`--tensorflow_intra_op_parallelism`); 0 = one per core."""
+    """Threads inside one operation (`--tensorflow_intra_op_parallelism`); 0 = one per core, which large batches gain from.
+    With 1, single requests and pictures are answered sooner: their operations are too small to be shared."""
 
     inter_op_threads: int = 0
     """Operations run side by side (`--tensorflow_inter_op_parallelism`); 0 = one per core."""

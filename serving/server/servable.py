@@ -58,6 +58,8 @@ class Servable:
             intra_op_parallelism_threads=intra_op_threads,
             inter_op_parallelism_threads=inter_op_threads,
             use_per_session_threads=False,
+            # TensorFlow's idle threads would take from the cores what answering requests needs.
+            experimental=config_pb2.ConfigProto.Experimental(disable_thread_spinning=True),
         )
         graph = tf.Graph()
         self._session = tf.compat.v1.Session(graph=graph, config=options)
