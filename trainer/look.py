@@ -12,7 +12,8 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from trainer.components import connected_components
-from trainer.filters import blur, bounds, close, contraharmonic, highest, main_axis, widest
+from trainer.filters import blur, bounds, close, contraharmonic, main_axis, widest
+from trainer.ruling import ruling
 
 LOOK = 128, 256
 """Longer side of the reduced picture in which the digit is looked for: an eighth of the picture's, between these two.
@@ -37,9 +38,6 @@ SHEET = 0.2
 
 SOLID = 21
 """A sheet brought to 32x32 pixels has a square of so many without a gap; no digit is so solid."""
-
-RULE = 7
-"""Ruling is thinner than this, in the reduced picture."""
 
 
 class Look(NamedTuple):
@@ -205,7 +203,7 @@ def _pieces(
     share = tf.where(in_corner & wide, 0.65, 0.4)  # a shadow, most likely: ink is darker
     inked = ink > tf.maximum(4 * noise, share * strength)
     found = (strength > 0.04) & (strength > 6 * noise) & tf.reduce_any(inked)
-    inked = inked & ~_ruling(ink > tf.maximum(3 * noise, 0.2 * strength))
+    inked = inked & ~ruling(ink > tf.maximum(3 * noise, 0.2 * strength))
     score, digit = tf.cond(
         found & tf.reduce_any(inked), lambda: _digit(inked, ink), lambda: (0.0, tf.zeros_like(inked))
     )
@@ -234,41 +232,6 @@ def _light(paper: tf.Tensor, axis: tf.Tensor) -> tf.Tensor:
     bright = tf.abs(paper) + 0.5
     says = tf.nn.relu(tf.reduce_sum(axis)) / math.sqrt(3)
     return tf.clip_by_value(1 + says * (bright / tf.reduce_mean(bright) - 1), 0.3, 3.0)
-
-
-def _ruling(inked: tf.Tensor) -> tf.Tensor:
-    """The thin straight lines from rim to rim of bool [h, w], without what crosses them."""
-    across = _lines_across(inked)
-    return across | tf.transpose(_lines_across(tf.transpose(inked & ~across)))
-
-
-def _lines_across(inked: tf.Tensor) -> tf.Tensor:
-    tall = tf.cast(inked, tf.float32)
-    tall = highest(-highest(-tall, RULE), RULE) > 0  # of columns, the runs of at least RULE
-    thin = inked & ~tall
-    slopes = tf.linspace(-0.35, 0.35, 29)
-    height, width = tf.unstack(tf.shape(inked))
-    x = tf.range(tf.cast(width, tf.float32))
-    # The line through (y, middle) with each slope: [slopes, width] below y.
-    below = tf.cast(tf.round(slopes[:, tf.newaxis] * (x - tf.reduce_mean(x))), tf.int32)
-
-    def lines_across() -> tf.Tensor:
-        reach = tf.reduce_max(below)
-        padded = tf.pad(highest(tf.cast(thin, tf.float32), 3), [[reach, reach], [0, 0]])
-        columns = tf.transpose(padded)  # [width, height + 2 reach]
-        y = tf.range(height)
-        positions = y[:, tf.newaxis, tf.newaxis] + below + reach  # [height, slopes, width]
-        flat = tf.range(width) * tf.shape(columns)[1] + positions
-        covered = tf.reduce_mean(tf.gather(tf.reshape(columns, [-1]), flat[..., ::2]), axis=2)
-        lines = tf.where(covered > 0.75)  # [n, (y, slope)]
-        rows = tf.cast(lines[:, :1], tf.int32) + tf.gather(below, lines[:, 1])  # [n, width]
-        rows = tf.clip_by_value(rows, 0, height - 1)
-        points = tf.stack([rows, tf.broadcast_to(tf.range(width), tf.shape(rows))], axis=-1)
-        ruled = tf.scatter_nd(tf.reshape(points, [-1, 2]), tf.ones([tf.size(rows)]), tf.shape(inked))
-        return (highest(ruled, 3) > 0) & thin
-
-    edges = tf.reduce_any(thin[:, :3]) & tf.reduce_any(thin[:, -3:])
-    return tf.cond(edges, lines_across, lambda: tf.zeros_like(inked))
 
 
 def _digit(inked: tf.Tensor, ink: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

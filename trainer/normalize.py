@@ -4,7 +4,7 @@ MNIST's digits are white on black, fitted into 20x20 keeping their aspect, and c
 learned from them answers well about a photograph only after the same has been done to it, and doing it here, once, means
 that no client can do it otherwise.
 
-    file -> decode -> look: the picture, reduced       -> paper, ink, its colour and which of the two is darker
+    file -> decode -> look: the picture, reduced      -> paper, ink, its colour and which of the two is darker
                                                       -> pieces of ink -> which of them are the digit
                    -> read: the digit's part of the picture, in its own resolution -> ink -> pen -> fitted, centred
 
