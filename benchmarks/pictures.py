@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.photographs import photographs
-from benchmarks.scenes import scenes
+from benchmarks.scenes import SCENES, scenes
 from benchmarks.turns import machine, write_json
 from serving.contract import DIGIT, ENCODED, IMAGES, NORMALIZED, PICTURES, SIGNATURE
 
@@ -107,24 +107,19 @@ def _print_nuisances(nuisances: list[dict[str, str]], right: np.ndarray) -> dict
     for kinds, is_right in zip(nuisances, right.tolist(), strict=True):
         for name, kind in kinds.items():
             outcomes[name, kind].append(is_right)
-    shares = {}
+    shares, width = {}, max(len(kind) for _, kind in outcomes) + 2
     for (name, kind), group in sorted(outcomes.items()):
         shares[f"{name}: {kind}"] = statistics.mean(group)
-        print(f"  {name:30}{kind:15}{len(group):6} {statistics.mean(group):8.2%}")
+        print(f"  {name:30}{kind:{width}}{len(group):6} {statistics.mean(group):8.2%}")
     print(flush=True)
     return shares
 
 
 def _print_scenes(servable: Any) -> dict[str, float]:
-    outcomes: dict[str, list[bool]] = defaultdict(list)
-    for one in scenes(SEED):
-        outcomes[one.name].append(bool(_answers(servable, PICTURES, ENCODED, [one.encoded])[0] == one.digit))
-    right = sum(map(sum, outcomes.values()))
-    print(f"drawn digits in {len(outcomes)} scenes: {right} of {sum(map(len, outcomes.values()))}")
-    for name, group in outcomes.items():
-        print(f"  {name:50}{sum(group):3} of {len(group)}")
-    print(flush=True)
-    return {name: statistics.mean(group) for name, group in outcomes.items()}
+    taken = ((one, _answers(servable, PICTURES, ENCODED, [one.encoded])[0]) for one in scenes(SEED))
+    names, right = zip(*((one.nuisances, answer == one.label) for one, answer in taken), strict=True)
+    print(f"drawn digits in {len(SCENES)} scenes: {sum(right)} of {len(right)}")
+    return _print_nuisances(list(names), np.array(right))
 
 
 def _print_optdigits(servable: Any) -> dict[str, float]:

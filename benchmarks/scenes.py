@@ -8,10 +8,11 @@ other seeds; what they are for is to notice what a change breaks.
 import functools
 import io
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
+
+from benchmarks.photographs import Photograph
 
 Colour = tuple[int, int, int]
 
@@ -33,20 +34,11 @@ BIRO: Colour = (30, 35, 80)
 PAPER: Colour = (236, 233, 226)
 
 
-@dataclass(frozen=True)
-class Scene:
-    """A picture file and what is in it."""
-
-    name: str
-    digit: int
-    encoded: bytes
-
-
-def scenes(seed: int) -> Iterator[Scene]:
+def scenes(seed: int) -> Iterator[Photograph]:
     """Each digit in each scene; a picture depends on (seed, its scene, its digit) alone."""
     for position, (name, draw) in enumerate(SCENES.items()):
         for digit in DIGITS:
-            yield Scene(name, digit, draw(digit, np.random.default_rng([seed, position, digit])))
+            yield Photograph(draw(digit, np.random.default_rng([seed, position, digit])), digit, {"scene": name})
 
 
 def drawing(digit: int) -> bytes:
@@ -58,7 +50,9 @@ def _paper(height: int, width: int, colour: Colour = PAPER) -> Image.Image:
     return Image.new("RGB", (width, height), colour)
 
 
-def _grained(height: int, width: int, colour: Colour, coarseness: int, contrast: float, random: np.random.Generator):
+def _grained(
+    height: int, width: int, colour: Colour, coarseness: int, contrast: float, random: np.random.Generator
+) -> Image.Image:
     grain = random.normal(0, contrast, (height // coarseness + 2, width // coarseness + 2)).astype(np.float32)
     grain = np.asarray(Image.fromarray(grain).resize((width, height), Image.Resampling.BICUBIC))
     return Image.fromarray((grain[..., np.newaxis] + colour).clip(0, 255).astype(np.uint8))

@@ -79,6 +79,15 @@ def test_the_same_digit_looks_the_same_however_it_was_taken(normalize, change) -
     assert likeness(plain, changed) > 0.93
 
 
+def test_a_thin_pen_is_found_beside_the_soft_edge_of_a_shadow(normalize) -> None:
+    large = seven(height=2400, width=1920, pen=9)
+    x, y = np.mgrid[:1920, :2400]
+    light = 1 - 0.35 / (1 + np.exp(-(0.7 * x + 0.5 * y - 1150) / 40))
+    shadowed = (large * light.T[..., None]).astype(np.uint8)
+    plain, other = normalize(file_of(seven()), file_of(shadowed, "JPEG"))
+    assert likeness(plain, other) > 0.8
+
+
 @pytest.mark.parametrize(("digit", "scene"), [(position % 10, scene) for position, scene in enumerate(SCENES)])
 def test_a_digit_is_found_in_scenes_that_people_photograph(normalize, digit, scene) -> None:
     taken = SCENES[scene](digit, np.random.default_rng(digit))
