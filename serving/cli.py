@@ -73,7 +73,7 @@ def _build_parser(*, serve: bool) -> argparse.ArgumentParser:
     )
     _add_min_confidence(predict)
     predict.add_argument(
-        "--show", type=Path, metavar="FILE.html", help="write a page of the pictures beside what the model saw of them"
+        "--show", type=_page, metavar="FILE.html", help="write a page of the pictures beside what the model saw of them"
     )
     _add_connection_options(predict)
     _add_connection_options(add("status", "print the state of the model's versions"), label=False)
@@ -188,6 +188,13 @@ def _port(text: str) -> int:
     if not 0 <= int(text) <= 65535:  # the system would take the remainder
         raise argparse.ArgumentTypeError(f"must be from 0 to 65535, not {text}")
     return int(text)
+
+
+def _page(text: str) -> Path:
+    # `--show a.jpg b.jpg` would write its page over the first picture.
+    if Path(text).suffix.lower() not in (".html", ".htm"):
+        raise argparse.ArgumentTypeError(f"must end in .html, not {text}; the pictures come before --show")
+    return Path(text)
 
 
 def _probability(text: str) -> float:

@@ -122,6 +122,15 @@ def test_show_writes_one_page_of_the_pictures_beside_what_the_model_saw(files):
     assert "http" not in page
 
 
+def test_show_never_writes_over_a_picture(files, capsys):
+    picture = (files / "four.png").read_bytes()
+    with pytest.raises(SystemExit) as exited:
+        main(["predict", "--show", str(files / "four.png"), str(files / "two.npy")])
+    assert exited.value.code == 2
+    assert "must end in .html" in capsys.readouterr().err
+    assert (files / "four.png").read_bytes() == picture
+
+
 def test_predict_reads_every_file_before_it_asks(files, capsys):
     (files / "bad.npy").write_bytes(b"\x93NUMPY, and no more")
     asked = []
