@@ -2,11 +2,15 @@
 
     python -m benchmarks.serving_throughput [MODELS_DIR] [--generator h2load | python] [--json FILE]
 
-measures, round by round and in turn, the newest version called in process (batches of 1 and 32) and the same version
-behind `python -m serving serve` with 1 and with 32 single-image requests in flight on one connection. The load comes from
-a process of its own that sends ready-made bytes, so what is measured is the server; on a small machine the two share the
-cores. h2load (Debian's nghttp2-client), written in C, is taken where it is found: it leaves more of them to the server
-than gRPC in Python does, which takes as long to send a request as the server to answer it.
+measures, round by round and in turn, the newest version called in process (batches of 1 and 32), a gRPC server that has
+no model and answers at once, and the version behind `python -m serving serve`, both with 1 and with 32 single-image
+requests in flight on one connection. The load comes from a process of its own that sends ready-made bytes, so what is
+measured is the server; on a small machine the two share the cores. h2load (Debian's nghttp2-client), written in C, is
+taken where it is found: it leaves more of them to the server than gRPC in Python does, which takes as long to send a
+request as the server to answer it.
+
+The model and gRPC by themselves say what can be expected of the two together: beside each ratio stands what it would be if
+every request took gRPC's time and then the model's.
 
 Without MODELS_DIR a small convnet with random weights is exported first. Prints medians over the rounds:
 
@@ -16,6 +20,7 @@ Without MODELS_DIR a small convnet with random weights is exported first. Prints
 
 import argparse
 import asyncio
+import contextlib
 import json
 import multiprocessing
 import os
@@ -26,6 +31,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 from benchmarks.turns import machine
@@ -59,40 +66,45 @@ def main() -> None:
 def measure(models_dir: Path, generator: str, rounds: int, seconds: float) -> list[dict[str, dict[str, float]]]:
     """Returns one dict per round: case -> images_per_second and latency_ms (the median request)."""
     run_bare = load_bare(models_dir)
-    server, target = start_server(models_dir)
     load_of = {"h2load": h2load, "python": grpc_load}[generator]
-    try:
-        grpc_load(target, CONCURRENCY, seconds)  # warms up, and raises if any request fails: h2load would not see that
+    with served(models_dir) as target, served_without_model() as empty_target:
+        for warmed in (target, empty_target):  # raises if any request fails, which h2load would not see
+            grpc_load(warmed, CONCURRENCY, seconds)
         return [
             {
                 "in process, batch 1": bare_rate(run_bare, 1, seconds),
                 f"in process, batch {CONCURRENCY}": bare_rate(run_bare, CONCURRENCY, seconds),
+                "gRPC alone, 1 in flight": load_of(empty_target, 1, seconds),
+                f"gRPC alone, {CONCURRENCY} in flight": load_of(empty_target, CONCURRENCY, seconds),
                 "served, 1 in flight": load_of(target, 1, seconds),
                 f"served, {CONCURRENCY} in flight": load_of(target, CONCURRENCY, seconds),
             }
             for _ in range(rounds)
         ]
-    finally:
-        server.terminate()
-        server.wait(30)
 
 
 def summarise(rounds: list[dict[str, dict[str, float]]]) -> dict[str, object]:
     """Medians over the rounds, of every figure and of the ratios taken within each round."""
-
-    def median(ratio) -> float:
-        return statistics.median(ratio(*one_round.values()) for one_round in rounds)
-
     figures = {
         case: {name: statistics.median(one[case][name] for one in rounds) for name in rounds[0][case]}
         for case in rounds[0]
     }
-    rate, latency = "images_per_second", "latency_ms"
+    ratios = [_ratios(one_round) for one_round in rounds]
+    return {"cases": figures, **{name: statistics.median(one[name] for one in ratios) for name in ratios[0]}}
+
+
+def _ratios(one_round: dict[str, dict[str, float]]) -> dict[str, float]:
+    bare_1, bare, grpc_1, grpc, served_1, served = (figures["images_per_second"] for figures in one_round.values())
+    latencies = [figures["latency_ms"] for figures in one_round.values()]
+    in_turn_1, in_turn = 1 / (1 / grpc_1 + 1 / bare_1), 1 / (1 / grpc + 1 / bare)
     return {
-        "cases": figures,
-        "batching_gain": median(lambda _, __, one, many: many[rate] / one[rate]),
-        "share_of_bare_model": median(lambda _, bare_many, __, many: many[rate] / bare_many[rate]),
-        "added_latency_ms": median(lambda bare_one, _, one, __: one[latency] - bare_one[latency]),
+        "batching_gain": served / served_1,
+        "batching_gain_of_model_alone": bare / bare_1,
+        "batching_gain_of_grpc_alone": grpc / grpc_1,
+        "batching_gain_in_turn": in_turn / in_turn_1,
+        "share_of_bare_model": served / bare,
+        "share_of_bare_model_in_turn": in_turn / bare,
+        "added_latency_ms": latencies[4] - latencies[0],
     }
 
 
@@ -103,7 +115,11 @@ def render(summary: dict) -> str:
     lines += [
         "",
         f"{CONCURRENCY} in flight over 1:           {summary['batching_gain']:6.2f} x   (bar: at least 5)",
+        f"    the model alone:          {summary['batching_gain_of_model_alone']:6.2f} x",
+        f"    gRPC alone:               {summary['batching_gain_of_grpc_alone']:6.2f} x",
+        f"    gRPC, then the model:     {summary['batching_gain_in_turn']:6.2f} x",
         f"{CONCURRENCY} in flight over bare model:  {summary['share_of_bare_model']:6.2f} x   (bar: at least 0.5)",
+        f"    gRPC, then the model:     {summary['share_of_bare_model_in_turn']:6.2f} x",
         f"added latency, 1 in flight:   {summary['added_latency_ms']:6.2f} ms  (bar: under 2)",
     ]
     return "\n".join(lines)
@@ -133,14 +149,52 @@ def bare_rate(run_bare, batch_size: int, seconds: float) -> dict[str, float]:
     return _figures(latencies, batch_size)
 
 
-def start_server(models_dir: Path) -> tuple[subprocess.Popen, str]:
+@contextlib.contextmanager
+def served(models_dir: Path) -> Iterator[str]:
+    """A `python -m serving serve` of its own; yields its `host:port`."""
     command = [sys.executable, "-m", "serving", "serve", str(models_dir), "--port", "0"]
     server = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert server.stdout
-    line = server.stdout.readline()
-    if not line.startswith("serving "):
-        raise SystemExit(f"the server did not start: {line!r}")
-    return server, line.split()[-1]
+    try:
+        line = server.stdout.readline()
+        if not line.startswith("serving "):
+            raise SystemExit(f"the server did not start: {line!r}")
+        yield line.split()[-1]
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+@contextlib.contextmanager
+def served_without_model() -> Iterator[str]:
+    """The same gRPC stack in a process of its own, whose Predict answers at once; yields its `host:port`."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    server = context.Process(target=_answer_at_once, args=(theirs,), daemon=True)
+    server.start()
+    try:
+        yield ours.recv()
+    finally:
+        server.terminate()
+        server.join(30)
+
+
+def _answer_at_once(connection: Connection) -> None:
+    import grpc
+
+    async def predict(_: bytes, __: grpc.aio.ServicerContext) -> bytes:
+        return bytes(100)  # about as long as an answer
+
+    async def serve() -> None:
+        service, method = PREDICT.strip("/").split("/")
+        handlers = {method: grpc.unary_unary_rpc_method_handler(predict)}
+        server = grpc.aio.server()
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
+        connection.send(f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}")
+        await server.start()
+        await server.wait_for_termination()
+
+    asyncio.run(serve())
 
 
 def h2load(target: str, concurrency: int, seconds: float) -> dict[str, float]:

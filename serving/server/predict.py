@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from tensorflow_serving.apis import model_pb2, predict_pb2
+from tensorflow_serving.apis import predict_pb2
 
 from serving.server import tensors
 from serving.server.errors import invalid_argument
@@ -49,10 +49,13 @@ def respond(
     name: str, version: int, prepared: Prepared, outputs: Mapping[str, np.ndarray]
 ) -> predict_pb2.PredictResponse:
     """Builds the answer: the name asked for, the signature resolved, the version that served, never a label."""
-    spec = model_pb2.ModelSpec(name=name, signature_name=prepared.signature.name)
-    spec.version.value = version
-    encoded = {alias: tensors.encode(outputs[alias]) for alias in prepared.outputs}
-    return predict_pb2.PredictResponse(model_spec=spec, outputs=encoded)
+    response = predict_pb2.PredictResponse()
+    response.model_spec.name = name
+    response.model_spec.signature_name = prepared.signature.name
+    response.model_spec.version.value = version
+    for alias in prepared.outputs:
+        tensors.encode(outputs[alias], response.outputs[alias])
+    return response
 
 
 def _check_aliases(sent: set[str], wanted: set[str]) -> None:

@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from tensorflow.core.framework import tensor_pb2
 from tensorflow_serving.apis import (
     classification_pb2,
     inference_pb2,
@@ -166,7 +167,8 @@ def test_names_that_are_not_served_do_not_grow_the_metrics(server, stubs):
     ],
 )
 def test_tensors_come_back_as_they_were_sent_and_as_tensorflow_reads_them(array):
-    proto = tensors.encode(array)
+    proto = tensor_pb2.TensorProto()
+    tensors.encode(array, proto)
     assert not proto.tensor_content
     np.testing.assert_array_equal(tf.make_ndarray(proto), array)
     spec = tensors.TensorSpec("x", "x:0", proto.dtype, (None,) * array.ndim)
