@@ -47,6 +47,10 @@ web: $(WEB)  ## draw digits on http://localhost:8080, answered by what `make ser
 tensorboard: $(TRAIN)  ## look at the runs
 	$(VENV)/bin/tensorboard --logdir $(ARTIFACTS)/runs
 
+.PHONY: notebook
+notebook: $(DEV)  ## run notebooks/digits.ipynb from its first cell to its last and keep its outputs
+	$(PY) -m notebooks.run
+
 .PHONY: test
 test: $(DEV)  ## run the tests
 	$(PY) -m pytest -m "not slow"
