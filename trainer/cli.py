@@ -1,4 +1,4 @@
-"""The command line: `python -m trainer train | evaluate | publish | rollback | doctor | data`.
+"""The command line: `python -m trainer train | tune | evaluate | publish | rollback | doctor | data`.
 
     python -m trainer train                   # the embedded digits, seconds, no download
     python -m trainer train --preset fast     # MNIST to 99 % as soon as possible
@@ -63,6 +63,24 @@ def _train(args: argparse.Namespace) -> None:
         from trainer.run import train_and_publish
 
         train_and_publish(config, cluster, now, record)
+
+
+def _tune(args: argparse.Namespace) -> None:
+    from trainer.space import parse, plan  # numpy: not for `--help`
+
+    now, config, dimensions = datetime.now(UTC), _config(args), [parse(text) for text in args.vary]
+    if find_cluster(os.environ):
+        raise ConfigError("tune runs on one machine; start it outside of TF_CONFIG and of an Indexed Job")
+    if args.trials < 1:
+        raise ConfigError(f"trials is {args.trials}; expected a number above 0")
+    named = dataclasses.replace(config, run=config.run or f"tune-{config.preset}-{now:%Y%m%d-%H%M%S}")
+    configs, folder = plan(named, dimensions, args.trials), named.artifacts / "tune" / named.run
+    from trainer.tune import search, table
+
+    trials = search(configs, dimensions, folder, now)
+    print(f"\n{table(trials)}\n")
+    print(f"Figure:  {folder / 'trials.png'}")
+    print(f"Publish: python -m trainer publish {trials[0].run_dir}")
 
 
 def _evaluate(args: argparse.Namespace) -> None:
@@ -149,6 +167,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_train(commands)
+    _add_tune(commands)
 
     for name, command, text in (
         ("evaluate", _evaluate, "score a trained run on its test split again and draw its report"),
@@ -197,6 +216,27 @@ def _add_train(commands: Any) -> None:
         description="Train, evaluate, report and publish. Precedence: preset < --config FILE < flags.",
         argument_default=argparse.SUPPRESS,
     )
+    _add_config(sub)
+    sub.set_defaults(command=_train)
+
+
+def _add_tune(commands: Any) -> None:
+    text = "train with many settings and compare them on validation data; the test split is not looked at"
+    sub = commands.add_parser("tune", help=text, description=text, argument_default=argparse.SUPPRESS)
+    sub.add_argument(
+        "--vary",
+        nargs="+",
+        metavar="NAME=VALUES",
+        default=["learning_rate=1e-3:1e-2:log", "dropout=0:0.5", "width=0.5:2:log"],
+        help="what each trial draws anew: A,B,C for one of them, LOW:HIGH for a number between, LOW:HIGH:log for one on a "
+        "logarithmic scale (default: learning_rate=1e-3:1e-2:log dropout=0:0.5 width=0.5:2:log)",
+    )
+    sub.add_argument("--trials", type=int, default=12, help="how many; the first has the settings as given [12]")
+    _add_config(sub)
+    sub.set_defaults(command=_tune)
+
+
+def _add_config(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--preset", choices=PRESETS, default=None, help="values to start from (default: quickstart)")
     sub.add_argument("--config", type=Path, default=None, metavar="FILE", help="a config.json that a run saved")
     for name, field in CONFIG_FIELDS.items():
@@ -210,7 +250,6 @@ def _add_train(commands: Any) -> None:
         else:
             kind = typing.get_args(hint)[0] if isinstance(hint, types.UnionType) else hint
             sub.add_argument(_flag(name), type=kind, metavar=kind.__name__.upper(), help=text)
-    sub.set_defaults(command=_train)
 
 
 def _add_paths(parser: argparse.ArgumentParser, *, data: bool = True) -> None:

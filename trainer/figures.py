@@ -3,6 +3,7 @@
 Figures are made without pyplot: no global state, no display.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,32 @@ def samples(evaluation: Evaluation, images: np.ndarray, count: int = 24) -> Figu
 def worst_mistakes(evaluation: Evaluation, images: np.ndarray) -> Figure:
     """The wrong answers that were given with the most confidence."""
     return _gallery(evaluation, images, evaluation.worst, "Most confident mistakes")
+
+
+def trials(settings: Sequence[dict[str, Any]], losses: Sequence[float]) -> Figure:
+    """A search's validation losses over each setting that it varied; the first trial is the one to beat."""
+    names = list(settings[0])
+    figure = Figure(figsize=(3.6 * len(names), 3.6), layout="constrained")
+    finite = [position for position, loss in enumerate(losses) if math.isfinite(loss)]
+    best = min(finite, key=lambda position: losses[position], default=None)
+    for axes, name in zip(figure.subplots(1, len(names), sharey=True, squeeze=False)[0], names, strict=True):
+        values = [setting[name] for setting in settings]
+        named = not all(isinstance(value, int | float) for value in values)
+        at = [str(value) if named else value for value in values]
+        axes.scatter([at[i] for i in finite], [losses[i] for i in finite], s=22, color=BLUE, label="trials")
+        if best is not None:
+            axes.scatter(at[best], losses[best], s=60, color=ORANGE, label="best")
+        if 0 in finite:
+            axes.scatter(at[0], losses[0], s=150, facecolors="none", edgecolors=GREY, label="as given")
+        axes.set_yscale("log")
+        if not named and min(values) > 0 and max(values) >= 4 * min(values):
+            axes.set_xscale("log")
+        axes.set_title(name)
+        _plain(axes)
+    figure.axes[0].set_ylabel("validation loss")
+    if finite:
+        figure.axes[0].legend(frameon=False)
+    return figure
 
 
 def _gallery(evaluation: Evaluation, images: np.ndarray, positions: np.ndarray, title: str, columns: int = 8) -> Figure:

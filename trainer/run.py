@@ -72,6 +72,23 @@ def train_with_chief(config: TrainConfig, cluster: Cluster) -> None:
         _train(config, cluster, Tracker())
 
 
+def train_for_search(config: TrainConfig, record: dict[str, Any]) -> None:
+    """Train a model and score it on validation data alone; `record` is for result.json. The run can be published.
+
+    Raises:
+        RunError: see `trainer.exit_codes`.
+    """
+    folder = config.run_dir
+    with RunTracker(folder, texts={"config": to_json(config)}) as tracker:
+        trained, splits, devices = _train(config, None, tracker)
+    write_atomically(folder / WEIGHTS_FILE, trained.model.save_weights)
+    record["facts"] = _facts(config, splits, trained, devices)
+    predict = compile_predict(trained.model)
+    # With the temperature that it would be served with: how sure a recipe makes a model is no reason to choose it.
+    temperature = fit_temperature(predict(splits.validation.images), splits.validation.labels)
+    record["validation"] = evaluate(predict, splits.validation, temperature).summary()
+
+
 def evaluate_run(config: TrainConfig, record: dict[str, Any]) -> None:
     """Score a trained run's weights on its test split again and redraw its report; `record` is for evaluate.json.
 

@@ -84,13 +84,13 @@ class RunTracker(Tracker):
     """Records one run in its folder, from `start` to `__exit__`."""
 
     def __init__(
-        self, run_dir: Path, texts: dict[str, str], *, stream: TextIO = sys.stderr, report_seconds: float = 10.0
+        self, run_dir: Path, texts: dict[str, str], *, stream: TextIO | None = None, report_seconds: float = 10.0
     ):
-        """Record in `run_dir`; `texts` are shown in TensorBoard under their names."""
+        """Record in `run_dir`; `texts` are shown in TensorBoard under their names, the progress on `stream` or stderr."""
         super().__init__()
         self._run_dir = run_dir
         self._texts = texts
-        self._stream = stream
+        self._stream = stream or sys.stderr
         self._report_seconds = report_seconds
         self._last_report = time.monotonic()
         self._last_validation: dict[str, Any] = {}
