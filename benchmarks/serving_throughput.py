@@ -172,6 +172,7 @@ def served_without_model() -> Iterator[str]:
     ours, theirs = context.Pipe()
     server = context.Process(target=_answer_at_once, args=(theirs,), daemon=True)
     server.start()
+    theirs.close()  # so that a server that fails before it has an address is an EOFError here, and not a wait for ever
     try:
         yield ours.recv()
     finally:

@@ -13,11 +13,12 @@ import dataclasses
 import inspect
 import itertools
 import os
+import shlex
 import sys
 import traceback
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +30,9 @@ from trainer.exit_codes import ExitCode, RunError, exit_code_of
 from trainer.presets import PRESETS
 from trainer.run_folder import RESULT_FILE, open_run_folder, recorded, refuse_full_disk
 from trainer.signals import StoppedError, stoppable
+
+VARIED = ("learning_rate=1e-3:1e-2:log", "dropout=0:0.5", "width=0.5:2:log")
+"""What `tune` varies unless told."""
 
 CONFIG_FIELDS = {field.name: field for field in dataclasses.fields(TrainConfig) if field.name != "preset"}
 
@@ -68,19 +72,21 @@ def _train(args: argparse.Namespace) -> None:
 def _tune(args: argparse.Namespace) -> None:
     from trainer.space import parse, plan  # numpy: not for `--help`
 
-    now, config, dimensions = datetime.now(UTC), _config(args), [parse(text) for text in args.vary]
+    now, config = datetime.now(UTC), _config(args)
     if find_cluster(os.environ):
         raise ConfigError("tune runs on one machine; start it outside of TF_CONFIG and of an Indexed Job")
     if args.trials < 1:
         raise ConfigError(f"trials is {args.trials}; expected a number above 0")
+    dimensions = [parse(text) for text in args.vary or VARIED]
     named = dataclasses.replace(config, run=config.run or f"tune-{config.preset}-{now:%Y%m%d-%H%M%S}")
     configs, folder = plan(named, dimensions, args.trials), named.artifacts / "tune" / named.run
     from trainer.tune import search, table
 
+    print(f"search {named.run}: start it again with --run {named.run}, and it goes on where it was")
     trials = search(configs, dimensions, folder, now)
     print(f"\n{table(trials)}\n")
     print(f"Figure:  {folder / 'trials.png'}")
-    print(f"Publish: python -m trainer publish {trials[0].run_dir}")
+    print(f"Publish: python -m trainer publish {shlex.quote(str(trials[0].run_dir))}")
 
 
 def _evaluate(args: argparse.Namespace) -> None:
@@ -226,20 +232,28 @@ def _add_tune(commands: Any) -> None:
     sub.add_argument(
         "--vary",
         nargs="+",
+        action="extend",
+        default=None,
         metavar="NAME=VALUES",
-        default=["learning_rate=1e-3:1e-2:log", "dropout=0:0.5", "width=0.5:2:log"],
         help="what each trial draws anew: A,B,C for one of them, LOW:HIGH for a number between, LOW:HIGH:log for one on a "
-        "logarithmic scale (default: learning_rate=1e-3:1e-2:log dropout=0:0.5 width=0.5:2:log)",
+        f"logarithmic scale (default: {' '.join(VARIED)})",
     )
     sub.add_argument("--trials", type=int, default=12, help="how many; the first has the settings as given [12]")
-    _add_config(sub)
+    sub.add_argument(
+        "--run",
+        help="name of the search, whose trials are the runs <run>-000 and so on; that of one that was begun goes on with "
+        "it (default: tune-<preset>-<UTC time>)",
+    )
+    _add_config(sub, without={"run", "publish"})
     sub.set_defaults(command=_tune)
 
 
-def _add_config(sub: argparse.ArgumentParser) -> None:
+def _add_config(sub: argparse.ArgumentParser, *, without: Collection[str] = ()) -> None:
     sub.add_argument("--preset", choices=PRESETS, default=None, help="values to start from (default: quickstart)")
     sub.add_argument("--config", type=Path, default=None, metavar="FILE", help="a config.json that a run saved")
     for name, field in CONFIG_FIELDS.items():
+        if name in without:
+            continue
         default = "none" if field.default is None else field.default
         text = f"{_docs()[name]} [{default}]".replace("%", "%%")
         hint = typing.get_type_hints(TrainConfig)[name]

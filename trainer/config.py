@@ -31,7 +31,7 @@ class TrainConfig:
     """Name of the preset that the other values started from."""
 
     artifacts: Path = Path("artifacts")
-    """Root of everything that is written: data/, runs/<run>/ and models/digits/<version>/."""
+    """Root of everything that is written: data/, runs/<run>/, tune/<run>/ and models/digits/<version>/."""
     data_dir: Path | None = None
     """Folder of the data set; none means <artifacts>/data."""
     run: str = ""

@@ -4,7 +4,7 @@ Figures are made without pyplot: no global state, no display.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -133,29 +133,39 @@ def worst_mistakes(evaluation: Evaluation, images: np.ndarray) -> Figure:
     return _gallery(evaluation, images, evaluation.worst, "Most confident mistakes")
 
 
-def trials(settings: Sequence[dict[str, Any]], losses: Sequence[float]) -> Figure:
-    """A search's validation losses over each setting that it varied; the first trial is the one to beat."""
-    names = list(settings[0])
-    figure = Figure(figsize=(3.6 * len(names), 3.6), layout="constrained")
+def trials(varied: Mapping[str, tuple[Sequence[Any], bool]], losses: Sequence[float]) -> Figure:
+    """A search's validation losses over each setting that it varied; the first trial is the one to beat.
+
+    Args:
+        varied: for each setting its value in every trial, and whether it was varied on a logarithmic scale.
+        losses: of every trial; infinite where it diverged, and not drawn then.
+    """
+    columns = min(len(varied), 4)
+    rows = -(-len(varied) // columns)
+    figure = Figure(figsize=(3.4 * columns + 1.4, 3.4 * rows), layout="constrained")
     finite = [position for position, loss in enumerate(losses) if math.isfinite(loss)]
     best = min(finite, key=lambda position: losses[position], default=None)
-    for axes, name in zip(figure.subplots(1, len(names), sharey=True, squeeze=False)[0], names, strict=True):
-        values = [setting[name] for setting in settings]
-        named = not all(isinstance(value, int | float) for value in values)
-        at = [str(value) if named else value for value in values]
-        axes.scatter([at[i] for i in finite], [losses[i] for i in finite], s=22, color=BLUE, label="trials")
+    all_axes = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
+    for axes, (name, (values, is_log)) in zip(all_axes, varied.items(), strict=False):
+        is_number = all(type(value) in (int, float) for value in values)
+        at = values if is_number else [str(value) for value in values]
+        axes.scatter([at[i] for i in finite], [losses[i] for i in finite], s=22, color=BLUE, label="trial")
         if best is not None:
-            axes.scatter(at[best], losses[best], s=60, color=ORANGE, label="best")
+            axes.scatter(at[best], losses[best], s=60, color=ORANGE, label="the best")
         if 0 in finite:
             axes.scatter(at[0], losses[0], s=150, facecolors="none", edgecolors=GREY, label="as given")
         axes.set_yscale("log")
-        if not named and min(values) > 0 and max(values) >= 4 * min(values):
+        if is_log and min(values) > 0:
             axes.set_xscale("log")
-        axes.set_title(name)
+        if is_log or not is_number:
+            axes.tick_params(axis="x", which="both", labelrotation=45)
+        axes.set_title(name, fontsize=10)
         _plain(axes)
-    figure.axes[0].set_ylabel("validation loss")
-    if finite:
-        figure.axes[0].legend(frameon=False)
+    for axes in all_axes[len(varied) :]:
+        axes.axis("off")
+    for axes in all_axes[::columns]:
+        axes.set_ylabel("validation loss")
+    figure.legend(*all_axes[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
     return figure
 
 

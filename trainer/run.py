@@ -28,7 +28,7 @@ from trainer.figures import save_figures
 from trainer.model import build_model, weights_digest
 from trainer.publish import Gate, Published, publish, published_before
 from trainer.report import Story, write_model_card, write_report
-from trainer.run_folder import RESULT_FILE, read_record
+from trainer.run_folder import RESULT_FILE, TRIAL_FILE, read_record
 from trainer.signals import deferred_stop
 from trainer.split import Splits
 from trainer.tracking import RunTracker, Tracker, read_rows
@@ -73,7 +73,7 @@ def train_with_chief(config: TrainConfig, cluster: Cluster) -> None:
 
 
 def train_for_search(config: TrainConfig, record: dict[str, Any]) -> None:
-    """Train a model and score it on validation data alone; `record` is for result.json. The run can be published.
+    """Train a model and score it on validation data alone; `record` is for trial.json. The run can be published then.
 
     Raises:
         RunError: see `trainer.exit_codes`.
@@ -83,6 +83,7 @@ def train_for_search(config: TrainConfig, record: dict[str, Any]) -> None:
         trained, splits, devices = _train(config, None, tracker)
     write_atomically(folder / WEIGHTS_FILE, trained.model.save_weights)
     record["facts"] = _facts(config, splits, trained, devices)
+    record["data"] = {"train": splits.train.digest, "validation": splits.validation.digest}
     predict = compile_predict(trained.model)
     # With the temperature that it would be served with: how sure a recipe makes a model is no reason to choose it.
     temperature = fit_temperature(predict(splits.validation.images), splits.validation.labels)
@@ -153,7 +154,8 @@ def _reload(config: TrainConfig, record: dict[str, Any]) -> tuple[keras.Model, S
     if not weights.is_file():
         raise ConfigError(f"{config.run_dir}: this run was not trained to its end ({WEIGHTS_FILE} is missing)")
     choose_devices()
-    record["facts"] = read_record(config.run_dir / RESULT_FILE).get("facts", {})
+    records = (read_record(config.run_dir / name) for name in (RESULT_FILE, TRIAL_FILE))
+    record["facts"] = next((found["facts"] for found in records if "facts" in found), {})
     model = build_model(config.model, width=config.width, dropout=config.dropout)
     model.load_weights(weights)
     return model, load_splits(config.dataset, config.data_path, config.validation_size)

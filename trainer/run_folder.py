@@ -30,6 +30,9 @@ LOCK_FILE = ".lock"
 RESULT_FILE = "result.json"
 """How `train` ended; `evaluate` and `publish` leave records of their own beside it."""
 
+TRIAL_FILE = "trial.json"
+"""How a run ended that is a trial of `tune`."""
+
 
 class DiskError(RunError):
     """Too little disk space to begin."""

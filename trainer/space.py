@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import types
 import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,16 +11,22 @@ import numpy as np
 
 from trainer.config import MAY_CHANGE, ConfigError, TrainConfig
 
-COMPARABLE = {"dataset", "validation_size"}
-"""What must be the same for validation losses to be comparable."""
+FIXED = {"dataset", "validation_size", "deterministic"}
+"""What must be the same in all trials: their losses could not be compared, or it cannot be undone in a process."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One of several values, all as likely."""
+    """One of several values, all as often."""
 
     name: str
     values: tuple[Any, ...]
+    is_log = False
+
+    @property
+    def extremes(self) -> tuple[Any, ...]:
+        """Values that all others are between."""
+        return self.values
 
     def at(self, position: float) -> Any:
         """The value at `position`, 0 <= position < 1."""
@@ -30,7 +35,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Range:
-    """A number between two others, evenly or evenly on a logarithmic scale."""
+    """A number from `low` to `high`, evenly or evenly on a logarithmic scale."""
 
     name: str
     low: float
@@ -38,13 +43,23 @@ class Range:
     is_log: bool
     is_whole: bool
 
+    @property
+    def extremes(self) -> tuple[int | float, ...]:
+        """Values that all others are between."""
+        return self.at(0.0), self.at(math.nextafter(1.0, 0.0))
+
     def at(self, position: float) -> int | float:
-        """The number at `position`, 0 <= position < 1, to three digits, which are enough and can be read."""
+        """The number at `position`, 0 <= position < 1, with no more digits than tell a thousand of them apart."""
         if self.is_log:
             value = self.low * (self.high / self.low) ** position
-        else:
-            value = self.low + (self.high - self.low) * position
-        return round(value) if self.is_whole else float(f"{value:.3g}")
+            return round(value) if self.is_whole else self._within(float(f"{value:.4g}"))
+        if self.is_whole:
+            return int(self.low + (self.high + 1 - self.low) * position)
+        span = self.high - self.low
+        return self._within(round(self.low + span * position, 3 - math.floor(math.log10(span))))
+
+    def _within(self, value: float) -> float:
+        return min(max(value, self.low), self.high)
 
 
 Dimension = Choice | Range
@@ -54,7 +69,7 @@ def parse(text: str) -> Dimension:
     """The dimension that a text describes: NAME=A,B,C or NAME=LOW:HIGH or NAME=LOW:HIGH:log.
 
     Raises:
-        ConfigError: no such setting, one that must not vary, or values that it cannot have.
+        ConfigError: no such setting, one that must not vary, or no values of its kind.
     """
     name, equals, values = text.partition("=")
     hints = typing.get_type_hints(TrainConfig)
@@ -62,50 +77,68 @@ def parse(text: str) -> Dimension:
         raise ConfigError(
             f"--vary {text}: expected NAME=A,B,C or NAME=LOW:HIGH[:log], NAME a setting of `train --help`"
         )
-    if name in MAY_CHANGE | COMPARABLE:
-        raise ConfigError(
-            f"--vary {text}: {name} is not part of what is compared; vary what decides how a model learns"
-        )
-    kinds = typing.get_args(hints[name]) if isinstance(hints[name], types.UnionType) else (hints[name],)
+    if name in MAY_CHANGE | FIXED:
+        raise ConfigError(f"--vary {text}: {name} must be the same in all trials; vary what decides how a model learns")
+    kind = hints[name]
     if ":" not in values:
-        return Choice(name, tuple(_value(text, kinds, part) for part in values.split(",")))
+        return Choice(name, tuple(_value(text, kind, part) for part in values.split(",")))
     low, high, *scale = values.split(":")
-    if scale not in ([], ["log"]) or kinds[0] not in (int, float):
+    if scale not in ([], ["log"]) or kind not in (int, float):
         raise ConfigError(f"--vary {text}: expected NAME=LOW:HIGH or NAME=LOW:HIGH:log, of numbers")
-    dimension = Range(name, _value(text, (float,), low), _value(text, (float,), high), bool(scale), kinds[0] is int)
-    if not dimension.low < dimension.high < math.inf or (scale and dimension.low <= 0):
+    dimension = Range(name, _value(text, kind, low), _value(text, kind, high), bool(scale), kind is int)
+    if not dimension.low < dimension.high or (scale and dimension.low <= 0):
         raise ConfigError(f"--vary {text}: expected LOW < HIGH, and 0 < LOW on a logarithmic scale")
     return dimension
 
 
 def plan(config: TrainConfig, dimensions: Sequence[Dimension], trials: int) -> list[TrainConfig]:
-    """The config of each trial; the first has the settings of `config` itself.
+    """The configs of at most `trials` trials, all different; the first has the settings of `config` itself.
+
+    The others' are a function of their number and of the config's seed, so that more trials only add to those there were.
 
     Raises:
-        ConfigError: some values cannot be, or not together.
+        ConfigError: a setting is varied twice, or some values cannot be, or not together.
     """
-    changed = [{}, *(sample(dimensions, config.seed, trial) for trial in range(1, trials))]
-    return [
-        dataclasses.replace(config, **values, run=f"{config.run}-{number:03}", publish=False)
-        for number, values in enumerate(changed)
-    ]
+    names = [dimension.name for dimension in dimensions]
+    if doubled := {name for name in names if names.count(name) > 1}:
+        raise ConfigError(f"--vary {', '.join(sorted(doubled))}: given twice; give each setting all its values at once")
+    for dimension in dimensions:
+        for value in dimension.extremes:  # a value that cannot be shows now, and not at the trial that draws it
+            alone: dict[str, Any] = {dimension.name: value}
+            dataclasses.replace(config, **alone)
+    different: dict[tuple[Any, ...], TrainConfig] = {}
+    for number in range(trials):
+        values = sample(dimensions, config.seed, number) if number else {}
+        trial = dataclasses.replace(config, **values, run=f"{config.run}-{number:03}")
+        different.setdefault(tuple(getattr(trial, name) for name in names), trial)
+    return list(different.values())
 
 
-def sample(dimensions: Sequence[Dimension], seed: int, trial: int) -> dict[str, Any]:
-    """The settings of a trial: a function of (seed, trial), so that more trials only add to those there were."""
-    positions = np.random.Generator(np.random.Philox(key=[seed, trial])).random(len(dimensions))
+def sample(dimensions: Sequence[Dimension], seed: int, number: int) -> dict[str, Any]:
+    """The settings of one trial: the term `number` of an additive recurrence with a random start.
+
+    Its terms lie more evenly than random ones, in all dimensions together and however many there are: Martin Roberts'
+    generalised golden ratio, http://extremelearning.com.au/unreasonable-effectiveness-of-quasirandom-sequences/.
+    """
+    ratio = 2.0
+    for _ in range(64):  # to the root of x ** (dimensions + 1) = x + 1
+        ratio = (1 + ratio) ** (1 / (len(dimensions) + 1))
+    start = np.random.Generator(np.random.Philox(key=seed)).random(len(dimensions))
+    positions = (start + number * ratio ** -np.arange(1.0, len(dimensions) + 1)) % 1
     return {dimension.name: dimension.at(position) for dimension, position in zip(dimensions, positions, strict=True)}
 
 
-def _value(text: str, kinds: tuple[Any, ...], part: str) -> Any:
-    if bool in kinds:
+def _value(text: str, kind: Any, part: str) -> Any:
+    if kind is bool:
         if part not in ("true", "false"):
             raise ConfigError(f"--vary {text}: {part!r} is neither true nor false")
         return part == "true"
-    for kind in (int, float):
-        if kind in kinds:
-            try:
-                return kind(part)
-            except ValueError as error:
-                raise ConfigError(f"--vary {text}: {part!r} is not a number ({kind.__name__})") from error
+    if kind in (int, float):
+        try:
+            value = kind(part)
+        except ValueError as error:
+            raise ConfigError(f"--vary {text}: {part!r} is not a number ({kind.__name__})") from error
+        if not abs(value) < 1e100:
+            raise ConfigError(f"--vary {text}: {part!r} is too large")
+        return value
     return part

@@ -1,11 +1,11 @@
 """A search for better settings: train with many, compare them on validation data alone.
 
-Random search: of the few settings that matter, N trials try N different values each, where a grid of as many would try a
-handful (Bergstra and Bengio, 2012). Trial 0 has the settings as they were given, so that the best has something to beat.
+Of the few settings that matter, N trials drawn at random try some N values each, where a grid of as many would try a
+handful (Bergstra and Bengio, 2012). The first trial has the settings as they were given: what the best has to beat.
 
-A trial is a run like any other, in <artifacts>/runs/<run>-<number>/, trained to its end, stopped and resumed as `train`
-is; the search started again goes on with the first trial that is not finished. The test split is not looked at: the best
-trial meets it when its run is published.
+A trial is a run like any other, <artifacts>/runs/<run>-<number>/, trained to its end, stopped and resumed as `train` does
+it, with a record of its own beside `train`'s; the search started again goes on with the first trial that is not finished.
+The test split is not looked at: the best trial meets it when its run is published.
 """
 
 import dataclasses
@@ -22,12 +22,12 @@ import keras
 import tensorflow as tf
 
 from trainer.checkpoint import refuse_others
-from trainer.config import TrainConfig, resolve, what_it_computes
+from trainer.config import ConfigError, TrainConfig, resolve, what_it_computes
 from trainer.durable import write_atomically
 from trainer.exit_codes import ExitCode
 from trainer.figures import trials as draw
 from trainer.run import train_for_search
-from trainer.run_folder import RESULT_FILE, open_run_folder, read_record, recorded
+from trainer.run_folder import RESULT_FILE, TRIAL_FILE, open_run_folder, read_record, recorded, refuse_full_disk
 from trainer.space import Dimension
 from trainer.train import DivergedError
 
@@ -48,29 +48,41 @@ class Trial:
 def search(configs: Sequence[TrainConfig], dimensions: Sequence[Dimension], folder: Path, now: datetime) -> list[Trial]:
     """Run the trials that are not finished; returns all of them, the best first.
 
-    After each trial `folder` has trials.json and trials.png of those there are.
+    After each one that it runs, `folder` has trials.json and trials.png of those there are.
 
     Raises:
-        ConfigError: there is a run of that name with other settings.
+        ConfigError: a run of that name is none of this search's, or has other settings or other data.
         DivergedError: every trial diverged.
         StoppedError: a signal came; the trial's state has been saved.
-        RunError: the data cannot be read.
+        RunError: the data cannot be read, or the disk is full.
     """
+    results = [_result_of(config) for config in configs]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"cannot write to {error.filename or folder}: {error.strerror}") from error
+    refuse_full_disk(folder)
     # Each trial compiles functions of its own, which TensorFlow, after a few, warns of as a mistake.
     tf.get_logger().setLevel(logging.ERROR)
+    print(f"{len(configs)} trials, in {configs[0].run_dir} and so on", flush=True)
     done: list[Trial] = []
-    for number, config in enumerate(configs):
-        settings = {dimension.name: getattr(config, dimension.name) for dimension in dimensions}
-        result = _result_of(config)
-        if "validation" not in result and result.get("exit_code") != ExitCode.DIVERGED:
+    data: dict[str, str] = {}
+    for number, (config, result) in enumerate(zip(configs, results, strict=True), start=1):
+        if is_new := not _is_finished(result):
             result = _run(config, now)
+        if data and result.get("data", data) != data:
+            raise ConfigError(
+                f"{config.run_dir}: was trained on other data than {configs[0].run_dir}; nothing to compare"
+            )
+        data = data or result.get("data", {})
         score = result.get("validation", {"loss": math.inf, "accuracy": 0.0})
+        settings = {dimension.name: getattr(config, dimension.name) for dimension in dimensions}
         done.append(Trial(config.run_dir, settings, score["loss"], score["accuracy"]))
         best = min(done, key=lambda trial: trial.loss)
-        print(
-            f"trial {number + 1} of {len(configs)}: {_describe(done[-1])}{' *' if done[-1] is best else ''}", flush=True
-        )
-        _write(folder, done)
+        remark = ", the best so far" if done[-1] is best and math.isfinite(best.loss) else ""
+        print(f"trial {number} of {len(configs)}: {_describe(done[-1])}{remark}", flush=True)
+        if is_new or number == len(configs):
+            _write(folder, done, dimensions)
     if math.isinf(best.loss):
         raise DivergedError(f"all of the {len(done)} trials diverged; vary learning_rate over lower values")
     return sorted(done, key=lambda trial: trial.loss)
@@ -78,30 +90,36 @@ def search(configs: Sequence[TrainConfig], dimensions: Sequence[Dimension], fold
 
 def table(trials: Sequence[Trial]) -> str:
     """The trials as lines of text."""
-    names = list(trials[0].settings)
-    lines = [f"{'run':28}{'loss':>9}{'accuracy':>10}  " + "".join(f"{name:>16}" for name in names)]
+    rows = [["run", "loss", "accuracy", *trials[0].settings]]
     for trial in trials:
-        values = "".join(f"{trial.settings[name]!s:>16}" for name in names)
-        lines.append(f"{trial.run_dir.name:28}{trial.loss:9.4f}{trial.accuracy:10.2%}  {values}")
-    return "\n".join(lines)
+        values = [str(value) for value in trial.settings.values()]
+        rows.append([trial.run_dir.name, f"{trial.loss:.4f}", f"{trial.accuracy:.2%}", *values])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
 
 
 def _run(config: TrainConfig, now: datetime) -> dict[str, Any]:
     keras.utils.clear_session()  # or the graphs of all trials would stay in memory
     with open_run_folder(config, now) as config:
         try:
-            with recorded(config.run_dir / RESULT_FILE, now) as record:
+            with recorded(config.run_dir / TRIAL_FILE, now) as record:
                 train_for_search(config, record)
         except DivergedError:
             pass  # a result too, and recorded as one
-        return read_record(config.run_dir / RESULT_FILE)
+        return read_record(config.run_dir / TRIAL_FILE)
 
 
 def _result_of(config: TrainConfig) -> dict[str, Any]:
-    saved = config.run_dir / "config.json"
+    saved, result = config.run_dir / "config.json", read_record(config.run_dir / TRIAL_FILE)
+    if not result and (config.run_dir / RESULT_FILE).is_file():
+        raise ConfigError(f"{config.run_dir}: is a run of `train`; give this search another --run")
     if saved.is_file():
         refuse_others(what_it_computes(resolve(file=saved)), what_it_computes(config), f"run {config.run!r}")
-    return read_record(config.run_dir / RESULT_FILE)
+    return result
+
+
+def _is_finished(result: dict[str, Any]) -> bool:
+    return "validation" in result or result.get("exit_code") == ExitCode.DIVERGED
 
 
 def _describe(trial: Trial) -> str:
@@ -110,10 +128,13 @@ def _describe(trial: Trial) -> str:
     return f"{outcome} ({settings})"
 
 
-def _write(folder: Path, trials: Sequence[Trial]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+def _write(folder: Path, trials: Sequence[Trial], dimensions: Sequence[Dimension]) -> None:
     rows = [{**dataclasses.asdict(trial), "run_dir": str(trial.run_dir)} for trial in trials]
     rows = [{**row, "loss": row["loss"] if math.isfinite(row["loss"]) else None} for row in rows]
     write_atomically(folder / "trials.json", lambda partial: partial.write_text(json.dumps(rows, indent=2) + "\n"))
-    figure = draw([trial.settings for trial in trials], [trial.loss for trial in trials])
+    varied = {
+        dimension.name: ([trial.settings[dimension.name] for trial in trials], dimension.is_log)
+        for dimension in dimensions
+    }
+    figure = draw(varied, [trial.loss for trial in trials])
     write_atomically(folder / "trials.png", lambda partial: figure.savefig(partial, dpi=110, format="png"))
