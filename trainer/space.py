@@ -124,7 +124,7 @@ def sample(dimensions: Sequence[Dimension], seed: int, number: int) -> dict[str,
     for _ in range(64):  # to the root of x ** (dimensions + 1) = x + 1
         ratio = (1 + ratio) ** (1 / (len(dimensions) + 1))
     start = np.random.Generator(np.random.Philox(key=seed)).random(len(dimensions))
-    positions = (start + number * ratio ** -np.arange(1.0, len(dimensions) + 1)) % 1
+    positions = ((start + number * ratio ** -np.arange(1.0, len(dimensions) + 1)) % 1).tolist()
     return {dimension.name: dimension.at(position) for dimension, position in zip(dimensions, positions, strict=True)}
 
 

@@ -78,6 +78,7 @@ def test_a_narrow_range_is_told_apart_and_kept_to(text):
     dimension = parse(text)
     drawn = [sample([dimension], 0, number)[dimension.name] for number in range(100)]
     assert all(dimension.low <= value <= dimension.high for value in drawn)
+    assert all(type(value) is float for value in drawn)
     assert len(set(drawn)) > 30
     assert len(plan(resolve("quickstart"), [dimension], trials=100)) > 30
 
