@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from serving.contract import CLASSES
 from trainer.evaluate import Evaluation
@@ -157,8 +158,11 @@ def trials(varied: Mapping[str, tuple[Sequence[Any], bool]], losses: Sequence[fl
         axes.set_yscale("log")
         if is_log and min(values) > 0:
             axes.set_xscale("log")
-        if is_log or not is_number:
-            axes.tick_params(axis="x", which="both", labelrotation=45)
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_minor_formatter(NullFormatter())
+        if not is_number:
+            axes.tick_params(axis="x", labelrotation=45)
         axes.set_title(name, fontsize=10)
         _plain(axes)
     for axes in all_axes[len(varied) :]:
