@@ -1,4 +1,4 @@
-"""An Evaluation and a run's history -> matplotlib figures, for files, the report and TensorBoard.
+"""An Evaluation, a run's history, a search's trials -> matplotlib figures, for files, the report and TensorBoard.
 
 Figures are made without pyplot: no global state, no display.
 """

@@ -30,7 +30,7 @@ from trainer.publish import Gate, Published, publish, published_before
 from trainer.report import Story, write_model_card, write_report
 from trainer.run_folder import RESULT_FILE, TRIAL_FILE, read_record
 from trainer.signals import deferred_stop
-from trainer.split import Splits
+from trainer.split import Split, Splits
 from trainer.tracking import RunTracker, Tracker, read_rows
 from trainer.train import Trained, train
 from trainer.versions import RETIRED_SUFFIX
@@ -84,10 +84,8 @@ def train_for_search(config: TrainConfig, record: dict[str, Any]) -> None:
     write_atomically(folder / WEIGHTS_FILE, trained.model.save_weights)
     record["facts"] = _facts(config, splits, trained, devices)
     record["data"] = {"train": splits.train.digest, "validation": splits.validation.digest}
-    predict = compile_predict(trained.model)
     # With the temperature that it would be served with: how sure a recipe makes a model is no reason to choose it.
-    temperature = fit_temperature(predict(splits.validation.images), splits.validation.labels)
-    record["validation"] = evaluate(predict, splits.validation, temperature).summary()
+    record["validation"] = _score(trained.model, splits.validation, splits.validation).summary()
 
 
 def evaluate_run(config: TrainConfig, record: dict[str, Any]) -> None:
@@ -164,11 +162,16 @@ def _reload(config: TrainConfig, record: dict[str, Any]) -> tuple[keras.Model, S
 def _evaluate(model: keras.Model, splits: Splits, record: dict[str, Any]) -> Evaluation:
     # TensorFloat-32 (on by default on newer GPUs) keeps three digits: too few for the check of the exported files.
     tf.config.experimental.enable_tensor_float_32_execution(False)
-    predict = compile_predict(model)
-    temperature = fit_temperature(predict(splits.validation.images), splits.validation.labels)
-    evaluation = evaluate(predict, splits.test, temperature)
+    evaluation = _score(model, splits.validation, splits.test)
     record["evaluation"] = evaluation.summary()
     return evaluation
+
+
+def _score(model: keras.Model, validation: Split, split: Split) -> Evaluation:
+    """Score the model on `split`, with the temperature that fits `validation`."""
+    predict = compile_predict(model)
+    temperature = fit_temperature(predict(validation.images), validation.labels)
+    return evaluate(predict, split, temperature)
 
 
 def _publish_and_tell(

@@ -25,7 +25,7 @@ class Choice:
 
     @property
     def extremes(self) -> tuple[Any, ...]:
-        """Values that all others are between."""
+        """The values that can be wrong: all of them."""
         return self.values
 
     def at(self, position: float) -> Any:
@@ -45,7 +45,7 @@ class Range:
 
     @property
     def extremes(self) -> tuple[int | float, ...]:
-        """Values that all others are between."""
+        """The values that can be wrong where those between are right."""
         return self.at(0.0), self.at(math.nextafter(1.0, 0.0))
 
     def at(self, position: float) -> int | float:

@@ -1,7 +1,8 @@
 """A search for better settings: train with many, compare them on validation data alone.
 
-Of the few settings that matter, N trials drawn at random try some N values each, where a grid of as many would try a
-handful (Bergstra and Bengio, 2012). The first trial has the settings as they were given: what the best has to beat.
+Of the few settings that matter, N trials spread over all of them try some N values each, where a grid of as many would
+try a handful (Bergstra and Bengio, 2012, for random ones). The first trial has the settings as they were given: what the
+best has to beat.
 
 A trial is a run like any other, <artifacts>/runs/<run>-<number>/, trained to its end, stopped and resumed as `train` does
 it, with a record of its own beside `train`'s; the search started again goes on with the first trial that is not finished.
@@ -64,7 +65,7 @@ def search(configs: Sequence[TrainConfig], dimensions: Sequence[Dimension], fold
     refuse_full_disk(folder)
     # Each trial compiles functions of its own, which TensorFlow, after a few, warns of as a mistake.
     tf.get_logger().setLevel(logging.ERROR)
-    print(f"{len(configs)} trials, in {configs[0].run_dir} and so on", flush=True)
+    print(f"{len(configs)} different trials, in {configs[0].run_dir} and so on", flush=True)
     done: list[Trial] = []
     data: dict[str, str] = {}
     for number, (config, result) in enumerate(zip(configs, results, strict=True), start=1):
