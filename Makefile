@@ -61,7 +61,7 @@ test-slow: $(DEV)  ## run the tests that take minutes
 
 .PHONY: soak
 soak: $(DEV)  ## kill 50 runs, half of them with two replicas, at random instants and compare every bit (half an hour)
-	KILLED_RUNS=25 $(PY) -m pytest -s -m slow tests/trainer/test_resume.py
+	KILLED_RUNS=25 $(PY) -m pytest -s -m slow tests/trainer/runs/test_resume.py
 
 .PHONY: lint
 lint: $(DEV)  ## check style and types
@@ -86,9 +86,9 @@ test-image: $(DEV)  ## run the images for real: train, stop, resume, serve, ask;
 	IMAGE_ENGINE="$(ENGINE)" $(PY) -m pytest tests/image
 
 .PHONY: proto
-proto: $(DEV)  ## generate serving/wire_pb2.py with the protoc of the oldest protobuf we allow
+proto: $(DEV)  ## generate serving/client/wire_pb2.py with the protoc of the oldest protobuf we allow
 	$(UV) run -q --no-project --isolated --python 3.11 --with grpcio-tools==1.74.0 \
-		python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. serving/wire.proto
+		python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. serving/client/wire.proto
 
 LOCK := $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 

@@ -26,8 +26,8 @@ from trainer.config import TrainConfig, resolve
 from trainer.presets import PRESETS
 
 if TYPE_CHECKING:
-    from trainer.distribute import Devices
-    from trainer.split import Splits
+    from trainer.data.split import Splits
+    from trainer.training.distribute import Devices
 
 
 def main() -> None:
@@ -39,8 +39,8 @@ def main() -> None:
     where = machine()
     print(f"{where}\npreset {config.preset} ({config.model}, {config.epochs:g} epochs) on {config.dataset}\n")
 
-    from trainer.data import load_splits
-    from trainer.distribute import choose_devices
+    from trainer.data.load import load_splits
+    from trainer.training.distribute import choose_devices
 
     devices = choose_devices(config.strategy, config.replicas)
     splits = load_splits(config.dataset, config.data_path, config.validation_size)
@@ -62,9 +62,9 @@ def main() -> None:
 
 def train_and_score(config: TrainConfig, splits: "Splits", devices: "Devices") -> tuple[float, float]:
     """Seconds of training, and the accuracy on the whole test split."""
-    from trainer.evaluate import compile_predict, evaluate
-    from trainer.tracking import Tracker
-    from trainer.train import train
+    from trainer.evaluation.metrics import compile_predict, evaluate
+    from trainer.runs.tracking import Tracker
+    from trainer.training.loop import train
 
     trained = train(config, splits.train, splits.validation, devices, Tracker())
     return trained.seconds, evaluate(compile_predict(trained.model), splits.test).accuracy

@@ -7,12 +7,12 @@ prints the machine, the data, and
                              images/s      (lowest - highest)   ratio
     keras, as it comes            ...        ... -      ...      1.00
     keras, synchronized=True      ...        ... -      ...       ...
-    trainer.model.BatchNorm       ...        ... -      ...       ...
+    trainer.training.model.BatchNorm       ...        ... -      ...       ...
 
 The first is `keras.layers.BatchNormalization`, which computes moments and normalises in a dozen element-wise kernels;
 the second is the same with statistics over all replicas, as training on several of them needs; the third is ours, which
 takes TensorFlow's fused kernel where one replica trains alone. One replica trains here. What runs is
-`trainer.train.train` with all that the preset has (augmentation, AdamW, averaged weights): the ratio is of whole
+`trainer.training.loop.train` with all that the preset has (augmentation, AdamW, averaged weights): the ratio is of whole
 training steps, which is what a user waits for.
 """
 
@@ -23,7 +23,7 @@ from trainer.config import TrainConfig, resolve
 
 KERAS = "keras, as it comes"
 SYNCHRONIZED = "keras, synchronized=True"
-OURS = "trainer.model.BatchNorm"
+OURS = "trainer.training.model.BatchNorm"
 
 
 def main() -> None:
@@ -47,14 +47,14 @@ def train_with(turns: Turns, layer: str, config: TrainConfig, data_dir: Path | N
     """Train the network with the batch norm of that name, in turns."""
     import keras
 
-    import trainer.model
+    import trainer.training.model
 
     def keras_layer(*, momentum: float, **_: object) -> keras.layers.Layer:
         return keras.layers.BatchNormalization(momentum=momentum, synchronized=layer == SYNCHRONIZED)
 
     if layer != OURS:
-        # The network stays the one of trainer/model.py; only the name that it looks up there is another layer.
-        trainer.model.BatchNorm = keras_layer
+        # The network stays the one of trainer/training/model.py; only the name that it looks up there is another layer.
+        trainer.training.model.BatchNorm = keras_layer
     train_in_turns(turns, config, data_dir, steps, rounds)
 
 

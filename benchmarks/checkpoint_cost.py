@@ -24,7 +24,7 @@ from pathlib import Path
 
 from benchmarks.turns import Case, Turns, argument_parser, machine, measure, print_rates, training_split, write_json
 from trainer.config import TrainConfig, resolve
-from trainer.split import Split
+from trainer.data.split import Split
 
 NONE, DEFAULT = "no checkpoints", f"every {TrainConfig().checkpoint_seconds:g} s, the default"
 INTERVALS = {NONE: 0.0, DEFAULT: TrainConfig().checkpoint_seconds, "every second": 1.0}
@@ -68,10 +68,10 @@ def core_seconds(config: TrainConfig, times: int = 20) -> float:
     """Median time of a core that one checkpoint takes, from the first copy to the last byte."""
     import tensorflow as tf
 
-    from trainer.checkpoint import write_checkpoint
-    from trainer.model import build_model
-    from trainer.schedule import build_optimizer
-    from trainer.state import TrainingState
+    from trainer.runs.checkpoint import write_checkpoint
+    from trainer.training.model import build_model
+    from trainer.training.optimizer import build_optimizer
+    from trainer.training.train_state import TrainingState
 
     model = build_model(config.model, width=config.width, dropout=config.dropout)
     optimizer = build_optimizer(config, steps=100)
@@ -90,11 +90,11 @@ def core_seconds(config: TrainConfig, times: int = 20) -> float:
 def train_with_checkpoints(
     turns: Turns, config: TrainConfig, data_dir: Path | None, steps_per_turn: int, rounds: int
 ) -> None:
-    """Run `trainer.train.train` itself, halted between two of its calls whenever a turn's steps are done."""
-    from trainer.checkpoint import Checkpoints
-    from trainer.distribute import choose_devices
-    from trainer.tracking import RunTracker
-    from trainer.train import train
+    """Run `trainer.training.loop.train` itself, halted between two of its calls whenever a turn's steps are done."""
+    from trainer.runs.checkpoint import Checkpoints
+    from trainer.runs.tracking import RunTracker
+    from trainer.training.distribute import choose_devices
+    from trainer.training.loop import train
 
     split = training_split(data_dir)
     most_steps = (rounds + 1) * (steps_per_turn + config.steps_per_call)  # a turn ends with a call

@@ -12,10 +12,11 @@ prints the machine, the data, and
 and so on for the cases of benchmarks/strategies.py; a ratio is to the documented way under the same strategy.
 
 Documented: `strategy.experimental_distribute_dataset`, and `strategy.run(step, args=next(iterator))`. Ours: each
-replica calls `next` on a plain tf.data iterator of its own, inside the replica function (trainer/pipeline.py). The
+replica calls `next` on a plain tf.data iterator of its own, inside the replica function
+(trainer/training/input_pipeline.py). The
 tf.data pipeline (indices shuffled, a batch gathered at once), the `fast` preset's network, batch and optimizer, and the
 number of steps in one compiled function are the same, so the difference is the hand-over alone. The steps are written
-out here, not taken from trainer/train.py, because the documented way hands the batch in from outside the replica.
+out here, not taken from trainer/training/loop.py, because the documented way hands the batch in from outside the replica.
 """
 
 import os
@@ -62,9 +63,9 @@ def train_with(
     """Train in turns of `steps` steps, with batches that come by that path."""
     import tensorflow as tf
 
-    from trainer.distribute import choose_devices
-    from trainer.model import build_model
-    from trainer.schedule import build_optimizer
+    from trainer.training.distribute import choose_devices
+    from trainer.training.model import build_model
+    from trainer.training.optimizer import build_optimizer
 
     config = resolve("fast")
     devices = choose_devices(strategy, replicas)
@@ -107,7 +108,7 @@ def _steps_on(path: str, data_dir: Path | None, devices, size: int, steps: int, 
     """A function that takes one step on the next global batch of `size`, and returns the replicas' losses."""
     import tensorflow as tf
 
-    from trainer.pipeline import replica_datasets
+    from trainer.training.input_pipeline import replica_datasets
 
     replicas = devices.replicas if path == OURS else 1
     datasets = replica_datasets(

@@ -28,8 +28,8 @@ from pathlib import Path
 from benchmarks.accuracy import train_and_score
 from benchmarks.turns import argument_parser, machine, write_json
 from trainer.config import resolve
-from trainer.data import load_splits, read_dataset
-from trainer.split import Split
+from trainer.data.load import load_splits, read_dataset
+from trainer.data.split import Split
 
 Point = tuple[float, float]
 """Seconds of training so far, and test accuracy then."""
@@ -45,7 +45,7 @@ def main() -> None:
     where = machine()
     print(where, flush=True)
 
-    from trainer.distribute import choose_devices
+    from trainer.training.distribute import choose_devices
 
     config = resolve("fast", flags={"dataset": "idx", "data_dir": args.data_dir})
     whole_train, test = read_dataset("idx", args.data_dir)

@@ -37,8 +37,8 @@ FIGURE_COLUMNS, FIGURE_ROWS = 5, 4
 def main() -> None:
     """Print each table as it is ready."""
     args = _parse_arguments()
-    from serving.server.servable import Servable
-    from trainer.idx import read_idx_folder
+    from serving.local_server.servable import Servable
+    from trainer.data.idx import read_idx_folder
 
     servable = Servable(args.version, intra_op_threads=args.intra_op_threads)
     _, test = read_idx_folder(args.data_dir)
@@ -125,7 +125,7 @@ def _print_scenes(servable: Any) -> dict[str, float]:
 def _print_optdigits(servable: Any) -> dict[str, float]:
     from sklearn.datasets import load_digits
 
-    from trainer.optdigits import TEST_SIZE
+    from trainer.data.optdigits import TEST_SIZE
 
     digits = load_digits()
     shares = {}

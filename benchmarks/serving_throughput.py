@@ -127,8 +127,8 @@ def render(summary: dict) -> str:
 
 def load_bare(models_dir: Path):
     """Returns a function images -> outputs over the newest version's session: the fastest way to call it."""
-    from serving.server.discovery import VersionPolicy, find_versions
-    from serving.server.servable import Servable
+    from serving.local_server.discovery import VersionPolicy, find_versions
+    from serving.local_server.servable import Servable
 
     (path,) = VersionPolicy().choose(find_versions(models_dir)).values()
     servable = Servable(path)
@@ -224,7 +224,7 @@ def grpc_load(target: str, concurrency: int, seconds: float) -> dict[str, float]
 def _request_bytes() -> bytes:
     import numpy as np
 
-    from serving import wire_pb2
+    import serving.client.wire_pb2 as wire_pb2
 
     image = np.random.default_rng(1).integers(0, 256, (1, *contract.IMAGE_SHAPE), np.uint8)
     shape = wire_pb2.TensorShapeProto(dim=[wire_pb2.TensorShapeProto.Dim(size=size) for size in image.shape])

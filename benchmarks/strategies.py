@@ -9,7 +9,7 @@ prints the machine, the data, and
     MirroredStrategy, 1 replica        ...        ... -      ...       ...   (bar: at least 0.95)
     MirroredStrategy, 2 logical CPUs   ...        ... -      ...       ...   (bar: at least 0.90)
 
-What runs is `trainer.train.train`, with the preset's network, batch and optimizer; what counts is the speed of its
+What runs is `trainer.training.loop.train`, with the preset's network, batch and optimizer; what counts is the speed of its
 compiled steps, input included. The ratio is of medians over the rounds to the default strategy's.
 
 Every case has a process of its own. Logical CPUs can only be made before TensorFlow starts, so one process for all would

@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 
 from trainer.config import TrainConfig
-from trainer.idx import read_idx_folder
-from trainer.split import Split
+from trainer.data.idx import read_idx_folder
+from trainer.data.split import Split
 
 Case = tuple[Callable[..., None], tuple[Any, ...]]
 """A function to be called with a `Turns` first, and its other arguments."""
@@ -83,13 +83,13 @@ def _take_turns(connection: Connection, work: Callable[..., None], arguments: tu
 
 
 def train_in_turns(turns: Turns, config: TrainConfig, data_dir: Path | None, steps_per_turn: int, rounds: int) -> None:
-    """Run `trainer.train.train` itself, halted between two of its calls whenever a turn's steps are done.
+    """Run `trainer.training.loop.train` itself, halted between two of its calls whenever a turn's steps are done.
 
     A turn's speed is that of the compiled calls as the trainer times them.
     """
-    from trainer.distribute import choose_devices
-    from trainer.tracking import RunTracker
-    from trainer.train import train
+    from trainer.runs.tracking import RunTracker
+    from trainer.training.distribute import choose_devices
+    from trainer.training.loop import train
 
     devices = choose_devices(config.strategy, config.replicas)
     split = training_split(data_dir)

@@ -4,8 +4,8 @@
     file       digit  confidence  version
     seven.png  7      99.8%       20261122134501
 
-Parsing is here; what the commands do is in serving/commands.py and serving/local_server.py. Only what the chosen
-command needs is imported, so that `--help` answers at once and `predict` starts in a fraction of a second.
+Parsing is here; what the commands do is in serving/commands/run.py and serving/local_server/server.py. Only what the
+chosen command needs is imported, so that `--help` answers at once and `predict` starts in a fraction of a second.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
-from serving.config import MAX_ATTEMPTS, MAX_CHUNK_IMAGES, MIN_CONFIDENCE, ClientConfig, Tls
+from serving.client.config import MAX_ATTEMPTS, MAX_CHUNK_IMAGES, MIN_CONFIDENCE, ClientConfig, Tls
 from serving.exit_codes import EXIT_INTERRUPTED, EXIT_STATUS, EXIT_USAGE
 
 
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     try:
         if args.command == "serve":
-            from serving import local_server
+            import serving.local_server.server as local_server
 
             return local_server.run(args)
         if args.command == "web" and (missing := [name for name in ("starlette", "uvicorn") if not find_spec(name)]):
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from serving.web import command
 
             return command.run(args, config)
-        from serving import commands
+        import serving.commands.run as commands
 
         return commands.run(args, config)
     except KeyboardInterrupt:
@@ -88,7 +88,7 @@ def _build_parser(*, serve: bool) -> argparse.ArgumentParser:
     _add_connection_options(web, json=False)
     served = add("serve", "serve a models directory from this machine: for laptops, tests and demos")
     if serve:
-        from serving import local_server
+        import serving.local_server.server as local_server
 
         local_server.add_arguments(served)
     return parser

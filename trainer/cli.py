@@ -24,12 +24,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from serving.contract import MODEL_NAME
-from trainer.cluster import find_cluster
 from trainer.config import ConfigError, TrainConfig, resolve
-from trainer.exit_codes import ExitCode, RunError, exit_code_of
+from trainer.errors import ExitCode, RunError, exit_code_of
 from trainer.presets import PRESETS
-from trainer.run_folder import RESULT_FILE, open_run_folder, recorded, refuse_full_disk
-from trainer.signals import StoppedError, stoppable
+from trainer.runs.folder import RESULT_FILE, open_run_folder, recorded, refuse_full_disk
+from trainer.runs.signals import StoppedError, stoppable
+from trainer.training.cluster import find_cluster
 
 VARIED = ("learning_rate=1e-3:1e-2:log", "dropout=0:0.5", "width=0.5:2:log")
 """What `tune` varies unless told."""
@@ -38,7 +38,7 @@ CONFIG_FIELDS = {field.name: field for field in dataclasses.fields(TrainConfig) 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit status (see `trainer.exit_codes`)."""
+    """Run one command; returns its exit status (see `trainer.errors`)."""
     args = _parser().parse_args(arguments)
     try:
         with stoppable():
@@ -70,7 +70,7 @@ def _train(args: argparse.Namespace) -> None:
 
 
 def _tune(args: argparse.Namespace) -> None:
-    from trainer.space import parse, plan  # numpy: not for `--help`
+    from trainer.tuning.search_space import parse, plan  # numpy: not for `--help`
 
     now, config = datetime.now(UTC), _config(args)
     if find_cluster(os.environ):
@@ -80,7 +80,7 @@ def _tune(args: argparse.Namespace) -> None:
     dimensions = [parse(text) for text in args.vary or VARIED]
     named = dataclasses.replace(config, run=config.run or f"tune-{config.preset}-{now:%Y%m%d-%H%M%S}")
     configs, folder = plan(named, dimensions, args.trials), named.artifacts / "tune" / named.run
-    from trainer.tune import search, table
+    from trainer.tuning.search import search, table
 
     print(f"search {named.run}: start it again with --run {named.run}, and it goes on where it was")
     trials = search(configs, dimensions, folder, now)
@@ -107,14 +107,14 @@ def _publish(args: argparse.Namespace) -> None:
 
 
 def _rollback(args: argparse.Namespace) -> None:
-    from trainer.versions import roll_back
+    from trainer.publishing.versions import roll_back
 
     retired, served = roll_back(args.artifacts / "models" / MODEL_NAME, allow_none=args.allow_none)
     print(f"retired version {retired}; now served: {served if served is not None else 'nothing'}")
 
 
 def _data_prepare(args: argparse.Namespace) -> None:
-    from trainer.mnist import prepare_mnist
+    from trainer.data.mnist import prepare_mnist
 
     data_dir = args.data_dir or args.artifacts / "data"
     prepare_mnist(data_dir)
@@ -122,7 +122,7 @@ def _data_prepare(args: argparse.Namespace) -> None:
 
 
 def _data_verify(args: argparse.Namespace) -> None:
-    from trainer.data import load_splits
+    from trainer.data.load import load_splits
 
     splits = load_splits(args.dataset, args.data_dir or args.artifacts / "data", validation_size=1)
     print(
@@ -131,8 +131,8 @@ def _data_verify(args: argparse.Namespace) -> None:
 
 
 def _data_samples(args: argparse.Namespace) -> None:
-    from trainer.data import read_dataset
-    from trainer.samples import write_samples
+    from trainer.data.load import read_dataset
+    from trainer.data.samples import write_samples
 
     _, test = read_dataset(args.dataset, args.data_dir or args.artifacts / "data")
     for path in write_samples(test, args.folder, args.count):
@@ -169,7 +169,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Train a digit recogniser and hand it to TensorFlow Serving.",
         epilog="exit status: "
         + "; ".join(f"{code.value} {code.name.lower()}" for code in ExitCode)
-        + ". What each means: trainer/exit_codes.py.",
+        + ". What each means: trainer/errors.py.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_train(commands)

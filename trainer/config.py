@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from trainer.exit_codes import ExitCode, RunError
+from trainer.errors import ExitCode, RunError
 from trainer.presets import PRESETS
 
 
@@ -43,7 +43,7 @@ class TrainConfig:
     """Examples taken from the end of the training split for validation; never trained on."""
 
     model: Literal["mlp", "lenet", "cnn"] = "cnn"
-    """Network: see trainer/model.py."""
+    """Network: see trainer/training/model.py."""
     width: float = 1.0
     """Factor on the number of units of every hidden layer."""
     dropout: float = 0.0

@@ -19,11 +19,11 @@ from enum import StrEnum
 from pathlib import Path
 
 from serving.contract import MODEL_NAME
-from trainer.checkpoint import FOLDER, checkpoint_files, is_trained
-from trainer.cluster import find_cluster, unreachable
-from trainer.exit_codes import RunError
-from trainer.run_folder import NEEDED_BYTES
-from trainer.versions import STAGING_PREFIX, live_versions
+from trainer.errors import RunError
+from trainer.publishing.versions import STAGING_PREFIX, live_versions
+from trainer.runs.checkpoint import FOLDER, checkpoint_files, is_trained
+from trainer.runs.folder import NEEDED_BYTES
+from trainer.training.cluster import find_cluster, unreachable
 
 
 class Level(StrEnum):
@@ -81,7 +81,7 @@ def _versions() -> Findings:
 def _devices() -> Findings:
     import tensorflow as tf
 
-    from trainer.distribute import choose_devices
+    from trainer.training.distribute import choose_devices
 
     driver = _driver()
     build = tf.sysconfig.get_build_info()
@@ -146,7 +146,7 @@ def _disk(artifacts: Path) -> Findings:
 
 
 def _data(data_dir: Path) -> Findings:
-    from trainer.mnist import BUILDER
+    from trainer.data.mnist import BUILDER
 
     yield Finding(Level.OK, "data", "optdigits is embedded: `--preset quickstart` needs no download")
     prepared = data_dir.joinpath(*BUILDER.split(":"))

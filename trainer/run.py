@@ -16,24 +16,24 @@ import keras
 import tensorflow as tf
 
 from serving.contract import MODEL_NAME
-from trainer.calibrate import fit_temperature
-from trainer.checkpoint import Checkpoints, is_trained
-from trainer.cluster import Cluster, wait_for_peers
 from trainer.config import ConfigError, TrainConfig, to_json, what_it_computes
-from trainer.data import load_splits
-from trainer.distribute import Devices, choose_devices, peers_may_be_lost
-from trainer.durable import write_atomically
-from trainer.evaluate import Evaluation, compile_predict, evaluate
-from trainer.figures import save_figures
-from trainer.model import build_model, weights_digest
-from trainer.publish import Gate, Published, publish, published_before
-from trainer.report import Story, write_model_card, write_report
-from trainer.run_folder import RESULT_FILE, TRIAL_FILE, read_record
-from trainer.signals import deferred_stop
-from trainer.split import Split, Splits
-from trainer.tracking import RunTracker, Tracker, read_rows
-from trainer.train import Trained, train
-from trainer.versions import RETIRED_SUFFIX
+from trainer.data.load import load_splits
+from trainer.data.split import Split, Splits
+from trainer.evaluation.calibrate import fit_temperature
+from trainer.evaluation.figures import save_figures
+from trainer.evaluation.metrics import Evaluation, compile_predict, evaluate
+from trainer.evaluation.report import Story, write_model_card, write_report
+from trainer.publishing.publish import Gate, Published, publish, published_before
+from trainer.publishing.versions import RETIRED_SUFFIX
+from trainer.runs.atomic import write_atomically
+from trainer.runs.checkpoint import Checkpoints, is_trained
+from trainer.runs.folder import RESULT_FILE, TRIAL_FILE, read_record
+from trainer.runs.signals import deferred_stop
+from trainer.runs.tracking import RunTracker, Tracker, read_rows
+from trainer.training.cluster import Cluster, wait_for_peers
+from trainer.training.distribute import Devices, choose_devices, peers_may_be_lost
+from trainer.training.loop import Trained, train
+from trainer.training.model import build_model, weights_digest
 
 WEIGHTS_FILE = "model.weights.h5"
 
@@ -48,7 +48,7 @@ def train_and_publish(config: TrainConfig, cluster: Cluster | None, now: datetim
         record: filled with what happened, for result.json.
 
     Raises:
-        RunError: see `trainer.exit_codes`.
+        RunError: see `trainer.errors`.
     """
     folder = config.run_dir
     with RunTracker(folder, texts={"config": to_json(config)}) as tracker:
@@ -66,7 +66,7 @@ def train_with_chief(config: TrainConfig, cluster: Cluster) -> None:
     """Take part in a run as one of its other workers, which write nothing.
 
     Raises:
-        RunError: see `trainer.exit_codes`.
+        RunError: see `trainer.errors`.
     """
     if not is_trained(config.run_dir):
         _train(config, cluster, Tracker())
@@ -76,7 +76,7 @@ def train_for_search(config: TrainConfig, record: dict[str, Any]) -> None:
     """Train a model and score it on validation data alone; `record` is for trial.json. The run can be published then.
 
     Raises:
-        RunError: see `trainer.exit_codes`.
+        RunError: see `trainer.errors`.
     """
     folder = config.run_dir
     with RunTracker(folder, texts={"config": to_json(config)}) as tracker:

@@ -22,11 +22,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from serving.client import AsyncDigitClient, ClientConfig
+from serving.client.client import AsyncDigitClient, ClientConfig
+from serving.client.errors import DeadlineError, NotFoundError, RequestError, ServingError, UnavailableError
+from serving.client.results import PicturePrediction
 from serving.contract import MAX_PICTURE_BYTES
-from serving.errors import DeadlineError, NotFoundError, RequestError, ServingError, UnavailableError
-from serving.results import PicturePrediction
-from serving.web.guard import HostGuard, SecurityHeaders
+from serving.web.middleware import HostGuard, SecurityHeaders
 
 PAGE = Path(__file__).parent / "page"
 UPLOAD_SECONDS = 30

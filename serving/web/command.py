@@ -9,8 +9,8 @@ import sys
 
 import uvicorn
 
-from serving.channel import check_target
-from serving.config import ClientConfig
+from serving.client.channel import check_target
+from serving.client.config import ClientConfig
 from serving.exit_codes import EXIT_FAILED, EXIT_OK, EXIT_USAGE
 from serving.web.app import build_app
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from benchmarks.peers import compare
-from trainer.idx import FILES
-from trainer.optdigits import read_optdigits
+from trainer.data.idx import FILES
+from trainer.data.optdigits import read_optdigits
 
 REPOSITORY = Path(__file__).parents[2]
 CASES_IN_TURNS = {"strategies": 3, "input_path": 6, "batch_norm": 3, "checkpoint_cost": 3}

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from serving.local_server import LocalServer
+from serving.local_server.server import LocalServer
 from tests.serving.browser import Browser, needs_browser, start_browser
 from tests.serving.conftest import wait_until
-from tests.serving.test_web_server import start_web
+from tests.serving.web.test_web_server import start_web
 
 ROOT = Path(__file__).parents[2]
 

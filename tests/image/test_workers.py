@@ -7,7 +7,7 @@ import pytest
 
 from tests.image.conftest import Engine
 from tests.k8s.manifests import environment, named, pods, render
-from trainer.exit_codes import ExitCode
+from trainer.errors import ExitCode
 
 pytestmark = pytest.mark.skipif(
     not shutil.which("kubectl"), reason="kubectl is not installed; it renders the manifests"

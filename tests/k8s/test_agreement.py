@@ -12,15 +12,15 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, te
 from tensorboard import program
 from tensorflow_serving.config import model_server_config_pb2
 
+import serving.local_server.metrics as metrics
 from serving import cli as serving_cli
-from serving.config import MAX_CHUNK_IMAGES
+from serving.client.config import MAX_CHUNK_IMAGES
 from serving.contract import MODEL_NAME, SIGNATURE
-from serving.server import metrics
 from tests.k8s.manifests import K8S, REPOSITORY, STACKS, arguments, environment, named, of_kind, pods, render
 from trainer import cli as trainer_cli
 from trainer.config import TrainConfig
-from trainer.exit_codes import ExitCode
-from trainer.export import WARM_UP_BATCH_SIZES
+from trainer.errors import ExitCode
+from trainer.publishing.export import WARM_UP_BATCH_SIZES
 
 ROOT = "/artifacts"
 CONFIG = K8S / "base" / "serving" / "config"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from serving.server import metrics
+import serving.local_server.metrics as metrics
 from tests.k8s.manifests import K8S, named, of_kind, render
 
 ALERTS = Path(__file__).with_name("alerts_test.yaml")

@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 from serving.client import AsyncDigitClient, DigitClient
-from serving.config import ClientConfig
+from serving.client.config import ClientConfig
 
 
 def call_sync(target: str, method: str, *args: Any, config: ClientConfig | None = None, **options: Any) -> Any:

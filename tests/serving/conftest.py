@@ -21,8 +21,8 @@ from types import MappingProxyType
 import pytest
 
 from serving import contract
-from serving.local_server import LocalServer
-from serving.server.discovery import VersionPolicy
+from serving.local_server.discovery import VersionPolicy
+from serving.local_server.server import LocalServer
 from tests.serving.saved_models import write_two_versions
 from tests.serving.stubs import Stubs
 

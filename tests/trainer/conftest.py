@@ -25,14 +25,14 @@ def mnist_files() -> Path:
 
 @pytest.fixture(scope="session")
 def splits() -> Any:
-    from trainer.data import load_splits
+    from trainer.data.load import load_splits
 
     return load_splits("optdigits", Path("unused"), validation_size=180)
 
 
 @pytest.fixture
 def tracker() -> Any:
-    from trainer.tracking import Tracker
+    from trainer.runs.tracking import Tracker
 
     return Tracker()
 
@@ -48,10 +48,10 @@ class Trained:
 def trained(splits: Any) -> Trained:
     """A network trained for some seconds, good enough to be told from noise."""
     from trainer.config import resolve
-    from trainer.distribute import choose_devices
-    from trainer.evaluate import compile_predict, evaluate
-    from trainer.tracking import Tracker
-    from trainer.train import train
+    from trainer.evaluation.metrics import compile_predict, evaluate
+    from trainer.runs.tracking import Tracker
+    from trainer.training.distribute import choose_devices
+    from trainer.training.loop import train
 
     config = resolve("quickstart", flags={"epochs": 6.0, "width": 0.5})
     result = train(config, splits.train, splits.validation, choose_devices(), Tracker())

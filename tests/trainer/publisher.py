@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from serving.contract import DIGIT, IMAGES, SIGNATURE
-from trainer.data import load_splits
-from trainer.evaluate import compile_predict, evaluate
-from trainer.model import build_model
-from trainer.publish import Gate, publish
+from trainer.data.load import load_splits
+from trainer.evaluation.metrics import compile_predict, evaluate
+from trainer.publishing.publish import Gate, publish
+from trainer.training.model import build_model
 
 
 def publish_once(weights: Path, model_dir: Path, started: Any) -> None:

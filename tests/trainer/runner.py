@@ -20,8 +20,8 @@ import numpy as np
 import trainer.run
 from serving.contract import IMAGES, MODEL_NAME, PROBABILITIES, SIGNATURE
 from trainer.cli import main
-from trainer.tracking import read_rows
-from trainer.versions import live_versions, version_folder
+from trainer.publishing.versions import live_versions, version_folder
+from trainer.runs.tracking import read_rows
 
 TIMINGS = {"images_per_second", "input_wait_fraction", "time"}
 

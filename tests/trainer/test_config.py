@@ -7,7 +7,7 @@ import pytest
 
 from tests.trainer.conftest import run_trainer
 from trainer.config import ConfigError, TrainConfig, resolve, to_json
-from trainer.exit_codes import ExitCode
+from trainer.errors import ExitCode
 from trainer.presets import PRESETS
 
 

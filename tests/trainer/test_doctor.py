@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from tests.trainer.conftest import run_trainer
-from trainer.checkpoint import Checkpoint, write_checkpoint
-from trainer.exit_codes import ExitCode
+from trainer.errors import ExitCode
+from trainer.runs.checkpoint import Checkpoint, write_checkpoint
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ import pytest
 
 from serving.contract import MODEL_NAME
 from tests.trainer.conftest import REPOSITORY, read_result, run_trainer
-from trainer.exit_codes import ExitCode
-from trainer.versions import live_versions
+from trainer.errors import ExitCode
+from trainer.publishing.versions import live_versions
 
 SHORT = ("--epochs", 3, "--width", 0.5, "--run", "r", "--min-accuracy", 0.3)
 

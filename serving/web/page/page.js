@@ -1,7 +1,7 @@
 // The page: paper on one side, answers on the other, and all the ways to give it a picture.
 
 import { Answers } from "./answers.js";
-import { Paper } from "./paper.js";
+import { Paper } from "./drawing.js";
 import { readPhoto } from "./photo.js";
 
 const element = (id) => document.getElementById(id);

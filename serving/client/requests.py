@@ -1,0 +1,126 @@
+"""Images and pictures to requests: all that a client says. Nothing here waits for the network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+import serving.client.wire_pb2 as wire
+from serving import contract
+from serving.client.config import MAX_MESSAGE_BYTES, ClientConfig
+from serving.contract import MAX_PICTURE_BYTES
+
+_NAMES_BYTES, _LENGTH_BYTES = 4096, 8
+"""Above what a request's names take; above what the wire adds to each picture for its length."""
+
+
+class Requests:
+    """The requests of one client, made as its config says."""
+
+    def __init__(self, config: ClientConfig) -> None:
+        self._config = config
+
+    def split(self, images: Any) -> list[np.ndarray]:
+        """`images`, uint8 [N, 28, 28] or [28, 28], as one uint8 [n, 28, 28] per request; ValueError for anything else."""
+        images, size = check_images(images), self._config.chunk_images
+        return [images[start : start + size] for start in range(0, len(images), size)]
+
+    def predict(self, images: np.ndarray) -> wire.PredictRequest:
+        """Asks for the digits in one of the parts that `split` gives."""
+        request = wire.PredictRequest(model_spec=self._model_spec())
+        request.model_spec.signature_name = contract.SIGNATURE
+        tensor = request.inputs[contract.IMAGES]
+        tensor.dtype = wire.DT_UINT8
+        for size in images.shape:
+            tensor.tensor_shape.dim.add(size=size)
+        # One copy of the bytes; a typed field would take over a hundred times as long to fill.
+        tensor.tensor_content = images.tobytes()
+        return request
+
+    def split_pictures(self, pictures: Any) -> list[list[bytes]]:
+        """The bytes of picture files, as one list per request, limited in number and in bytes.
+
+        ValueError for anything else than bytes, or a picture above `MAX_PICTURE_BYTES`.
+        """
+        chunks: list[list[bytes]] = []
+        room = 0
+        for picture in check_pictures(pictures):
+            if not chunks or len(chunks[-1]) == self._config.chunk_pictures or len(picture) > room:
+                chunks.append([])
+                room = MAX_MESSAGE_BYTES - _NAMES_BYTES
+            chunks[-1].append(picture)
+            room -= len(picture) + _LENGTH_BYTES
+        return chunks
+
+    def predict_pictures(self, encoded: Sequence[bytes]) -> wire.PredictRequest:
+        """Asks for the digits in one of the parts that `split_pictures` gives."""
+        request = wire.PredictRequest(model_spec=self._model_spec())
+        request.model_spec.signature_name = contract.PICTURES
+        tensor = request.inputs[contract.ENCODED]
+        tensor.dtype = wire.DT_STRING
+        tensor.tensor_shape.dim.add(size=len(encoded))
+        tensor.string_val.extend(encoded)
+        return request
+
+    def metadata(self) -> wire.GetModelMetadataRequest:
+        """Asks for the signatures, the only metadata there is."""
+        return wire.GetModelMetadataRequest(model_spec=self._model_spec(), metadata_field=["signature_def"])
+
+    def status(self, version: int | None) -> wire.GetModelStatusRequest:
+        """Asks for one version's state, or for every version's, whichever one the client is pinned to."""
+        request = wire.GetModelStatusRequest(model_spec=wire.ModelSpec(name=self._config.model_name))
+        if version is not None:
+            request.model_spec.version.value = version
+        return request
+
+    def _model_spec(self) -> wire.ModelSpec:
+        spec = wire.ModelSpec(name=self._config.model_name)
+        if self._config.version is not None:
+            spec.version.value = self._config.version
+        if self._config.version_label is not None:
+            spec.version_label = self._config.version_label
+        return spec
+
+
+def check_pictures(pictures: Any) -> Sequence[bytes]:
+    """`pictures`, or one picture's bytes as a sequence of it; ValueError says what is wrong and would make it right."""
+    if isinstance(pictures, bytes):
+        return [pictures]
+    if not isinstance(pictures, Sequence) or not all(isinstance(picture, bytes) for picture in pictures):
+        raise ValueError(
+            f"pictures must be a sequence of bytes, each a file as it is; this is {pictures!r:.80}. "
+            "Use pathlib.Path(...).read_bytes()."
+        )
+    if not pictures:
+        raise ValueError("there must be at least one picture; the sequence is empty.")
+    for index, picture in enumerate(pictures):
+        if len(picture) > MAX_PICTURE_BYTES:
+            raise ValueError(f"picture {index} has {len(picture)} bytes; at most {MAX_PICTURE_BYTES} can be sent.")
+    return pictures
+
+
+def check_images(images: Any) -> np.ndarray:
+    """`images` as uint8 [N, 28, 28], N at least 1; ValueError says what is wrong and what would make it right."""
+    array = np.asarray(images)
+    given = f"{array.dtype} {list(array.shape)}"
+    if array.dtype != np.uint8:
+        convert = "Multiply values of 0 to 1 by 255, then use" if array.dtype.kind == "f" else "Use"
+        raise ValueError(
+            f"images must be uint8, 0 = paper, 255 = ink; these are {given}. {convert} .astype(np.uint8). "
+            "The model scales them itself."
+        )
+    if array.shape == contract.IMAGE_SHAPE:
+        return array[np.newaxis]
+    if array.ndim != 3 or array.shape[1:] != contract.IMAGE_SHAPE:
+        height, width = contract.IMAGE_SHAPE
+        hint = ""
+        if array.ndim == 4 and array.shape[-1] == 1:
+            hint = " Drop the last axis: images[..., 0]."
+        elif array.shape[-1:] == (height * width,):
+            hint = f" Use .reshape(-1, {height}, {width})."
+        raise ValueError(f"images must be [N, {height}, {width}] or [{height}, {width}]; these are {given}.{hint}")
+    if len(array) == 0:
+        raise ValueError(f"there must be at least one image; these are {given}.")
+    return array

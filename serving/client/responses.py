@@ -1,0 +1,141 @@
+"""Responses to dataclasses: all that a client hears. Nothing here waits for the network.
+
+TensorFlow Serving answers in the typed fields (`float_val`, ...) or, with a flag of its own, as `tensor_content`: both
+are read. An answer that is not what the contract says is a `ResponseError`, never a prediction.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, TypeVar
+
+import numpy as np
+from google.protobuf.message import DecodeError
+
+import serving.client.wire_pb2 as wire
+from serving import contract
+from serving.client.errors import STATUS_NAMES, ResponseError
+from serving.client.results import ModelMetadata, PicturePredictions, Predictions, Signature, TensorSpec, VersionStatus
+
+_Answers = TypeVar("_Answers", bound=Predictions)
+_Outputs = Mapping[str, tuple[int, tuple[int, ...]]]
+
+_OUTPUTS: _Outputs = {
+    contract.DIGIT: (wire.DT_INT64, ()),
+    contract.CONFIDENCE: (wire.DT_FLOAT, ()),
+    contract.PROBABILITIES: (wire.DT_FLOAT, (contract.CLASSES,)),
+}
+"""The type of each output, and its shape for one image."""
+
+_PICTURE_OUTPUTS = {**_OUTPUTS, contract.NORMALIZED: (wire.DT_UINT8, contract.IMAGE_SHAPE)}
+"""The same of the signature for pictures."""
+
+_FIELDS: dict[int, tuple[np.dtype, str]] = {
+    wire.DT_FLOAT: (np.dtype("<f4"), "float_val"),
+    wire.DT_INT64: (np.dtype("<i8"), "int64_val"),
+    wire.DT_UINT8: (np.dtype("u1"), "int_val"),
+}
+"""What a tensor's elements are in `tensor_content`, and the typed field that holds them otherwise."""
+
+
+def decode_predictions(response: wire.PredictResponse, count: int) -> Predictions:
+    """The answers for `count` images; ResponseError where they are not the contract's outputs for that many."""
+    return Predictions(**_decode_outputs(response, _OUTPUTS, count))
+
+
+def decode_picture_predictions(response: wire.PredictResponse, count: int) -> PicturePredictions:
+    """The answers for `count` pictures; ResponseError as above."""
+    return PicturePredictions(**_decode_outputs(response, _PICTURE_OUTPUTS, count))
+
+
+def _decode_outputs(response: wire.PredictResponse, outputs: _Outputs, count: int) -> dict[str, np.ndarray]:
+    if missing := outputs.keys() - response.outputs.keys():
+        raise ResponseError(f"the answer has no {sorted(missing)}; it has {sorted(response.outputs)}")
+    arrays = {
+        name: _decode_tensor(name, response.outputs[name], dtype, (count, *shape))
+        for name, (dtype, shape) in outputs.items()
+    }
+    return {**arrays, "version": np.full(count, response.model_spec.version.value, np.int64)}
+
+
+def _decode_tensor(name: str, tensor: wire.TensorProto, dtype: int, shape: tuple[int, ...]) -> np.ndarray:
+    given = tuple(dim.size for dim in tensor.tensor_shape.dim)
+    if (tensor.dtype, given) != (dtype, shape):
+        expected = f"{_dtype_name(dtype)} {list(shape)}"
+        raise ResponseError(f"{name} must be {expected}; the answer has {_dtype_name(tensor.dtype)} {list(given)}")
+    elements = _decode_elements(tensor, math.prod(shape))
+    if len(elements) != math.prod(shape):
+        raise ResponseError(f"{name} must hold {math.prod(shape)} elements; the answer has {len(elements)}")
+    return elements.reshape(shape)
+
+
+def _decode_elements(tensor: wire.TensorProto, count: int) -> np.ndarray:
+    dtype, field = _FIELDS[tensor.dtype]
+    if tensor.tensor_content:
+        return np.frombuffer(tensor.tensor_content, dtype, count=len(tensor.tensor_content) // dtype.itemsize)
+    values = np.array(getattr(tensor, field))
+    elements = values.astype(dtype)
+    if values.dtype.kind == "i" and (elements != values).any():  # uint8 travels as int32
+        raise ResponseError(f"{field} holds values that are no {_dtype_name(tensor.dtype)}")
+    # A typed field may stop early: its last element then stands for all that follow (as in tf.make_ndarray).
+    return np.pad(elements, (0, max(0, count - len(elements))), mode="edge") if len(elements) else elements
+
+
+def join(parts: list[_Answers]) -> _Answers:
+    """The answers of all chunks, in order, as one."""
+    if len(parts) == 1:
+        return parts[0]
+    names = [field.name for field in fields(parts[0])]
+    return type(parts[0])(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+
+
+def decode_status(response: wire.GetModelStatusResponse) -> tuple[VersionStatus, ...]:
+    """One entry per version, the newest first."""
+    statuses = [
+        VersionStatus(
+            version=entry.version,
+            state=_enum_name(wire.ModelVersionStatus.State, entry.state),
+            error_code=STATUS_NAMES.get(entry.status.error_code, str(entry.status.error_code)),
+            error_message=entry.status.error_message,
+        )
+        for entry in response.model_version_status
+    ]
+    return tuple(sorted(statuses, key=lambda status: status.version, reverse=True))
+
+
+def decode_metadata(response: wire.GetModelMetadataResponse) -> ModelMetadata:
+    """The signatures, unpacked from the answer's Any."""
+    if "signature_def" not in response.metadata:
+        raise ResponseError(f"the answer has no 'signature_def'; it has {sorted(response.metadata)}")
+    # Not Any.Unpack: it compares full names, and our message's package is our own.
+    try:
+        signatures = wire.SignatureDefMap.FromString(response.metadata["signature_def"].value).signature_def
+    except DecodeError as error:
+        raise ResponseError("the answer's 'signature_def' is not a map of signatures") from error
+    return ModelMetadata(
+        name=response.model_spec.name,
+        version=response.model_spec.version.value,
+        signatures={
+            name: Signature(inputs=_tensor_specs(signature.inputs), outputs=_tensor_specs(signature.outputs))
+            for name, signature in sorted(signatures.items())
+        },
+    )
+
+
+def _tensor_specs(tensors: Mapping[str, wire.TensorInfo]) -> dict[str, TensorSpec]:
+    return {name: _tensor_spec(info) for name, info in sorted(tensors.items())}
+
+
+def _tensor_spec(info: wire.TensorInfo) -> TensorSpec:
+    shape = tuple(None if dim.size < 0 else dim.size for dim in info.tensor_shape.dim)
+    return TensorSpec(dtype=_dtype_name(info.dtype), shape=None if info.tensor_shape.unknown_rank else shape)
+
+
+def _dtype_name(dtype: int) -> str:
+    return _enum_name(wire.DataType, dtype)
+
+
+def _enum_name(enum: Any, number: int) -> str:
+    return enum.Name(number) if number in enum.values() else str(number)

@@ -1,0 +1,73 @@
+"""One HTML page that shows each picture beside what the network saw of it. It stands alone: no other file, no network."""
+
+from __future__ import annotations
+
+import base64
+import html
+import struct
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from serving.commands.predict import Answer
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>What the model saw</title>
+<style>
+  :root {{ color-scheme: light dark; font: 16px/1.4 system-ui, sans-serif; }}
+  body {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(24rem, 1fr)); gap: 1.5rem; margin: 2rem; }}
+  figure {{ margin: 0; display: grid; grid-template-columns: 1fr 1fr; gap: .5rem; }}
+  img {{ width: 100%; aspect-ratio: 1; object-fit: contain; background: #8882; border-radius: .5rem; }}
+  img.seen {{ image-rendering: pixelated; }}
+  figcaption {{ grid-column: 1 / -1; overflow-wrap: anywhere; }}
+</style>
+{figures}
+</html>
+"""
+
+_FIGURE = """<figure>
+  {picture}
+  <img class="seen" alt="what the model saw" src="data:image/png;base64,{seen}">
+  <figcaption><strong>{digit}</strong> {confidence:.1%} &middot; {name}</figcaption>
+</figure>"""
+
+
+def write_sheet(path: Path, answers: Sequence[tuple[Answer, str]]) -> None:
+    """Writes the page. Each answer comes with its digit in words, as the table has it. OSError where it cannot."""
+    figures = [
+        _FIGURE.format(
+            picture=_show_picture(answer.picture),
+            seen=_base64(encode_png(answer.seen)),
+            digit=html.escape(digit),
+            confidence=answer.prediction.confidence,
+            name=html.escape(answer.name),
+        )
+        for answer, digit in answers
+    ]
+    path.write_text(_PAGE.format(figures="\n".join(figures)), encoding="utf-8")
+
+
+def _show_picture(picture: bytes | None) -> str:
+    # Browsers tell the format from the bytes, whatever type of picture is written here.
+    return f'<img alt="the picture" src="data:image/png;base64,{_base64(picture)}">' if picture else "<span></span>"
+
+
+def encode_png(image: np.ndarray) -> bytes:
+    """A grey PNG of uint8 [H, W]: twelve lines, so that the client needs no imaging library."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    height, width = image.shape
+    rows = b"".join(b"\x00" + row.tobytes() for row in image)  # 0: the row is stored unfiltered
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)  # 8 bits, grey
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode()

@@ -1,0 +1,57 @@
+"""What a version can be, and which step comes next: TensorFlow Serving's rules as functions of the state."""
+
+import time
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+
+from serving.local_server.errors import ServingError
+from serving.local_server.servable import Servable
+
+
+class State(IntEnum):
+    """As `ModelVersionStatus.State`."""
+
+    START = 10
+    LOADING = 20
+    AVAILABLE = 30
+    UNLOADING = 40
+    END = 50
+
+
+@dataclass
+class Version:
+    """One version from its first sighting to its end. Guarded by the manager's lock."""
+
+    number: int
+    path: Path
+    state: State = State.START
+    error: ServingError | None = None
+    is_wanted: bool = True
+    servable: Servable | None = None
+    in_flight: int = 0
+    attempts: int = 0
+    retry_at: float = 0.0
+    is_given_up: bool = False
+    """Failed for good: not tried again while its directory stays."""
+
+
+def next_to_unload(versions: list[Version]) -> Version | None:
+    """The lowest version that is no longer wanted, once something wanted serves or nothing is wanted at all."""
+    serving = [version for version in versions if version.state == State.AVAILABLE]
+    unwanted = [version for version in serving if not version.is_wanted]
+    anything_wanted = any(version.is_wanted for version in versions)
+    if anything_wanted and len(unwanted) == len(serving) == 1:
+        return None
+    return min(unwanted, key=lambda version: version.number, default=None)
+
+
+def next_to_load(versions: list[Version]) -> Version | None:
+    """The highest version that is wanted and waits for its first or its next attempt."""
+    now = time.monotonic()
+    waiting = [
+        version
+        for version in versions
+        if version.is_wanted and version.state in (State.START, State.LOADING) and version.retry_at <= now
+    ]
+    return max(waiting, key=lambda version: version.number, default=None)

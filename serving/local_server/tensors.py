@@ -1,0 +1,175 @@
+"""TensorProto <-> numpy, checked before anything is allocated.
+
+TensorFlow's own parser trusts the shape that a message claims: a 20-byte request for [10**9, 28, 28] would make it
+allocate 730 GiB. Here the claim is held against the signature and a limit first, so that a bad request costs nothing
+but its own error.
+"""
+
+import functools
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from tensorflow.core.framework import tensor_pb2, tensor_shape_pb2, types_pb2
+
+from serving.local_server.errors import invalid_argument
+
+_FIELDS: dict[int, tuple[str, np.dtype]] = {
+    types_pb2.DT_FLOAT: ("float_val", np.dtype("<f4")),
+    types_pb2.DT_DOUBLE: ("double_val", np.dtype("<f8")),
+    types_pb2.DT_INT32: ("int_val", np.dtype("<i4")),
+    types_pb2.DT_UINT8: ("int_val", np.dtype("u1")),
+    types_pb2.DT_INT16: ("int_val", np.dtype("<i2")),
+    types_pb2.DT_INT8: ("int_val", np.dtype("i1")),
+    types_pb2.DT_UINT16: ("int_val", np.dtype("<u2")),
+    types_pb2.DT_INT64: ("int64_val", np.dtype("<i8")),
+    types_pb2.DT_UINT32: ("uint32_val", np.dtype("<u4")),
+    types_pb2.DT_UINT64: ("uint64_val", np.dtype("<u8")),
+    types_pb2.DT_BOOL: ("bool_val", np.dtype("?")),
+    types_pb2.DT_STRING: ("string_val", np.dtype(object)),
+}
+"""Each dtype's typed field on the wire and its numpy dtype. Others (quantised, resource, ...) are refused."""
+
+MAX_RANK = 64
+"""numpy's; TensorFlow's own is 254, which no model comes near."""
+
+_DTYPES = {dtype: number for number, (_, dtype) in _FIELDS.items()}
+_PACKED_FLOAT_FIELD = {np.dtype("<f4"): b"\x2a", np.dtype("<f8"): b"\x32"}
+"""Field number and wire type of `float_val` (5) and `double_val` (6): packed, they are the array's own bytes."""
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output of a signature."""
+
+    alias: str
+    """The name that requests and responses use."""
+    tensor_name: str
+    """The name in the graph."""
+    dtype: int
+    """A `tensorflow.DataType`."""
+    shape: tuple[int | None, ...] | None
+    """None for a size that is free; None as a whole where even the rank is."""
+
+    @property
+    def has_batch_dimension(self) -> bool:
+        """Whether the first dimension is free, so that requests can be joined along it."""
+        return bool(self.shape) and self.shape[0] is None  # type: ignore[index]
+
+
+def decode(proto: tensor_pb2.TensorProto, spec: TensorSpec, *, max_bytes: int, max_rows: int) -> np.ndarray:
+    """Returns the array that `proto` holds, read-only where it shares the message's bytes.
+
+    Args:
+      proto: numbers in `tensor_content` or in the typed field of their dtype. Of typed values there may be fewer than
+        elements: the last one is repeated, and none at all means zeros, as TensorFlow has it.
+      spec: what the signature asks for.
+      max_bytes: the most that the array may take.
+      max_rows: the most rows of an input with a batch dimension.
+
+    Raises:
+      ServingError: INVALID_ARGUMENT for a wrong dtype or shape, bytes that do not fit the shape, or too many rows.
+    """
+    if proto.dtype not in _FIELDS:
+        raise invalid_argument(f"tensor parsing error: {spec.alias}")
+    if proto.dtype != spec.dtype:
+        raise invalid_argument(
+            f"input {spec.alias}: expects {_type_name(spec.dtype)} but {_type_name(proto.dtype)} is provided"
+        )
+    shape = _checked_shape(proto.tensor_shape, spec, max_rows)
+    size = math.prod(shape)
+    field, dtype = _FIELDS[proto.dtype]
+    if size * max(dtype.itemsize, 1) > max_bytes:
+        raise invalid_argument(f"input {spec.alias}: shape {list(shape)} needs more than {max_bytes} bytes")
+    if proto.dtype == types_pb2.DT_STRING:
+        return _strings(proto, size, spec.alias).reshape(shape)
+    if proto.tensor_content and size:
+        return _from_bytes(proto.tensor_content, dtype, size, spec.alias).reshape(shape)
+    return _from_values(getattr(proto, field), dtype, size).reshape(shape)
+
+
+def encode(array: np.ndarray, proto: tensor_pb2.TensorProto) -> None:
+    """Writes `array` into the empty `proto`, with typed fields, as TF Serving answers by default."""
+    proto.CopyFrom(_without_values(array.dtype, array.shape))
+    if array.dtype in _PACKED_FLOAT_FIELD and array.size:
+        proto.MergeFromString(_PACKED_FLOAT_FIELD[array.dtype] + _varint(array.nbytes) + array.tobytes())
+    else:
+        getattr(proto, _FIELDS[proto.dtype][0]).extend(_values(array))
+
+
+@functools.lru_cache(maxsize=1024)
+def _without_values(dtype: np.dtype, shape: tuple[int, ...]) -> tensor_pb2.TensorProto:
+    # Built once for all answers of that shape: copying one costs a fifth.
+    if dtype not in _DTYPES:
+        raise invalid_argument(f"an output of dtype {dtype} cannot be encoded")
+    dims = [tensor_shape_pb2.TensorShapeProto.Dim(size=size) for size in shape]
+    return tensor_pb2.TensorProto(dtype=_DTYPES[dtype], tensor_shape=tensor_shape_pb2.TensorShapeProto(dim=dims))
+
+
+def _checked_shape(proto: tensor_shape_pb2.TensorShapeProto, spec: TensorSpec, max_rows: int) -> tuple[int, ...]:
+    shape = tuple(dim.size for dim in proto.dim[: MAX_RANK + 1])
+    if proto.unknown_rank or len(shape) > MAX_RANK or any(size < 0 for size in shape):
+        raise invalid_argument(f"tensor parsing error: {spec.alias}")
+    if spec.shape is None:
+        return shape
+    fits = len(shape) == len(spec.shape) and all(
+        wanted is None or size == wanted for size, wanted in zip(shape, spec.shape, strict=True)
+    )
+    if not fits:
+        wanted = ["?" if size is None else size for size in spec.shape]
+        raise invalid_argument(f"input {spec.alias}: shape {list(shape)} does not fit {wanted}".replace("'", ""))
+    if spec.has_batch_dimension and shape[0] > max_rows:
+        raise invalid_argument(
+            f"Task size {shape[0]} is larger than maximum input batch size {max_rows} (input {spec.alias})"
+        )
+    return shape
+
+
+def _from_bytes(content: bytes, dtype: np.dtype, size: int, alias: str) -> np.ndarray:
+    if len(content) != size * dtype.itemsize:
+        raise invalid_argument(
+            f"tensor parsing error: {alias} (tensor_content has {len(content)} bytes, its shape needs "
+            f"{size * dtype.itemsize})"
+        )
+    if dtype == np.bool_:  # any byte but 0 is true; numpy would keep a 2 as an invalid bool
+        return np.frombuffer(content, np.uint8) != 0
+    return np.frombuffer(content, dtype)
+
+
+def _from_values(values, dtype: np.dtype, size: int) -> np.ndarray:
+    # int_val is 32 bits wide and carries narrower integers too; those keep their low bits, as in TensorFlow.
+    given = np.array(values[:size], np.int64 if dtype.kind in "iu" and dtype.itemsize < 8 else dtype).astype(dtype)
+    array = np.empty(size, dtype)
+    array[: len(given)] = given
+    array[len(given) :] = given[-1] if len(given) else 0
+    return array
+
+
+def _strings(proto: tensor_pb2.TensorProto, size: int, alias: str) -> np.ndarray:
+    if proto.tensor_content and size:
+        raise invalid_argument(f"tensor parsing error: {alias} (send strings in string_val)")
+    given = list(proto.string_val[:size])
+    array = np.empty(size, object)
+    array[: len(given)] = given
+    array[len(given) :] = given[-1] if given else b""
+    return array
+
+
+def _values(array: np.ndarray) -> list:
+    values = array.ravel().tolist()
+    if array.dtype == object:
+        return [value if isinstance(value, bytes) else str(value).encode() for value in values]
+    return values
+
+
+def _varint(number: int) -> bytes:
+    encoded = bytearray()
+    while number > 127:
+        encoded.append(number & 127 | 128)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)
+
+
+def _type_name(dtype: int) -> str:
+    return types_pb2.DataType.Name(dtype).removeprefix("DT_").lower()

@@ -1,0 +1,203 @@
+"""The life of each version: found, loaded and warmed up, served, drained, unloaded.
+
+The rules are TensorFlow Serving's. What the policy wants is loaded, the highest number first; a version no longer
+wanted goes on serving until a wanted one is AVAILABLE, then takes no new requests, and is unloaded when its last one is
+answered. A load that fails is tried again, then given up while its directory stays, and what served before serves on.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import grpc
+
+from serving.local_server.config import ServerConfig
+from serving.local_server.discovery import find_versions
+from serving.local_server.errors import ServingError, not_found
+from serving.local_server.lifecycle import State, Version, next_to_load, next_to_unload
+from serving.local_server.servable import Servable
+
+log = logging.getLogger(__name__)
+
+
+class VersionManager:
+    """Polls the base path in a thread of its own and keeps what the policy wants loaded.
+
+    Args:
+      config: base path, policy, poll and retry settings.
+      load: path -> a loaded and warmed-up Servable, or ServingError.
+      on_change: called from the polling thread whenever a version has changed its state.
+    """
+
+    def __init__(self, config: ServerConfig, load: Callable[[Path], Servable], on_change: Callable[[], None]):
+        self._config = config
+        self._load = load
+        self._on_change = on_change
+        self._lock = threading.Lock()
+        self._versions: dict[int, Version] = {}
+        self._wake = threading.Event()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._poll_until_stopped, name="versions", daemon=True)
+        self._last_complaint = ""
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stops polling, then closes every servable. Call it when no request is in flight."""
+        self._stopping = True
+        self._wake.set()
+        self._thread.join()
+        for version in self._versions.values():
+            self._close(version)
+
+    @contextmanager
+    def lease(self, number: int | None, described: str) -> Iterator[tuple[int, Servable]]:
+        """Holds a version for one request: it is not unloaded before the block ends.
+
+        Args:
+          number: the version, or None for the highest AVAILABLE one.
+          described: the request as TF Serving words it, for the message.
+
+        Raises:
+          ServingError: NOT_FOUND where that version is not AVAILABLE, or none is.
+        """
+        with self._lock:
+            version = self._find(number)
+            if version is None or version.servable is None:
+                raise not_found(f"Servable not found for request: {described}")
+            version.in_flight += 1
+        try:
+            yield version.number, version.servable
+        finally:
+            with self._lock:
+                version.in_flight -= 1
+                drained = version.state == State.UNLOADING and not version.in_flight
+            if drained:
+                self._wake.set()
+
+    def statuses(self) -> list[Version]:
+        """Returns every version ever seen, the highest first; those that ended stay listed."""
+        with self._lock:
+            return sorted(self._versions.values(), key=lambda version: -version.number)
+
+    @property
+    def is_available(self) -> bool:
+        return any(version.state == State.AVAILABLE for version in self.statuses())
+
+    @property
+    def failure(self) -> str | None:
+        """What went wrong where versions were found and every one of them was given up; else None."""
+        versions = self.statuses()
+        failed = [version for version in versions if version.state == State.END and version.error]
+        if not failed or any(version.state != State.END for version in versions):
+            return None
+        reasons = "; ".join(f"version {version.number}: {version.error}" for version in failed)
+        return f"{len(failed)} version(s) did not become available: {reasons}"
+
+    def _find(self, number: int | None) -> Version | None:
+        if number is not None:
+            version = self._versions.get(number)
+            return version if version and version.state == State.AVAILABLE else None
+        serving = [version for version in self._versions.values() if version.state == State.AVAILABLE]
+        return max(serving, key=lambda version: version.number, default=None)
+
+    def _poll_until_stopped(self) -> None:
+        next_poll = 0.0
+        while not self._stopping:
+            if time.monotonic() >= next_poll:
+                self._poll()
+                next_poll = time.monotonic() + self._config.poll_wait_seconds
+            while not self._stopping and self._act():
+                pass
+            self._wake.wait(max(0.0, next_poll - time.monotonic()))
+            self._wake.clear()
+
+    def _poll(self) -> None:
+        try:
+            wanted = self._config.version_policy.choose(find_versions(self._config.base_path))
+        except OSError as error:  # a mount that is gone for a moment must not unload what serves
+            self._complain(f"cannot list the base path: {error}")
+            return
+        if not wanted:
+            self._complain(f"no version to serve under {self._config.base_path}; a version is named by a number")
+        with self._lock:
+            for version in self._versions.values():
+                version.is_wanted = version.number in wanted
+            for number, path in wanted.items():
+                self._want(number, path)
+
+    def _want(self, number: int, path: Path) -> None:
+        known = self._versions.get(number)
+        if known is None or (known.state == State.END and not known.is_given_up):
+            self._versions[number] = Version(number, path)
+
+    def _act(self) -> bool:
+        """Takes one step towards what is wanted. Returns whether there may be another."""
+        with self._lock:
+            self._forget_unwanted_failures()
+            versions = list(self._versions.values())
+        for version in versions:
+            if version.state == State.UNLOADING and not version.in_flight:
+                self._close(version)
+                return self._changed(version, State.END)
+        if leaving := next_to_unload(versions):
+            return self._changed(leaving, State.UNLOADING)
+        if coming := next_to_load(versions):
+            self._try_to_load(coming)
+            return True
+        return False
+
+    def _forget_unwanted_failures(self) -> None:
+        # Should the number come back it gets new attempts, as in TF Serving; until then it stays listed as END.
+        for version in self._versions.values():
+            if not version.is_wanted and not version.servable:
+                version.state = State.END
+                version.is_given_up = False
+
+    def _try_to_load(self, version: Version) -> None:
+        self._changed(version, State.LOADING)
+        log.info("loading version %d from %s", version.number, version.path)
+        version.attempts += 1
+        try:
+            version.servable = self._load(version.path)
+        except ServingError as error:
+            self._load_failed(version, error)
+            return
+        except Exception as error:
+            # Whatever one version's files do, the thread that looks for the next version must live.
+            message = f"{type(error).__name__}: {error}"
+            self._load_failed(version, ServingError(grpc.StatusCode.INTERNAL, message))
+            return
+        version.error = None
+        log.info("version %d is available", version.number)
+        self._changed(version, State.AVAILABLE)
+
+    def _load_failed(self, version: Version, error: ServingError) -> None:
+        log.error("version %d failed to load (attempt %d): %s", version.number, version.attempts, error)
+        if version.attempts > self._config.max_load_retries:
+            version.error = error
+            version.is_given_up = True
+            self._changed(version, State.END)
+        else:
+            version.retry_at = time.monotonic() + self._config.load_retry_interval_seconds
+
+    def _changed(self, version: Version, state: State) -> bool:
+        with self._lock:
+            version.state = state
+        self._on_change()
+        return True
+
+    def _close(self, version: Version) -> None:
+        if version.servable:
+            version.servable.close()
+            version.servable = None
+            log.info("version %d is unloaded", version.number)
+
+    def _complain(self, complaint: str) -> None:
+        if complaint != self._last_complaint:  # once, not at every poll
+            log.warning(complaint)
+        self._last_complaint = complaint

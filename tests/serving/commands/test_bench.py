@@ -1,0 +1,138 @@
+"""The load generator: what it counts, on a server whose answers are known."""
+
+import io
+import itertools
+import threading
+import time
+
+import grpc
+import pytest
+
+from serving.client.config import ClientConfig
+from serving.client.errors import UnavailableError
+from serving.commands.bench import Load, measure
+from tests.serving.scripted_server import answer, scripted_server
+
+ONCE = ClientConfig(max_attempts=1)
+
+
+def _answer_after(seconds):
+    return lambda request, _: time.sleep(seconds) or answer(request)
+
+
+def test_closed_loop_keeps_its_number_of_requests_under_way():
+    lock, under_way, most = threading.Lock(), [0], [0]
+
+    def predict(request, _):
+        with lock:
+            under_way[0] += 1
+            most[0] = max(most[0], under_way[0])
+        time.sleep(0.02)
+        with lock:
+            under_way[0] -= 1
+        return answer(request)
+
+    with scripted_server(predict=predict) as target:
+        report = measure(target, ONCE, Load(concurrency=4, seconds=1, warmup_seconds=0.2))
+    assert most[0] == 4
+    assert not report.errors
+    assert report.requests_per_second <= 4 / 0.02
+    assert report.requests_per_second == pytest.approx(report.requests, abs=8)
+    assert 20 <= report.percentiles_ms["p50"] <= report.percentiles_ms["p99"]
+
+
+def test_open_loop_sends_at_its_rate_however_slow_the_answers():
+    with scripted_server(predict=_answer_after(0.2)) as target:
+        report = measure(target, ONCE, Load(rate=100, batch=3, seconds=2, warmup_seconds=0.5))
+    assert report.requests == pytest.approx(200, rel=0.3)  # Poisson: three standard deviations are 42
+    assert report.images_per_second == pytest.approx(3 * report.requests_per_second)
+    assert report.average_ms >= 200
+
+
+def test_open_loop_counts_the_wait_of_requests_that_were_due_during_a_stall():
+    begin = time.monotonic()
+    free = threading.Lock()
+
+    def one_at_a_time(request, _):
+        with free:
+            if 0.5 < time.monotonic() - begin < 0.9:
+                time.sleep(1)
+        return answer(request)
+
+    with scripted_server(predict=one_at_a_time) as target:
+        begin = time.monotonic()
+        report = measure(target, ONCE, Load(rate=50, seconds=2, warmup_seconds=0))
+    assert report.percentiles_ms["p50"] < 1000 < report.percentiles_ms["p99"] + 100
+    assert report.percentiles_ms["p90"] > 400  # half of those due in the stall waited for more than half of it
+
+
+def test_failures_are_counted_by_code_and_are_no_answers():
+    turn = itertools.count()
+
+    def predict(request, context):
+        number = next(turn)
+        if number and number % 3 == 1:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "full")
+        if number and number % 3 == 2:
+            context.abort(grpc.StatusCode.INTERNAL, "broken")
+        return answer(request)
+
+    with scripted_server(predict=predict) as target:
+        report = measure(target, ONCE, Load(concurrency=1, seconds=0.5, warmup_seconds=0))
+    assert set(report.errors) == {"UNAVAILABLE", "INTERNAL"}
+    assert report.requests == pytest.approx(report.errors["INTERNAL"], abs=2)
+
+
+def test_warm_up_is_discarded():
+    begin = time.monotonic()
+
+    def slow_at_first(request, _):
+        time.sleep(0.2 if time.monotonic() - begin < 0.8 else 0)
+        return answer(request)
+
+    with scripted_server(predict=slow_at_first) as target:
+        begin = time.monotonic()
+        report = measure(target, ONCE, Load(concurrency=1, seconds=0.5, warmup_seconds=1.5))
+    assert report.percentiles_ms["p99"] < 200
+
+
+def test_nothing_answered_has_no_latency():
+    turn = itertools.count()
+
+    def only_the_first(request, context):
+        return context.abort(grpc.StatusCode.INTERNAL, "broken") if next(turn) else answer(request)
+
+    with scripted_server(predict=only_the_first) as target:
+        report = measure(target, ONCE, Load(concurrency=1, seconds=0.2, warmup_seconds=0))
+    assert (report.requests, report.average_ms, report.percentiles_ms) == (0, None, {})
+    assert "-" in report.row()
+
+
+def test_a_server_that_is_not_there_is_an_error_and_no_measurement():
+    with pytest.raises(UnavailableError):
+        measure("127.0.0.1:1", ONCE, Load(concurrency=1, seconds=100))
+
+
+def test_progress_is_a_line_per_second():
+    progress = io.StringIO()
+    with scripted_server(predict=_answer_after(0.05)) as target:
+        measure(target, ONCE, Load(concurrency=1, seconds=1.2, warmup_seconds=1), progress)
+    warmup, measuring = progress.getvalue().splitlines()
+    assert "answered  0 failed" in warmup
+    assert "measuring" in measuring
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"concurrency": 1, "rate": 1},
+        {"concurrency": 0},
+        {"rate": -1},
+        {"rate": 1, "batch": 0},
+        {"rate": 1, "seconds": 0},
+    ],
+)
+def test_a_load_that_makes_no_sense_is_refused(settings):
+    with pytest.raises(ValueError, match=r"load has either|must be above 0"):
+        Load(**settings)

@@ -1,0 +1,329 @@
+"""`python -m serving` against servers on loopback: what it prints, what it returns, and what it does not import."""
+
+import base64
+import io
+import json
+import re
+import subprocess
+import sys
+import time
+
+import grpc
+import numpy as np
+import pytest
+from PIL import Image
+from tensorflow_serving.apis import get_model_metadata_pb2
+
+from serving import contract
+from serving.cli import main
+from tests.serving.scripted_server import answer, scripted_server, statuses
+
+
+def _images(*digits):
+    return np.repeat(np.array(digits, np.uint8), 28 * 28).reshape(-1, 28, 28)
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Two files that are answered 3 and 5, 8; a picture that is answered 4."""
+    np.save(tmp_path / "one.npy", _images(3))
+    np.save(tmp_path / "two.npy", _images(5, 8))
+    (tmp_path / "four.png").write_bytes(b"\x04 as it is")
+    return tmp_path
+
+
+def _refuse(code, message):
+    return lambda _, context: context.abort(code, message)
+
+
+def test_predict_prints_a_line_per_image(files, capsys):
+    with scripted_server() as target:
+        status = main(["predict", str(files / "one.npy"), str(files / "two.npy"), "--target", target])
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert status == 0
+    assert lines == [
+        ["file", "digit", "confidence", "version"],
+        [str(files / "one.npy"), "3", "82.0%", "1"],
+        [f"{files / 'two.npy'}[0]", "5", "82.0%", "1"],
+        [f"{files / 'two.npy'}[1]", "8", "82.0%", "1"],
+    ]
+
+
+def test_predict_prints_json_with_everything(files, capsys):
+    with scripted_server() as target:
+        status = main(["predict", str(files / "two.npy"), "--json", "--target", target])
+    first, second = json.loads(capsys.readouterr().out)
+    assert status == 0
+    assert (first["file"], first["index"], first["digit"], first["version"]) == (str(files / "two.npy"), 0, 5, 1)
+    assert (second["index"], second["digit"]) == (1, 8)
+    assert second["confidence"] == pytest.approx(max(second["probabilities"]))
+
+
+def test_predict_sends_a_picture_as_it_is(files):
+    seen = []
+    with scripted_server(predict=lambda request, _: seen.append(request) or answer(request)) as target:
+        assert main(["predict", str(files / "four.png"), "--target", target]) == 0
+    (request,) = seen
+    assert list(request.inputs[contract.ENCODED].string_val) == [(files / "four.png").read_bytes()]
+
+
+def test_pictures_and_arrays_are_answered_in_the_order_given(files, capsys):
+    names = [str(files / name) for name in ("four.png", "two.npy", "four.png", "one.npy")]
+    with scripted_server() as target:
+        assert main(["predict", *names, "--json", "--target", target]) == 0
+    answers = json.loads(capsys.readouterr().out)
+    assert [(one["file"], one["index"], one["digit"]) for one in answers] == [
+        (names[0], 0, 4),
+        (names[1], 0, 5),
+        (names[1], 1, 8),
+        (names[2], 0, 4),
+        (names[3], 0, 3),
+    ]
+
+
+@pytest.mark.parametrize(("min_confidence", "digit", "sure"), [("0.81", "4", True), ("0.83", "not sure (4?)", False)])
+def test_predict_is_not_sure_below_the_confidence_asked_for(files, capsys, min_confidence, digit, sure):
+    command = ["predict", str(files / "four.png"), "--min-confidence", min_confidence]
+    with scripted_server() as target:
+        assert main([*command, "--target", target]) == 0
+        table = capsys.readouterr().out
+        assert main([*command, "--json", "--target", target]) == 0
+    assert f"  {digit}  " in table.splitlines()[1]
+    assert json.loads(capsys.readouterr().out)[0]["sure"] is sure
+
+
+def test_a_picture_that_the_model_cannot_use_is_named(files, capsys):
+    (files / "bad.png").write_text("not a picture")
+    refuse = _refuse(
+        grpc.StatusCode.INVALID_ARGUMENT, "assertion failed: [picture 1 cannot be decoded; expected PNG]\n [[x]]"
+    )
+    with scripted_server(predict=refuse) as target:
+        names = [str(files / name) for name in ("four.png", "bad.png")]
+        assert main(["predict", *names, "--target", target]) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err == f"error: {files / 'bad.png'}: this picture cannot be decoded; expected PNG\n"
+
+
+def test_show_writes_one_page_of_the_pictures_beside_what_the_model_saw(files):
+    (files / "<b>.png").write_bytes(b"\x07<script>")
+    names = [str(files / name) for name in ("four.png", "<b>.png", "two.npy")]
+    with scripted_server() as target:
+        assert main(["predict", *names, "--show", str(files / "seen.html"), "--target", target]) == 0
+    page = (files / "seen.html").read_text()
+    images = [base64.b64decode(content) for content in re.findall(r'src="data:image/png;base64,([^"]*)"', page)]
+    assert [images[0], images[2]] == [(files / "four.png").read_bytes(), (files / "<b>.png").read_bytes()]
+    seen = [np.asarray(Image.open(io.BytesIO(image))) for image in (images[1], *images[3:])]
+    assert [(image.shape, int(image.min()), int(image.max())) for image in seen] == [
+        ((28, 28), digit, digit) for digit in (4, 7, 5, 8)
+    ]
+    assert "<script" not in page
+    assert "&lt;b&gt;.png" in page
+    assert "http" not in page
+
+
+def test_show_never_writes_over_a_picture(files, capsys):
+    picture = (files / "four.png").read_bytes()
+    with pytest.raises(SystemExit) as exited:
+        main(["predict", "--show", str(files / "four.png"), str(files / "two.npy")])
+    assert exited.value.code == 2
+    assert "must end in .html" in capsys.readouterr().err
+    assert (files / "four.png").read_bytes() == picture
+
+
+def test_predict_reads_every_file_before_it_asks(files, capsys):
+    (files / "bad.npy").write_bytes(b"\x93NUMPY, and no more")
+    asked = []
+    with scripted_server(predict=lambda request, _: asked.append(request) or answer(request)) as target:
+        status = main(["predict", str(files / "four.png"), str(files / "bad.npy"), "--target", target])
+    assert status == 2
+    assert not asked
+    output = capsys.readouterr()
+    assert "bad.npy: " in output.err
+    assert output.out == ""
+
+
+def test_a_missing_file_is_named(capsys):
+    assert main(["predict", "missing.png"]) == 2
+    assert "missing.png" in capsys.readouterr().err
+
+
+def test_a_failed_request_prints_no_answer_and_says_why(files, capsys):
+    refuse = _refuse(grpc.StatusCode.NOT_FOUND, "Servable not found")
+    with scripted_server(predict=refuse) as target:
+        assert main(["predict", str(files / "one.npy"), "--target", target]) == 1
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert "NOT_FOUND: Servable not found" in output.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["predict"],
+        ["frobnicate"],
+        ["predict", "a.png", "--version", "1", "--label", "stable"],
+        ["predict", "a.png", "--timeout", "0"],
+        ["predict", "a.png", "--min-confidence", "60"],
+        ["predict", "a.png", "--min-confidence", "high"],
+        ["predict", "a.png", "--certificate-file", "client.pem"],
+        ["wait", "--label", "stable"],
+        ["web", "--port", "65536"],
+        ["web", "--json"],
+        ["bench", "--batch", "0"],
+        ["bench", "--concurrency", "1", "--rate", "5"],
+    ],
+)
+def test_wrong_usage_returns_2_before_anything_is_sent(arguments, capsys):
+    with pytest.raises(SystemExit) as exited:
+        main(arguments)
+    assert exited.value.code == 2
+    assert "usage:" in capsys.readouterr().err
+
+
+def test_a_url_as_target_returns_2(capsys):
+    assert main(["status", "--target", "http://localhost:8501"]) == 2
+    assert "HOST:PORT" in capsys.readouterr().err
+
+
+def test_status_prints_each_version(capsys):
+    answers = statuses((1, "END"), (2, "AVAILABLE"))
+    with scripted_server(status=lambda *_: answers) as target:
+        assert main(["status", "--target", target]) == 0
+        table = capsys.readouterr().out
+        assert main(["status", "--json", "--target", target]) == 0
+    assert [line.split() for line in table.splitlines()[1:]] == [["2", "AVAILABLE", "OK"], ["1", "END", "OK"]]
+    assert [one["version"] for one in json.loads(capsys.readouterr().out)] == [2, 1]
+
+
+def test_metadata_prints_each_tensor(capsys):
+    def metadata(*_):
+        signatures, response = (
+            get_model_metadata_pb2.SignatureDefMap(),
+            get_model_metadata_pb2.GetModelMetadataResponse(),
+        )
+        tensor = signatures.signature_def["serving_default"].inputs["images"]
+        tensor.dtype = 4
+        for size in (-1, 28, 28):
+            tensor.tensor_shape.dim.add(size=size)
+        response.model_spec.name, response.model_spec.version.value = "digits", 9
+        response.metadata["signature_def"].Pack(signatures)
+        return response
+
+    with scripted_server(metadata=metadata) as target:
+        assert main(["metadata", "--target", target]) == 0
+        table = capsys.readouterr().out
+        assert main(["metadata", "--json", "--target", target]) == 0
+    assert table.splitlines()[0] == "digits version 9"
+    assert table.splitlines()[2].split() == ["serving_default", "input", "images", "DT_UINT8", "[N,", "28,", "28]"]
+    found = json.loads(capsys.readouterr().out)
+    assert found["signatures"]["serving_default"]["inputs"]["images"] == {"dtype": "DT_UINT8", "shape": [None, 28, 28]}
+
+
+def test_wait_returns_0_only_when_the_version_is_available(capsys):
+    with scripted_server(status=lambda *_: statuses((7, "AVAILABLE"))) as target:
+        assert main(["wait", "--timeout", "5", "--target", target]) == 0
+        assert capsys.readouterr().out == "7\n"
+        assert main(["wait", "--version", "7", "--json", "--target", target]) == 0
+        assert json.loads(capsys.readouterr().out) == {"version": 7}
+    with scripted_server(status=lambda *_: statuses((7, "LOADING"))) as target:
+        assert main(["wait", "--timeout", "0.1", "--target", target]) == 1
+    assert "version 7 LOADING" in capsys.readouterr().err
+
+
+def test_bench_prints_a_line_per_load_and_progress_to_stderr(capsys):
+    options = ["--seconds", "1", "--warmup", "0.2", "--batch", "2"]
+    with scripted_server() as target:
+        assert main(["bench", *options, "--concurrency", "1", "2", "--target", target]) == 0
+        output = capsys.readouterr()
+        assert main(["bench", *options, "--rate", "50", "--json", "--target", target]) == 0
+    assert [line[:9] for line in output.out.splitlines()[1:]] == ["1 at once", "2 at once"]
+    assert "answered" in output.err
+    (report,) = json.loads(capsys.readouterr().out)
+    assert report["load"]["rate"] == 50
+    assert report["images_per_second"] == pytest.approx(2 * report["requests_per_second"])
+
+
+def test_bench_fails_when_requests_do(capsys):
+    calls = []
+
+    def fail_later(request, context):
+        calls.append(request)
+        return answer(request) if len(calls) == 1 else context.abort(grpc.StatusCode.UNAVAILABLE, "full")
+
+    with scripted_server(predict=fail_later) as target:
+        assert main(["bench", "--seconds", "0.3", "--warmup", "0", "--concurrency", "1", "--target", target]) == 1
+    assert "UNAVAILABLE" in capsys.readouterr().out
+
+
+def test_bench_of_a_server_that_is_not_there_fails_at_once(capsys):
+    assert main(["bench", "--seconds", "100", "--target", "127.0.0.1:1"]) == 1
+    assert "unavailable" in capsys.readouterr().err
+
+
+def _run(*arguments, code=None):
+    """A cold command in a process of its own; `code` instead of the module."""
+    command = ["-c", code] if code else ["-m", "serving", *arguments]
+    return subprocess.run([sys.executable, *command], capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    "command", [[], ["predict"], ["wait"], ["bench"], ["web"], ["serve"]], ids=lambda names: "".join(names)
+)
+def test_help_answers_without_importing_anything_heavy(command):
+    code = (
+        "import sys\n"
+        "from serving.cli import main\n"
+        "try:\n"
+        f"    main({[*command, '--help']})\n"
+        "except SystemExit:\n"
+        "    heavy = {'grpc', 'numpy', 'google', 'PIL', 'asyncio', 'tensorflow', 'starlette'}\n"
+        "    print(*sorted(heavy & set(sys.modules)), file=sys.stderr)\n"
+    )
+    done = _run(code=code)
+    assert done.stderr.strip() == ""
+    assert "usage: python -m serving" in done.stdout
+    assert "exit status:" in done.stdout
+
+
+def test_serve_help_shows_the_servers_own_options():
+    done = _run("serve", "--help")
+    assert done.returncode == 0
+    assert "MODELS_DIR" in done.stdout
+    assert "--port" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["one.npy", "four.png"])
+def test_predict_imports_no_tensorflow_and_nothing_it_does_not_use(files, name):
+    code = (
+        "import sys\n"
+        "from serving.cli import main\n"
+        "main(sys.argv[1:])\n"
+        "print(*sorted({'tensorflow', 'tensorflow_serving', 'numpy.ma', 'PIL', 'serving.commands.bench',"
+        " 'serving.commands.contact_sheet', 'serving.local_server.server'}"
+        " & set(sys.modules)))\n"
+    )
+    with scripted_server() as target:
+        command = [sys.executable, "-c", code, "predict", str(files / name), "--target", target]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines()[-1] == ""
+
+
+def test_a_reader_that_leaves_early_is_no_error_to_shout_about(files):
+    np.save(files / "many.npy", np.zeros((5000, 28, 28), np.uint8))
+    with scripted_server() as target:
+        command = f"{sys.executable} -m serving predict {files / 'many.npy'} --target {target} | head -1"
+        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
+    assert done.stdout.startswith("file")
+    assert done.stderr == ""
+
+
+def test_sigterm_ends_a_wait_as_ctrl_c_does():
+    """Nothing else would end it in a container: process 1 does not hear of a signal that it has no handler for."""
+    command = [sys.executable, "-m", "serving", "wait", "--target", "localhost:1", "--timeout", "60"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        time.sleep(2)  # Python itself takes a part of one to start
+        process.terminate()
+        _, errors = process.communicate(timeout=20)
+    assert (process.returncode, errors) == (130, "")

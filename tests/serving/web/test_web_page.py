@@ -1,0 +1,418 @@
+"""The page in a real Chromium: every way to give it a digit, and everything that it says."""
+
+import contextlib
+import io
+import itertools
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from PIL import Image
+from selenium.common.exceptions import JavascriptException
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.keys import Keys
+
+from serving.contract import ENCODED
+from tests.serving.browser import Browser, needs_browser, start_browser
+from tests.serving.conftest import free_port, wait_until
+from tests.serving.scripted_server import answer_pictures, scripted_server
+from tests.serving.web.test_web_server import start_web
+
+pytestmark = needs_browser
+
+
+class Model:
+    """A model server that keeps the pictures it is sent, and answers `digit`, or as `handle` says."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        self.digit, self.pictures, self.handle = 7, [], None
+
+    def predict(self, request, context):
+        (picture,) = request.inputs[ENCODED].string_val
+        self.pictures.append(picture)
+        if self.handle:
+            self.handle(context)
+        return answer_pictures([bytes([self.digit])], version=20261122134501)
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[tuple[Model, str]]:
+    """The model and the address of the page before it."""
+    model = Model()
+    with scripted_server(predict=model.predict, max_message_bytes=-1) as target, start_web(target) as (_, port):
+        yield model, f"http://127.0.0.1:{port}/"
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    with start_browser() as browser:
+        yield browser
+
+
+@pytest.fixture
+def model(site, chromium) -> Iterator[Model]:
+    yield site[0]
+    chromium.close()  # it may still be asking
+    site[0].reset()
+
+
+@pytest.fixture
+def page(site, model, chromium) -> Iterator[Browser]:
+    """The page, freshly loaded; and no test leaves an error in the console or has asked another server."""
+    chromium.open(site[1])
+    model.reset()  # what the test before sent last may have come after its end
+    yield chromium
+    assert not chromium.errors()
+    assert {url for url in chromium.requested() if not url.startswith(site[1])} == set()
+
+
+@pytest.fixture
+def photo(tmp_path) -> Path:
+    path = tmp_path / "photo.jpg"
+    Image.new("RGB", (60, 30), "beige").save(path)
+    return path
+
+
+def shows(page: Browser, name: str, text: str) -> None:
+    wait_until(lambda: page.text(name) == text)
+
+
+def looked_at(picture: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(picture)).convert("L"))
+
+
+def newest(model: Model) -> np.ndarray:
+    """The picture that came last, uint8 [H, W]; one of no size before the first."""
+    return looked_at(model.pictures[-1]) if model.pictures else np.zeros((0, 0), np.uint8)
+
+
+def ink(model: Model) -> int:
+    """Dark pixels of the picture that came last."""
+    return int((newest(model) < 128).sum())
+
+
+@pytest.mark.parametrize("kind", ["mouse", "touch", "pen"])
+def test_drawing_gives_the_digit_the_top_three_and_what_the_model_saw(page, model, kind):
+    page.draw(kind=kind)
+    shows(page, "digit", "7")
+    shows(page, "confidence", "82.0% sure")
+    assert page.text("bars").split() == ["7", "82.0%", "0", "2.0%", "1", "2.0%"]
+    assert page.text("version") == "Model version 20261122134501"
+    assert page.text("latency").startswith("Answered in ")
+    seen = page.run("return [...document.getElementById('seen').getContext('2d').getImageData(3, 4, 1, 1).data]")
+    assert seen == [255, 255, 255, 7]
+    wait_until(lambda: newest(model)[262, 144] == 0)  # the seven's foot, which comes last
+    drawing = newest(model)
+    assert drawing.shape == (336, 336)
+    assert (drawing[0, 0], drawing[84, 168]) == (255, 0)  # paper, and ink on the seven's bar
+    assert 0.02 < (drawing < 128).mean() < 0.15
+
+
+def test_it_answers_while_the_stroke_goes_on(page, model):
+    page.run("document.getElementById('ink').setPointerCapture = () => {}")
+    for x in (100, 200, 300):
+        kind = "pointerdown" if x == 100 else "pointermove"
+        page.run(
+            "document.getElementById('ink').dispatchEvent(new PointerEvent(arguments[0],"
+            " { clientX: arguments[1], clientY: 300, isPrimary: true, pointerId: 1 }))",
+            kind,
+            x,
+        )
+        model.digit = x // 100
+        shows(page, "digit", str(x // 100))
+
+
+def test_a_tap_is_a_dot(page, model):
+    page.draw([(0.5, 0.5)])
+    wait_until(lambda: ink(model) > 200)
+
+
+def test_clear_empties_the_paper_and_the_answer_and_undo_brings_both_back(page, model):
+    page.draw()
+    shows(page, "digit", "7")
+    page.find("clear").click()
+    assert page.text("digit") == "?"
+    assert page.find("hint").is_displayed()
+    page.find("undo").click()
+    shows(page, "digit", "7")
+    assert ink(model)
+
+
+def test_undo_and_control_z_each_take_off_one_stroke(page, model):
+    for height in (0.2, 0.5, 0.8):
+        page.draw([(0.2, height), (0.8, height)])
+    one = 336**2 * 0.06 * (0.6 + 0.06 * math.pi / 4)  # a bar with round ends
+    for strokes, take_off in (
+        (3, lambda: None),
+        (2, page.find("undo").click),
+        (1, lambda: _press(page, Keys.CONTROL, "z")),
+    ):
+        take_off()
+        wait_until(lambda strokes=strokes: ink(model) == pytest.approx(strokes * one, rel=0.05))
+    _press(page, Keys.CONTROL, "z")
+    _press(page, Keys.CONTROL, "z")  # once more than there is to undo
+    assert page.text("digit") == "?"
+
+
+def test_an_answer_that_comes_after_clear_is_dropped(page, model):
+    let_go, arrived = threading.Event(), threading.Event()
+    model.handle = lambda _: (arrived.set(), let_go.wait(10))
+    page.draw()
+    assert arrived.wait(10)
+    page.find("clear").click()
+    let_go.set()
+    wait_until(lambda: page.run("return performance.getEntriesByName(location.href + 'predict').length"))
+    assert page.text("digit") == "?"
+
+
+def test_one_question_is_under_way_at_a_time_and_the_newest_drawing_is_asked_last(page, model):
+    lock, most, under_way = threading.Lock(), [0], [0]
+
+    def slow(_):
+        with lock:
+            under_way[0] += 1
+            most[0] = max(most[0], under_way[0])
+        time.sleep(0.2)
+        with lock:
+            under_way[0] -= 1
+
+    model.handle = slow
+    for height in (0.2, 0.4, 0.6, 0.8):
+        page.draw([(0.2, height), (0.8, height)])
+    wait_until(lambda: newest(model)[269, 168] == 0)  # the lowest stroke
+    assert (newest(model)[[67, 134, 202], 168] == 0).all()
+    assert most == [1]
+
+
+def _choose(page: Browser, path: Path) -> None:
+    page.find("file").send_keys(str(path))
+
+
+def _drop(page: Browser, path: Path) -> None:
+    page.drop(path)
+
+
+def _paste(page: Browser, path: Path) -> None:
+    page.run(
+        "const data = new DataTransfer();"
+        "data.items.add(new File([Uint8Array.from(arguments[0])], 'photo.jpg', { type: 'image/jpeg' }));"
+        "document.dispatchEvent(new ClipboardEvent('paste', { clipboardData: data, bubbles: true }))",
+        list(path.read_bytes()),
+    )
+
+
+@pytest.mark.parametrize("give", [_choose, _drop, _paste])
+def test_a_photo_is_shown_and_sent_as_it_is(page, model, photo, give: Callable[[Browser, Path], None]):
+    give(page, photo)
+    shows(page, "digit", "7")
+    assert model.pictures == [photo.read_bytes()]
+    assert page.find("ink").get_attribute("aria-label") == "Your photo"
+    middle = "return document.getElementById('ink').getContext('2d').getImageData(200, 200, 1, 1).data[3]"
+    assert page.run(middle) == 255
+
+
+def test_the_same_photo_can_be_chosen_again_after_clear(page, model, photo):
+    for times in (1, 2):
+        _choose(page, photo)
+        wait_until(lambda times=times: len(model.pictures) == times)
+        page.find("clear").click()
+
+
+def test_drawing_on_a_photo_begins_a_new_drawing(page, model, photo):
+    _choose(page, photo)
+    wait_until(lambda: model.pictures)
+    page.draw()
+    wait_until(lambda: newest(model).shape == (336, 336))
+
+
+def test_a_format_that_the_model_does_not_know_is_sent_as_one_that_it_does(page, model, tmp_path):
+    Image.new("RGB", (40, 20), "navy").save(tmp_path / "photo.webp")
+    _choose(page, tmp_path / "photo.webp")
+    wait_until(lambda: model.pictures)
+    assert model.pictures[0].startswith(b"\x89PNG")
+    assert looked_at(model.pictures[0]).shape == (20, 40)
+
+
+def test_a_huge_photo_is_sent_smaller(page, model, tmp_path):
+    Image.new("L", (5000, 100), 200).save(tmp_path / "wide.png")
+    _choose(page, tmp_path / "wide.png")
+    wait_until(lambda: model.pictures)
+    assert looked_at(model.pictures[0]).shape == (40, 2048)
+
+
+def test_a_heavy_photo_is_sent_smaller_than_the_server_takes(page, model, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (2400, 2400, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.bmp")  # 17 MB
+    _choose(page, tmp_path / "noise.bmp")
+    wait_until(lambda: model.pictures)
+    assert looked_at(model.pictures[0]).shape == (2048, 2048)
+    shows(page, "digit", "7")
+
+
+def test_a_picture_that_the_model_cannot_use_is_explained(site, model, chromium, tmp_path):
+    model.handle = lambda context: context.abort(grpc.StatusCode.INVALID_ARGUMENT, "picture 0 cannot be decoded")
+    (tmp_path / "notes.png").write_text("not a picture")
+    chromium.open(site[1])
+    _choose(chromium, tmp_path / "notes.png")
+    shows(chromium, "confidence", "The model cannot use this picture: it cannot be decoded.")
+    assert chromium.run("return document.getElementById('spoken').textContent") == chromium.text("confidence")
+    model.reset()
+    chromium.draw()
+    shows(chromium, "digit", "7")
+
+
+def test_below_the_confidence_asked_for_it_says_not_sure(chromium):
+    model = Model()
+    with scripted_server(predict=model.predict) as target, start_web(target, "--min-confidence", "0.83") as (_, port):
+        chromium.open(f"http://127.0.0.1:{port}/")
+        chromium.draw()
+        shows(chromium, "digit", "7?")
+        assert chromium.text("confidence") == "Not sure"
+        assert chromium.run("return document.getElementById('spoken').textContent") == "Not sure, maybe 7"
+
+
+def test_without_a_model_it_says_so_and_goes_on_by_itself_when_there_is_one(chromium):
+    model_port = free_port()
+    with start_web(f"127.0.0.1:{model_port}") as (_, port):
+        chromium.open(f"http://127.0.0.1:{port}/")
+        for digit in (4, 5):  # at first, and after one has gone
+            wait_until(lambda: "No model is being served yet" in chromium.text("notice"))
+            model = Model()
+            model.digit = digit
+            chromium.draw()
+            with scripted_server(predict=model.predict, port=model_port):
+                shows(chromium, "digit", str(digit))
+                assert not chromium.find("notice").is_displayed()
+            chromium.draw()
+
+
+def test_when_the_pages_own_server_is_gone_it_says_so(chromium):
+    with contextlib.ExitStack() as stack:
+        target = stack.enter_context(scripted_server(predict=Model().predict))
+        process, port = stack.enter_context(start_web(target))
+        chromium.open(f"http://127.0.0.1:{port}/")
+        chromium.draw()
+        shows(chromium, "digit", "7")
+        process.kill()
+        chromium.draw()
+        wait_until(lambda: "own server does not answer" in chromium.text("notice"))
+
+
+def _press(page: Browser, *keys: str) -> None:
+    actions = ActionChains(page.driver)
+    *held, last = keys
+    for key in held:
+        actions.key_down(key)
+    actions.send_keys(last)
+    for key in held:
+        actions.key_up(key)
+    actions.perform()
+
+
+def test_everything_works_by_keyboard_with_the_focus_in_sight(page, photo):
+    _choose(page, photo)  # what the system's own dialog would do
+    shows(page, "digit", "7")
+    reached = []
+    for _ in range(4):
+        _press(page, Keys.TAB)
+        reached.append(page.run("return document.activeElement.id"))
+        outlined = "return getComputedStyle(document.activeElement.closest('button, .button') ?? document.body)"
+        if reached[-1]:
+            assert page.run(outlined + ".outlineStyle") == "solid"
+        if reached[-1] == "clear":
+            _press(page, Keys.ENTER)
+            assert page.text("digit") == "?"
+            assert page.run("return document.activeElement.id") == "clear"  # the focus is not lost
+            _press(page, Keys.SHIFT, Keys.TAB)
+            _press(page, Keys.SPACE)  # undo
+            shows(page, "digit", "7")
+            _press(page, Keys.TAB)
+    assert [name for name in reached if name] == ["undo", "clear", "file"]
+
+
+def test_a_screen_reader_is_told_what_everything_is_and_each_new_answer(page):
+    names = {
+        name: page.run("return document.getElementById(arguments[0])", name).accessible_name
+        for name in ("ink", "seen", "undo", "clear", "file", "bars")
+    }
+    assert names == {
+        "ink": "Empty paper to draw a digit on",
+        "seen": "The 28 by 28 pixels that the model saw",
+        "undo": "Undo",
+        "clear": "Clear",
+        "file": "Choose a photo",
+        "bars": "The three most probable digits",
+    }
+    assert page.find("spoken").aria_role == "status"
+    page.draw()
+    wait_until(lambda: page.run("return document.getElementById('spoken').textContent") == "7, 82.0% sure")
+    assert page.find("ink").accessible_name == "Your drawing"
+
+
+@pytest.mark.usefixtures("model")
+def test_on_a_telephone_nothing_is_wider_than_the_screen_and_paper_and_digit_are_both_in_sight(site, chromium):
+    chromium.open(site[1], size=(360, 740), touch=True)
+    chromium.draw(kind="touch")
+    shows(chromium, "digit", "7")
+    assert chromium.run("return document.documentElement.scrollWidth") == 360
+    assert chromium.run("return scrollY") == 0  # the finger drew, and did not scroll
+    digit = chromium.find("digit").rect
+    assert digit["y"] + digit["height"] < 740
+    for name in ("undo", "clear"):
+        assert chromium.find(name).rect["height"] >= 44
+
+
+def _brightness(colour: str) -> float:
+    return sum(map(float, colour[colour.index("(") + 1 : -1].split(",")[:3])) / 3
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_the_page_follows_the_systems_colours_and_the_model_sees_the_same(site, model, chromium, dark):
+    chromium.open(site[1], dark=dark)
+    ground, ink = chromium.run(
+        "const style = getComputedStyle(document.body); return [style.backgroundColor, style.color]"
+    )
+    assert (_brightness(ground) < 60, _brightness(ink) > 200) == (dark, dark)
+    chromium.draw()
+    shows(chromium, "digit", "7")
+    assert newest(model)[0, 0] == 255
+
+
+@pytest.mark.usefixtures("model")
+def test_the_browser_refuses_what_the_policy_forbids(site, chromium):
+    chromium.open(site[1])
+    chromium.run(
+        "document.body.append(Object.assign(new Image(), { src: 'https://example.com/a.png' }));"
+        "document.body.setAttribute('style', 'color: red');"
+        "fetch('http://127.0.0.1:1/').catch(() => {})"
+    )
+    with pytest.raises(JavascriptException, match="TrustedScriptURL"):
+        chromium.run("document.createElement('script').src = '/page.js'")
+    errors: list[str] = []
+    wait_until(lambda: errors.extend(chromium.errors()) or len(errors) >= 3)
+    assert all("Content Security Policy" in error for error in errors[:3])
+
+
+def test_two_pages_at_once_do_not_mix_their_answers(site, model):
+    numbers = itertools.count(1)
+    lock = threading.Lock()
+
+    def next_digit(_):
+        with lock:
+            model.digit = next(numbers) % 10
+
+    model.handle = next_digit
+    with start_browser() as first, start_browser() as second:
+        for browser in (first, second):
+            browser.open(site[1])
+        for browser in (first, second):
+            browser.draw([(0.5, 0.5)])
+        wait_until(lambda: {first.text("digit"), second.text("digit")} == {"1", "2"})

@@ -1,0 +1,280 @@
+"""The page's server as a process of its own, asked over plain HTTP: what it answers, refuses and survives."""
+
+import base64
+import contextlib
+import http.client
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import tomllib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+import pytest
+
+from serving.contract import MAX_PICTURE_BYTES
+from serving.web.middleware import CONTENT_SECURITY_POLICY
+from tests.serving.scripted_server import answer, scripted_server, statuses
+
+ROOT = Path(__file__).parents[3]
+NOWHERE = "127.0.0.1:1"
+PNG = {"content-type": "image/png"}
+
+
+@contextlib.contextmanager
+def start_web(
+    target: str, *flags: str, python: str | Path = sys.executable, cwd: Path = ROOT
+) -> Iterator[tuple[subprocess.Popen, int]]:
+    """Runs `python -m serving web`, as a user would, and yields the process and its port."""
+    command = [python, "-m", "serving", "web", "--target", target, "--port", "0", *flags]
+    with subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout
+            line = process.stdout.readline()
+            assert line.startswith("draw on http://"), line + (process.stderr.read() if process.stderr else "")
+            yield process, int(line.rpartition(":")[2])
+        finally:
+            process.kill()
+
+
+def ask(port: int, method: str, path: str, body=None, headers=None) -> tuple[int, dict[str, str], bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    with contextlib.closing(connection):
+        connection.request(method, path, body, headers or {})
+        response = connection.getresponse()
+        return response.status, {name.lower(): value for name, value in response.getheaders()}, response.read()
+
+
+def error_of(answered: tuple[int, dict[str, str], bytes]) -> tuple[int, str]:
+    status, _, body = answered
+    return status, json.loads(body)["error"]
+
+
+@pytest.fixture(scope="module")
+def port():
+    """A page in front of a model that answers a picture with its first byte."""
+    with (
+        scripted_server(max_message_bytes=-1) as target,
+        start_web(target, "--allowed-host", "Digits.example") as (_, port),
+    ):
+        yield port
+
+
+@pytest.fixture(scope="module")
+def port_without_model():
+    with start_web(NOWHERE) as (_, port):
+        yield port
+
+
+def test_a_picture_is_answered_with_what_the_model_saw(port):
+    status, headers, body = ask(port, "POST", "/predict", b"\x07 as it is", PNG)
+    found = json.loads(body)
+    assert status == 200
+    assert (found["digit"], found["sure"], found["version"]) == (7, True, "1")
+    assert found["confidence"] == pytest.approx(max(found["probabilities"]))
+    assert base64.b64decode(found["seen"]) == b"\x07" * 784
+    assert headers["cache-control"] == "no-store"
+
+
+def test_below_the_confidence_asked_for_an_answer_is_not_sure():
+    with scripted_server() as target, start_web(target, "--min-confidence", "0.83") as (_, port):
+        assert json.loads(ask(port, "POST", "/predict", b"\x07", PNG)[2])["sure"] is False
+
+
+@pytest.mark.parametrize("path", ["/", "/page.js", "/icon.svg", "/healthz", "/missing", "/predict"])
+def test_every_answer_carries_the_security_headers(port, path):
+    _, headers, _ = ask(port, "GET", path)
+    assert headers["content-security-policy"] == CONTENT_SECURITY_POLICY
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["referrer-policy"] == "no-referrer"
+    assert headers["cross-origin-opener-policy"] == "same-origin"
+    assert "server" not in headers
+
+
+def test_the_policy_allows_nothing_inline_and_nothing_from_elsewhere():
+    rules = dict(rule.split(" ", 1) for rule in CONTENT_SECURITY_POLICY.split("; "))
+    assert rules.pop("default-src") == "'none'"
+    assert set(rules.values()) <= {"'none'", "'self'", "'script'"}
+    page = (ROOT / "serving" / "web" / "page" / "index.html").read_text()
+    assert not re.search(r"<style|\sstyle=|\son\w+=|<script(?![^>]*\ssrc=)|https?:", page)
+
+
+def test_only_the_pages_own_files_are_served(port):
+    assert ask(port, "GET", "/style.css")[1]["content-type"].startswith("text/css")
+    for path in ("/app.py", "/../app.py", "/%2e%2e/app.py", "/page/index.html"):
+        assert ask(port, "GET", path)[0] == 404
+
+
+def test_an_unchanged_file_is_not_sent_again(port):
+    _, headers, _ = ask(port, "GET", "/page.js")
+    assert ask(port, "GET", "/page.js", headers={"if-none-match": headers["etag"]})[0] == 304
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost", 200),
+        ("LOCALHOST:8080", 200),
+        ("127.0.0.1:1234", 200),
+        ("[::1]:8080", 200),
+        ("10.1.2.3:8080", 200),  # what a kubelet asks for
+        ("digits.example:8080", 200),
+        ("evil.example", 421),
+        ("localhost.evil.example", 421),
+        ("127.0.0.1.evil.example", 421),
+        ("evil.example@localhost.evil.example", 421),
+        ("digits.example.", 421),
+        ("[", 421),
+        ("", 421),
+    ],
+)
+def test_only_names_that_are_ours_are_answered(port, host, status):
+    assert ask(port, "GET", "/", headers={"host": host})[0] == status
+    assert ask(port, "POST", "/predict", b"\x07", {"host": host, **PNG})[0] == status
+
+
+@pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""])
+def test_what_a_form_on_another_site_could_send_is_refused(port, content_type):
+    assert error_of(ask(port, "POST", "/predict", b"\x07", {"content-type": content_type}))[0] == 415
+
+
+def test_the_largest_picture_is_taken_and_one_byte_more_is_not(port):
+    largest = b"\x05" * MAX_PICTURE_BYTES
+    assert ask(port, "POST", "/predict", largest, PNG)[0] == 200
+    assert error_of(ask(port, "POST", "/predict", largest + b"\x05", PNG)) == (413, "A picture may have 16 MiB.")
+
+
+def test_a_body_of_unsaid_length_is_cut_off_at_the_limit(port):
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        connection.sendall(
+            b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nTransfer-Encoding: chunked\r\n\r\n"
+        )
+        for _ in range(1 + MAX_PICTURE_BYTES // 2**20):
+            connection.sendall(b"100000\r\n" + bytes(2**20) + b"\r\n")
+        assert connection.recv(1000).startswith(b"HTTP/1.1 413 ")  # and the body has not ended yet
+
+
+def test_a_picture_that_the_model_cannot_use_is_the_askers_fault_and_explained():
+    def refuse(_, context):
+        context.abort(grpc.StatusCode.INVALID_ARGUMENT, "assertion failed: [picture 0 cannot be decoded; expected PNG]")
+
+    with scripted_server(predict=refuse) as target, start_web(target) as (_, port):
+        answered = error_of(ask(port, "POST", "/predict", b"text", PNG))
+    assert answered == (422, "The model cannot use this picture: it cannot be decoded; expected PNG.")
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "says"),
+    [
+        ("UNAVAILABLE", 503, "No model is being served"),
+        ("NOT_FOUND", 503, "No model is being served"),
+        ("DEADLINE_EXCEEDED", 503, "does not answer in time"),
+        ("FAILED_PRECONDITION", 502, "no such signature"),
+        ("INTERNAL", 502, "no such signature"),
+    ],
+)
+def test_a_failure_of_the_model_server_is_told_from_one_of_the_picture(code, status, says):
+    def fail(_, context):
+        context.abort(getattr(grpc.StatusCode, code), "no such signature")
+
+    with scripted_server(predict=fail) as target, start_web(target) as (_, port):
+        found, message = error_of(ask(port, "POST", "/predict", b"\x07", PNG))
+    assert (found, says in message) == (status, True)
+
+
+def test_it_lives_without_a_model_but_is_not_ready(port, port_without_model):
+    assert ask(port_without_model, "GET", "/healthz")[0] == 200
+    assert error_of(ask(port_without_model, "GET", "/readyz"))[0] == 503
+    assert ask(port_without_model, "GET", "/")[0] == 200
+    status, _, body = ask(port, "GET", "/readyz")
+    assert (status, json.loads(body)) == (200, {"versions": ["1"]})
+
+
+def test_it_is_not_ready_while_the_version_is_loading():
+    with scripted_server(status=lambda *_: statuses((7, "LOADING"))) as target, start_web(target) as (_, port):
+        assert error_of(ask(port, "GET", "/readyz"))[0] == 503
+
+
+def test_many_at_once_each_get_their_own_answer(port):
+    def digit_of(number: int) -> int:
+        picture = bytes([number % 10]) * (1 + 1000 * number)
+        return json.loads(ask(port, "POST", "/predict", picture, PNG)[2])["digit"]
+
+    with ThreadPoolExecutor(40) as pool:
+        assert list(pool.map(digit_of, range(200))) == [number % 10 for number in range(200)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_the_request_under_way_finish(number):
+    arrived = threading.Event()
+
+    def slow(request, _):
+        arrived.set()
+        time.sleep(0.5)
+        return answer(request)
+
+    with scripted_server(predict=slow) as target, start_web(target) as (process, port), ThreadPoolExecutor(1) as pool:
+        under_way = pool.submit(ask, port, "POST", "/predict", b"\x03", PNG)
+        assert arrived.wait(10)
+        process.send_signal(number)
+        assert under_way.result()[0] == 200
+        assert process.wait(20) == 0
+        assert process.stderr
+        assert process.stderr.read() == ""
+
+
+def test_somebody_who_goes_in_the_middle_of_a_picture_is_no_error():
+    with start_web(NOWHERE) as (process, port):
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+            connection.sendall(
+                b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: 9\r\n\r\n1234"
+            )
+        assert ask(port, "GET", "/healthz")[0] == 200
+        process.terminate()
+        assert process.wait(20) == 0
+        assert process.stderr
+        assert process.stderr.read() == ""
+
+
+def test_a_port_that_is_taken_is_said_and_returns_1():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = _run("web", "--port", str(taken.getsockname()[1]))
+    assert done.returncode == 1
+    assert "error: cannot listen on 127.0.0.1 port" in done.stderr
+
+
+def test_a_target_that_cannot_be_one_returns_2():
+    done = _run("web", "--target", "http://localhost:8501")
+    assert (done.returncode, "HOST:PORT" in done.stderr) == (2, True)
+
+
+def test_without_the_extra_it_says_how_to_install_it():
+    code = (
+        "import sys\n"
+        "import importlib.util\n"
+        "importlib.util.find_spec = lambda name: None if name in ('starlette', 'uvicorn') else name\n"
+        "from serving import cli\n"
+        "sys.exit(cli.main(['web']))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "pip install '.[web]'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_its_requirements_are_the_clients_and_the_extra():
+    extra = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["web"]
+    lines = (ROOT / "requirements" / "web.in").read_text().splitlines()
+    assert [line for line in lines if not line.startswith("#")] == ["-r client.in", *extra]
+
+
+def _run(*arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "serving", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)

@@ -1,0 +1,217 @@
+"""What any picture of a digit becomes. Accuracy on photographs is a benchmark's: benchmarks/pictures.py."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from benchmarks.scenes import SCENES, drawing
+from trainer.data.optdigits import read_optdigits
+
+
+@pytest.fixture(scope="module")
+def normalize():
+    import tensorflow as tf
+
+    from trainer.pictures.normalize import normalize
+
+    compiled = tf.function(normalize, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
+    return lambda *files: compiled(tf.constant(list(files), tf.string)).numpy()
+
+
+def file_of(pixels: np.ndarray, kind: str = "PNG", **options) -> bytes:
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, kind, **options)
+    return content.getvalue()
+
+
+def seven(height: int = 300, width: int = 240, paper: int = 225, ink: int = 40, pen: int = 16) -> np.ndarray:
+    """uint8 [height, width, 3]: a seven of straight strokes, from (0.2, 0.25) to (0.8, 0.7) of the picture."""
+    picture = np.full((height, width, 3), paper, np.uint8)
+    y, x = np.mgrid[:height, :width]
+    top, bottom, left, right = 0.2 * height, 0.8 * height, 0.25 * width, 0.7 * width
+    bar = (abs(y - top) <= pen / 2) & (left <= x) & (x <= right)
+    slant = (top <= y) & (y <= bottom) & (abs(x - right + (y - top) * 0.5 * (right - left) / (bottom - top)) <= pen / 2)
+    picture[bar | slant] = ink
+    return picture
+
+
+def likeness(one: np.ndarray, other: np.ndarray) -> float:
+    """Correlation of two images."""
+    return float(np.corrcoef(one.ravel().astype(float), other.ravel().astype(float))[0, 1])
+
+
+def test_a_digit_in_mnist_s_form_comes_through_unchanged(normalize) -> None:
+    images = read_optdigits()[1].images[:50]
+    assert np.array_equal(normalize(*map(file_of, images)), images)
+
+
+def test_ink_is_white_on_black_fitted_into_the_box_and_centred_by_mass(normalize) -> None:
+    (image,) = normalize(file_of(seven()))
+    rows, columns = (np.flatnonzero((image > 60).any(axis)) for axis in (1, 0))
+    assert 19 <= max(np.ptp(rows), np.ptp(columns)) + 1 <= 21
+    assert image.max() == 255
+    assert np.median(image) == 0
+    for axis in (0, 1):
+        assert (image.sum(axis) @ (np.arange(28) + 0.5)) / image.sum() == pytest.approx(14, abs=0.3)
+
+
+def on_a_table(picture: np.ndarray, margin: int) -> np.ndarray:
+    return np.pad(picture, ((margin, margin), (margin, margin), (0, 0)), constant_values=60)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda picture: 255 - picture, id="light on dark"),
+        pytest.param(lambda picture: np.pad(picture, ((400, 50), (30, 600), (0, 0)), mode="edge"), id="far off centre"),
+        pytest.param(lambda picture: (picture * np.array([0.9, 0.5, 0.4])).astype(np.uint8), id="red paper"),
+        pytest.param(lambda picture: (picture * np.linspace(0.4, 1, 240)[:, None]).astype(np.uint8), id="uneven light"),
+        pytest.param(lambda picture: np.where(np.arange(240)[:, None] > 130, picture // 2, picture), id="a shadow's edge"),
+        pytest.param(lambda picture: np.where(np.arange(300)[:, None, None] % 60 < 2, picture // 2, picture), id="ruled"),
+        pytest.param(lambda picture: on_a_table(picture, 40), id="a sheet on a dark table"),
+        pytest.param(lambda picture: on_a_table(picture, 150), id="a note on a large dark table"),
+    ],
+)  # fmt: skip
+def test_the_same_digit_looks_the_same_however_it_was_taken(normalize, change) -> None:
+    plain, changed = normalize(file_of(seven()), file_of(change(seven())))
+    assert likeness(plain, changed) > 0.93
+
+
+def test_a_thin_pen_is_found_beside_the_soft_edge_of_a_shadow(normalize) -> None:
+    large = seven(height=2400, width=1920, pen=9)
+    x, y = np.mgrid[:1920, :2400]
+    light = 1 - 0.35 / (1 + np.exp(-(0.7 * x + 0.5 * y - 1150) / 40))
+    shadowed = (large * light.T[..., None]).astype(np.uint8)
+    plain, other = normalize(file_of(seven()), file_of(shadowed, "JPEG"))
+    assert likeness(plain, other) > 0.8
+
+
+@pytest.mark.parametrize(("digit", "scene"), [(position % 10, scene) for position, scene in enumerate(SCENES)])
+def test_a_digit_is_found_in_scenes_that_people_photograph(normalize, digit, scene) -> None:
+    taken = SCENES[scene](digit, np.random.default_rng(digit))
+    plain, found = normalize(drawing(digit), taken)
+    assert likeness(plain, found) > 0.8
+
+
+@pytest.mark.parametrize("pen", [3, 8, 40])
+def test_any_pen_is_brought_to_the_width_of_mnist_s(normalize, pen) -> None:
+    usual, other = normalize(file_of(seven()), file_of(seven(pen=pen)))
+    assert likeness(usual, other) > 0.8
+
+
+def test_specks_and_a_box_around_the_digit_are_left_out(normalize) -> None:
+    picture = seven()
+    picture[10:14, 200:203] = picture[280:283, 20:24] = 30
+    boxed = np.pad(seven(), ((60, 60), (60, 60), (0, 0)), mode="edge")
+    boxed[40:-40, 40:-40][:5] = boxed[40:-40, 40:-40][-5:] = 30
+    boxed[40:-40, 40:-40][:, :5] = boxed[40:-40, 40:-40][:, -5:] = 30
+    plain, specks, box = normalize(*map(file_of, (seven(), picture, boxed)))
+    assert likeness(plain, specks) > 0.95
+    assert likeness(plain, box) > 0.9
+
+
+@pytest.mark.parametrize("side", [1, 2, 8, 28, 500])
+def test_a_picture_of_nothing_is_all_paper(normalize, side) -> None:
+    noise = np.random.default_rng(0).normal(200, 4, (side, side, 3)).clip(0, 255).astype(np.uint8)
+    plain = (np.full((side, side, 3), value, np.uint8) for value in (0, 90, 255))
+    assert not normalize(*map(file_of, plain)).any()
+    assert side < 28 or not normalize(file_of(noise)).any()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "GIF"])
+def test_every_format_gives_the_same_digit(normalize, kind) -> None:
+    plain, other = normalize(file_of(seven()), file_of(seven(), kind))
+    assert likeness(plain, other) > 0.98
+
+
+def test_transparent_is_white_and_a_jpeg_is_turned_upright(normalize) -> None:
+    drawn = np.zeros((300, 240, 4), np.uint8)
+    drawn[seven()[..., 0] < 128] = 0, 0, 0, 255
+    plain, transparent = normalize(file_of(seven(paper=255, ink=0)), file_of(drawn))
+    assert likeness(plain, transparent) > 0.99
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        # What a viewer would turn into the upright seven.
+        back = {2: 2, 3: 3, 4: 4, 5: 5, 6: 8, 7: 7, 8: 6}.get(orientation, 1)
+        turn = Image.Exif()
+        turn[0x0112] = back
+        lying = ImageOps.exif_transpose(Image.open(io.BytesIO(file_of(seven(), "TIFF", exif=turn))))
+        (image,) = normalize(file_of(np.asarray(lying), "JPEG", exif=exif))
+        assert likeness(plain, image) > 0.9, orientation
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGBA"])
+def test_png_files_of_every_depth_give_the_same_digit(normalize, mode) -> None:
+    content = io.BytesIO()
+    drawn = Image.fromarray(seven(paper=255, ink=0))
+    drawn.convert("L").convert(mode).save(content, "PNG", **({"bits": 1} if mode == "1" else {}))
+    plain, other = normalize(file_of(seven(paper=255, ink=0)), content.getvalue())
+    assert likeness(plain, other) > 0.99
+
+
+def test_a_drawing_that_fills_its_picture_keeps_the_strokes_along_the_rim(normalize) -> None:
+    drawn = seven(pen=40, paper=0, ink=255)
+    filling = drawn[40:, 20:-20]  # the bar runs along the upper rim
+    cornered = drawn[40:, 60:-20]  # and from its corner
+    plain, *others = normalize(file_of(drawn), file_of(filling), file_of(cornered))
+    for other in others:
+        assert likeness(plain, other) > 0.9
+
+
+def test_the_frame_along_one_side_of_a_drawing_is_no_ink(normalize) -> None:
+    drawn = seven(paper=255, ink=0)
+    framed = drawn.copy()
+    framed[:, :6] = 0
+    plain, other = normalize(file_of(drawn), file_of(framed))
+    assert likeness(plain, other) > 0.95
+
+
+def test_no_pictures_give_no_images(normalize) -> None:
+    assert normalize().shape == (0, 28, 28)
+
+
+def test_what_cannot_be_read_is_named_with_its_index_and_the_reason(normalize) -> None:
+    import tensorflow as tf
+
+    good = file_of(seven())
+    vast = good[:16] + (60_000).to_bytes(4, "big") * 2 + good[24:]
+    with pytest.raises(tf.errors.InvalidArgumentError) as refusal:
+        normalize(good, b"", good[:200], vast, good + bytes(2**24))
+    for reason in (
+        "picture 1 cannot be decoded; expected a whole PNG, JPEG, BMP or GIF file",
+        "picture 2 cannot be decoded",
+        "picture 3 is of 3600000000 pixels; expected at most 33554432",
+        f"picture 4 is of {len(good) + 2**24} bytes; expected at most 16777216",
+    ):
+        assert reason in refusal.value.message
+    assert "picture 0" not in refusal.value.message
+
+
+def test_of_an_animation_only_the_first_frame_is_unpacked(normalize) -> None:
+    frames = [
+        Image.fromarray(seven()),
+        *(Image.fromarray(np.full((300, 240, 3), value, np.uint8)) for value in (9, 250)),
+    ]
+    content = io.BytesIO()
+    frames[0].save(content, "GIF", save_all=True, append_images=frames[1:])
+    plain, animated = normalize(file_of(seven()), content.getvalue())
+    assert likeness(plain, animated) > 0.98
+
+
+def test_the_pieces_of_a_mask_are_numbered_whatever_their_form() -> None:
+    import tensorflow as tf
+    from scipy import ndimage
+
+    from trainer.pictures.components import connected_components
+
+    random = np.random.default_rng(3)
+    for density in (0.0, 0.2, 0.4, 0.6, 1.0):
+        mask = random.random((40, 50)) < density
+        labels, count = connected_components(tf.constant(mask), tf.where(mask))
+        expected, expected_count = ndimage.label(mask, np.ones((3, 3)))
+        assert count == expected_count
+        pairs = set(zip(labels.numpy().tolist(), expected[mask].tolist(), strict=True))
+        assert len(pairs) == expected_count

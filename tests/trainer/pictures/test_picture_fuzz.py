@@ -1,0 +1,58 @@
+"""Damaged and hostile picture files against a served version: the right code or an answer, and a server that lives on."""
+
+import collections
+import itertools
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.trainer.hostile_pictures import hostile_files
+
+GIB = 2**20
+"""In the kibibytes of /proc."""
+
+
+def resident_kib() -> int:
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0])
+
+
+def assault(tmp_path: Path, trained, count: int) -> collections.Counter:
+    from serving.client import ClientConfig, DigitClient
+    from serving.client.errors import InvalidRequestError
+    from serving.local_server.server import LocalServer
+    from trainer.publishing.publish import Gate, publish
+
+    publish(
+        trained.model, trained.evaluation, trained.test, model_dir=tmp_path / "digits",
+        gate=Gate(min_accuracy=0.0, tolerance=1.0), now=datetime(2026, 1, 2, tzinfo=UTC), metadata={},
+    )  # fmt: skip
+    outcomes: collections.Counter = collections.Counter()
+    files = list(itertools.islice(hostile_files(7), count))
+    with LocalServer(tmp_path / "digits", port=0) as server, DigitClient(server.target, ClientConfig()) as client:
+        before = 0
+        for number, content in enumerate(files):
+            try:
+                predictions = client.predict_pictures([content])
+                assert np.isfinite(predictions.probabilities).all()
+                outcomes["answered"] += 1
+            except InvalidRequestError as error:
+                outcomes["refused" if "picture 0 " in str(error) else f"refused without its index: {error}"] += 1
+            if number == count // 4:
+                before = resident_kib()
+        assert resident_kib() < before + GIB
+    assert outcomes["answered"] + outcomes["refused"] == count, outcomes
+    return outcomes
+
+
+def test_hostile_pictures_are_answered_or_refused_and_the_server_lives_on(tmp_path: Path, trained) -> None:
+    outcomes = assault(tmp_path, trained, 200)
+    assert min(outcomes["answered"], outcomes["refused"]) > 40
+
+
+@pytest.mark.slow
+def test_five_thousand_hostile_pictures_harm_nobody_and_leave_nothing_behind(tmp_path: Path, trained) -> None:
+    outcomes = assault(tmp_path, trained, 5000)
+    assert min(outcomes["answered"], outcomes["refused"]) > 1000

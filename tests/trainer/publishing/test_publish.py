@@ -1,0 +1,289 @@
+import dataclasses
+import json
+import os
+import resource
+import shutil
+import struct
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import trainer.publishing.verify_export as check
+from trainer.errors import BusyError
+from trainer.publishing.export import WARM_UP_FILE, export_model
+from trainer.publishing.publish import Gate, GateError, publish, served_accuracy
+from trainer.publishing.verify_export import ArtifactError, check_in_fresh_process
+from trainer.publishing.versions import (
+    STAGING_PREFIX,
+    VersionError,
+    live_versions,
+    next_version,
+    publisher_lock,
+    reveal,
+    roll_back,
+    staging_folder,
+)
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+OPEN_GATE = Gate(min_accuracy=0.0, tolerance=1.0)
+
+
+def publish_to(model_dir: Path, trained, gate: Gate = OPEN_GATE, now: datetime = NOW):
+    return publish(
+        trained.model, trained.evaluation, trained.test, model_dir=model_dir, gate=gate, now=now, metadata={"run": "r"}
+    )
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory, trained) -> Path:
+    """A models folder with one version; not to be changed."""
+    model_dir = tmp_path_factory.mktemp("models") / "digits"
+    publish_to(model_dir, trained)
+    return model_dir
+
+
+@pytest.fixture
+def model_dir(published: Path, tmp_path: Path) -> Path:
+    """A copy of it, to be changed."""
+    return Path(shutil.copytree(published, tmp_path / "digits"))
+
+
+@pytest.fixture
+def exported(published: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(published / "20260102030405", tmp_path / "exported"))
+
+
+def names(model_dir: Path) -> set[str]:
+    return {child.name for child in model_dir.iterdir()}
+
+
+def test_a_published_version_holds_everything_a_server_needs(published: Path, trained) -> None:
+    assert names(published) == {".lock", "20260102030405"}
+    version = published / "20260102030405"
+    extra = version / "assets.extra"
+    assert (version / "saved_model.pb").is_file()
+    metadata = json.loads((extra / "digits.json").read_text())
+    assert metadata["version"] == 20260102030405
+    assert metadata["evaluation"]["accuracy"] == trained.evaluation.accuracy
+    records = (extra / WARM_UP_FILE).read_bytes()
+    sizes = []
+    while records:
+        (length,) = struct.unpack("<Q", records[:8])
+        sizes.append(length)
+        records = records[16 + length :]
+    # The images of 1, 8, 32 and 128 digits, and little else; then 1 and 8 picture files.
+    assert [size // 784 for size in sizes[:4]] == [1, 8, 32, 128]
+    assert len(sizes) == 6
+    assert served_accuracy(version, trained.test) == trained.evaluation.accuracy
+
+
+def test_gate_below_threshold_publishes_nothing(tmp_path: Path, trained) -> None:
+    accuracy = trained.evaluation.accuracy
+    with pytest.raises(GateError, match=f"test accuracy is {accuracy:.4f}, below the gate's min_accuracy 0.9999"):
+        publish_to(tmp_path / "digits", trained, Gate(min_accuracy=0.9999, tolerance=0.0))
+    assert not (tmp_path / "digits").exists()
+
+
+def test_gate_worse_than_served_by_more_than_the_tolerance_publishes_nothing(model_dir: Path, trained) -> None:
+    served = trained.evaluation.accuracy
+    worse = dataclasses.replace(trained, evaluation=dataclasses.replace(trained.evaluation, accuracy=served - 0.02))
+    with pytest.raises(GateError, match=r"version 20260102030405, now served, has .* tolerance is 0.0100"):
+        publish_to(model_dir, worse, Gate(min_accuracy=0.0, tolerance=0.01))
+    assert names(model_dir) == {".lock", "20260102030405"}
+    assert publish_to(model_dir, worse, Gate(min_accuracy=0.0, tolerance=0.03)).served_before == 20260102030405
+
+
+def test_gate_refuses_an_accuracy_that_is_not_a_number(tmp_path: Path, trained) -> None:
+    unknown = dataclasses.replace(trained, evaluation=dataclasses.replace(trained.evaluation, accuracy=float("nan")))
+    with pytest.raises(GateError, match="nan"):
+        publish_to(tmp_path / "digits", unknown)
+
+
+def test_gate_stays_shut_when_the_served_version_cannot_be_scored(model_dir: Path, trained) -> None:
+    (model_dir / "20260102030405" / "variables" / "variables.index").unlink()
+    with pytest.raises(GateError, match=r"20260102030405 could not be scored .* rollback"):
+        publish_to(model_dir, trained)
+    assert names(model_dir) == {".lock", "20260102030405"}
+
+
+def test_the_check_accepts_the_trainer_s_own_export_and_says_what_it_measured(exported: Path, trained) -> None:
+    measured = check_in_fresh_process(exported, trained.test.images[:256], trained.evaluation.probabilities[:256])
+    assert measured["examples"] == 256
+    assert measured["warm_up_records"] == 6
+    assert measured["largest_difference"] <= 1e-5
+
+
+def test_a_version_answers_with_the_temperature_it_was_scored_with(tmp_path: Path, trained) -> None:
+    from trainer.evaluation.metrics import compile_predict, evaluate
+
+    cool = evaluate(compile_predict(trained.model), trained.test, temperature=0.5)
+    assert cool.confidence.mean() > trained.evaluation.confidence.mean()
+    published = publish_to(tmp_path / "digits", dataclasses.replace(trained, evaluation=cool))
+    assert published.check["largest_difference"] <= 1e-5
+    metadata = json.loads((published.folder / "assets.extra" / "digits.json").read_text())
+    assert metadata["evaluation"]["temperature"] == 0.5
+
+
+def test_of_a_picture_of_nothing_all_digits_are_as_probable(published: Path) -> None:
+    import tensorflow as tf
+
+    file = tf.io.encode_png(np.full((50, 60, 3), 200, np.uint8))
+    answer = tf.saved_model.load(str(published / "20260102030405")).signatures["pictures"](encoded=tf.stack([file]))
+    assert not answer["normalized"].numpy().any()
+    assert np.allclose(answer["probabilities"], 0.1)
+
+
+def other_weights(folder: Path) -> None:
+    """One weight changed by a little, its checksum right."""
+    import tensorflow as tf
+
+    prefix = str(folder / "variables" / "variables")
+    reader = tf.train.load_checkpoint(prefix)
+    tensors = {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+    (bias,) = (name for name, value in tensors.items() if getattr(value, "shape", None) == (10,))
+    tensors[bias] = tensors[bias] + np.linspace(0, 0.1, 10, dtype=np.float32)
+    order = sorted(tensors)
+    values = [tf.constant(tensors[name]) for name in order]
+    tf.raw_ops.SaveV2(prefix=prefix, tensor_names=order, shape_and_slices=[""] * len(order), tensors=values)
+
+
+def damaged_weights(folder: Path) -> None:
+    path = folder / "variables" / "variables.data-00000-of-00001"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+
+
+def no_graph(folder: Path) -> None:
+    (folder / "saved_model.pb").unlink()
+
+
+def damaged_warm_up(folder: Path) -> None:
+    path = folder / "assets.extra" / WARM_UP_FILE
+    path.write_bytes(path.read_bytes()[:-5])
+
+
+def no_warm_up(folder: Path) -> None:
+    (folder / "assets.extra" / WARM_UP_FILE).unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (other_weights, "a probability differs from the trainer's by"),
+        (damaged_weights, "DataLoss"),
+        (no_graph, "does not exist"),
+        (damaged_warm_up, "DataLoss"),
+        (no_warm_up, "NotFound"),
+    ],
+)
+def test_the_check_refuses_files_that_do_not_answer_as_the_trainer_does(
+    exported, trained, damage, message, tmp_path, capsys
+) -> None:
+    damage(exported)
+    # In this process, to save the start of another; what the fresh one adds is the next test.
+    expected = tmp_path / "expected.npz"
+    np.savez(expected, images=trained.test.images[:256], probabilities=trained.evaluation.probabilities[:256])
+    assert check.main([str(exported), str(expected)]) == 6
+    assert message in capsys.readouterr().out
+
+
+def test_a_refused_export_is_never_published(tmp_path: Path, trained, monkeypatch) -> None:
+    def export_and_damage(model, folder: Path, **options) -> None:
+        export_model(model, folder, **options)
+        other_weights(folder)
+
+    monkeypatch.setattr("trainer.publishing.publish.export_model", export_and_damage)
+    with pytest.raises(ArtifactError, match="a probability differs") as refusal:
+        publish_to(tmp_path / "digits", trained)
+    assert refusal.value.exit_code == 6
+    assert names(tmp_path / "digits") == {".lock"}
+
+
+def test_version_numbers_grow_and_are_never_used_twice(tmp_path: Path) -> None:
+    assert next_version(tmp_path / "none", NOW) == 20260102030405
+    for name in ("20260102030405", "20260102030411.retired", ".staging-20260102030409", "7"):
+        (tmp_path / name).mkdir()
+    assert next_version(tmp_path, NOW) == 20260102030412
+    assert live_versions(tmp_path) == [7, 20260102030405]
+    local = NOW.astimezone(tz=None)
+    assert next_version(tmp_path / "none", local) == 20260102030405, "the number is UTC wherever the clock hangs"
+
+
+def test_a_name_beyond_64_bits_is_no_version_and_does_not_push_the_numbers_there(tmp_path: Path) -> None:
+    (tmp_path / "99999999999999999999").mkdir()
+    assert live_versions(tmp_path) == []
+    assert next_version(tmp_path, NOW) == 20260102030405
+
+
+def test_a_disk_that_fills_up_in_the_export_is_an_os_error_and_publishes_nothing(tmp_path: Path, trained) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="cannot write the SavedModel"):
+            publish_to(tmp_path / "digits", trained)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert names(tmp_path / "digits") == {".lock"}
+
+
+def test_revealing_never_overwrites(tmp_path: Path) -> None:
+    for name in ("5", ".staging-5"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text(name)
+    with pytest.raises(VersionError, match="never overwritten"):
+        reveal(tmp_path / ".staging-5", 5)
+    assert (tmp_path / "5" / "file").read_text() == "5"
+
+
+def test_rollback_retires_the_newest_version_by_renaming_it(tmp_path: Path) -> None:
+    for name in ("00007", "8", "9.retired", "junk"):
+        (tmp_path / name).mkdir()
+    assert roll_back(tmp_path) == (8, 7)
+    assert names(tmp_path) == {".lock", "00007", "8.retired", "9.retired", "junk"}
+    with pytest.raises(VersionError, match="7 is the only version"):
+        roll_back(tmp_path)
+    assert roll_back(tmp_path, allow_none=True) == (7, None)
+    with pytest.raises(VersionError, match="no version to roll back from"):
+        roll_back(tmp_path)
+    with pytest.raises(VersionError, match="no version to roll back from"):
+        roll_back(tmp_path / "typo")
+    assert not (tmp_path / "typo").exists()
+
+
+def test_a_second_publisher_waits_then_gives_up_with_a_reason(tmp_path: Path) -> None:
+    with (
+        publisher_lock(tmp_path),
+        pytest.raises(BusyError, match=r"another publisher has held the lock for 0\.2 s"),
+        publisher_lock(tmp_path, timeout_seconds=0.2),
+    ):
+        pass
+
+
+def test_the_lock_clears_what_a_dead_publisher_left(tmp_path: Path) -> None:
+    leftover = staging_folder(tmp_path, 5)
+    leftover.mkdir()
+    (leftover / "saved_model.pb").write_text("half")
+    with publisher_lock(tmp_path):
+        assert not list(tmp_path.glob(f"{STAGING_PREFIX}*"))
+
+
+def test_two_publishers_at_once_both_publish_and_neither_overwrites(tmp_path: Path, trained) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        results = list(pool.map(lambda _: publish_to(tmp_path, trained), range(2)))
+    assert {result.version for result in results} == {20260102030405, 20260102030406}
+    assert {result.served_before for result in results} == {None, 20260102030405}
+    for version in live_versions(tmp_path):
+        assert served_accuracy(tmp_path / str(version), trained.test) == trained.evaluation.accuracy
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere, so permissions cannot be tested as root")
+def test_a_models_folder_without_permission_is_an_error_and_changes_nothing(tmp_path: Path, trained) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(PermissionError):
+        publish_to(tmp_path / "digits", trained)
+    tmp_path.chmod(0o700)
+    assert not names(tmp_path)

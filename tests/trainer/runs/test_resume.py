@@ -1,0 +1,204 @@
+"""The promise that a run that is killed and started again ends as one that was left alone, bit for bit."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.trainer.conftest import read_result, run_trainer
+from tests.trainer.runner import outcome, start_run, wait_for_step
+from trainer.errors import ExitCode
+from trainer.runs.checkpoint import checkpoint_files
+from trainer.runs.tracking import read_rows
+
+# A second of training in which everything is switched on that has a state.
+STATEFUL = (
+    "--deterministic", "--epochs", 6, "--width", 0.25, "--dropout", 0.3, "--steps-per-call", 4, "--checkpoint-steps", 8,
+    "--early-stopping-patience", 5, "--min-accuracy", 0.3,
+)  # fmt: skip
+QUIETLY = (*STATEFUL, "--no-publish")
+KILLED_RUNS = int(os.environ.get("KILLED_RUNS", 3))
+
+
+def run_to_the_end(artifacts: Path, *flags: object) -> None:
+    process = start_run(artifacts, *flags)
+    process.join(300)
+    assert process.exitcode == ExitCode.OK, (artifacts / "said").read_text()
+
+
+def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    return [name for name in one if one[name] != other[name]]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory) -> Path:
+    """The artefacts of a run that nobody disturbed."""
+    artifacts = tmp_path_factory.mktemp("alone")
+    run_to_the_end(artifacts, *QUIETLY)
+    return artifacts
+
+
+@pytest.fixture
+def images(splits):
+    return splits.test.images
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_run_stopped_in_mid_training_goes_on_and_ends_as_if_it_had_not_been(
+    alone: Path, tmp_path: Path, images, number: int
+) -> None:
+    process = start_run(tmp_path, *QUIETLY)
+    wait_for_step(tmp_path, 40)
+    os.kill(process.pid, number)
+    process.join(60)
+    said = (tmp_path / "said").read_text()
+    if number != signal.SIGKILL:
+        assert process.exitcode == ExitCode.STOPPED, said
+        assert "The state is saved: start the run again" in said
+        assert read_result(tmp_path / "runs" / "r")["exit_code"] == ExitCode.STOPPED
+    assert checkpoint_files(tmp_path / "runs" / "r" / "checkpoints")
+
+    run_to_the_end(tmp_path, *QUIETLY)
+    assert differences(outcome(alone, images), outcome(tmp_path, images)) == []
+
+
+def test_a_damaged_newest_checkpoint_costs_the_steps_since_the_one_before(alone: Path, tmp_path: Path, images) -> None:
+    process = start_run(tmp_path, *QUIETLY)
+    wait_for_step(tmp_path, 60)
+    process.kill()
+    process.join()
+    newest = checkpoint_files(tmp_path / "runs" / "r" / "checkpoints")[-1]
+    newest.write_bytes(newest.read_bytes()[:-1])
+    run_to_the_end(tmp_path, *QUIETLY)
+    assert f"{newest} is damaged" in (tmp_path / "said").read_text()
+    assert differences(outcome(alone, images), outcome(tmp_path, images)) == []
+
+
+def test_a_trained_run_started_again_trains_nothing_and_publishes_once(alone: Path, tmp_path: Path, images) -> None:
+    shutil.copytree(alone, tmp_path, dirs_exist_ok=True)
+    run_to_the_end(tmp_path, *STATEFUL)
+    published = outcome(tmp_path, images)
+    assert differences(outcome(alone, images), published) == ["versions", "probabilities"]
+    times = [row["time"] for row in read_rows(tmp_path / "runs" / "r")]
+    assert times == [row["time"] for row in read_rows(alone / "runs" / "r")], "no step was trained again"
+
+    (tmp_path / "runs" / "r" / "result.json").unlink()  # as if it had been killed just before it wrote that
+    run_to_the_end(tmp_path, *STATEFUL)
+    assert differences(published, outcome(tmp_path, images)) == []
+    assert "Published before, in" in (tmp_path / "said").read_text()
+
+
+def test_tensorboard_shows_each_step_of_a_resumed_run_once(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    process = start_run(tmp_path, *QUIETLY)
+    wait_for_step(tmp_path, 60)
+    process.kill()
+    process.join()
+    run_to_the_end(tmp_path, *QUIETLY)
+    events = EventAccumulator(str(tmp_path / "runs" / "r" / "tensorboard"), size_guidance={"tensors": 0})
+    events.Reload()
+    rows = read_rows(tmp_path / "runs" / "r")
+    for kind in ("train", "validation"):
+        steps = [row["step"] for row in rows if row["kind"] == kind]
+        assert steps == sorted(set(steps))
+        assert [event.step for event in events.Tensors(f"{kind}/loss")] == steps
+    assert [event.wall_time for event in events.Tensors("train/loss")] == [
+        row["time"] for row in rows if row["kind"] == "train"
+    ]
+
+
+def test_other_settings_are_refused_by_name_and_touch_nothing(alone: Path, tmp_path: Path) -> None:
+    shutil.copytree(alone, tmp_path, dirs_exist_ok=True)
+    before = {path: path.read_bytes() for path in (tmp_path / "runs").rglob("*") if path.is_file()}
+    done = run_trainer("train", "--artifacts", tmp_path, "--run", "r", *QUIETLY, "--seed", 1, "--dropout", 0.1)
+    assert done.returncode == ExitCode.USAGE
+    assert "dropout was 0.3 and is 0.1, seed was 0 and is 1" in done.stderr
+    assert before == {path: path.read_bytes() for path in (tmp_path / "runs").rglob("*") if path.is_file()}
+
+
+def test_other_data_are_refused_by_name(tmp_path: Path, splits) -> None:
+    from tests.trainer.conftest import write_idx
+
+    data = tmp_path / "data"
+    data.mkdir()
+    flags = ("--dataset", "idx", "--data-dir", data, *QUIETLY)
+    for name, split in (("train", splits.train), ("t10k", splits.test)):
+        write_idx(data / f"{name}-images-idx3-ubyte", split.images)
+        write_idx(data / f"{name}-labels-idx1-ubyte", split.labels)
+    run_to_the_end(tmp_path, *flags)
+    write_idx(data / "train-images-idx3-ubyte", splits.train.images[::-1])
+    write_idx(data / "train-labels-idx1-ubyte", splits.train.labels[::-1])
+    process = start_run(tmp_path, *flags)
+    process.join(60)
+    assert process.exitcode == ExitCode.USAGE
+    assert "train data was '" in (tmp_path / "said").read_text()
+
+
+def test_a_run_that_is_at_work_is_not_started_twice(tmp_path: Path) -> None:
+    process = start_run(tmp_path, *QUIETLY, "--epochs", 1000)
+    wait_for_step(tmp_path, 1)
+    second = start_run(tmp_path, *QUIETLY, "--epochs", 1000)
+    second.join(60)
+    assert second.exitcode == ExitCode.IO
+    assert "another process is at work on this run" in (tmp_path / "said").read_text()
+    process.kill()
+    process.join()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_runs_killed_at_random_instants_end_bit_for_bit_as_one_left_alone(
+    tmp_path: Path, images, replicas: int
+) -> None:
+    flags = (*STATEFUL, "--replicas", replicas)
+    undisturbed = tmp_path / "undisturbed"
+    run_to_the_end(undisturbed, *flags)
+    began = time.monotonic()
+    run_to_the_end(tmp_path / "timed", *flags)
+    longest = time.monotonic() - began
+    expected = outcome(undisturbed, images)
+    assert differences(expected, outcome(tmp_path / "timed", images)) == []
+
+    generator, kills, stages = random.Random(replicas), 0, {}
+    for number in range(KILLED_RUNS):
+        artifacts = tmp_path / f"killed-{number}"
+        for _ in range(generator.choice([1, 1, 2, 3])):
+            process = start_run(artifacts, *flags)
+            if generator.random() < 0.5:
+                wait_for_step(artifacts, generator.randrange(100))
+                process.join(generator.uniform(0, 0.05))
+            else:
+                process.join(generator.uniform(0, longest))
+            if process.exitcode is not None:
+                break
+            os.kill(process.pid, signal.SIGKILL if number % 2 else signal.SIGTERM)
+            process.join(60)
+            kills += 1
+            stage = stage_of(artifacts)
+            stages[stage] = stages.get(stage, 0) + 1
+            assert process.exitcode in (-signal.SIGKILL, -signal.SIGTERM, ExitCode.STOPPED, ExitCode.OK)
+        run_to_the_end(artifacts, *flags)
+        assert differences(expected, outcome(artifacts, images)) == [], f"run {number}: {artifacts}"
+        shutil.rmtree(artifacts)
+    print(json.dumps({"replicas": replicas, "runs": KILLED_RUNS, "kills": kills, "killed_in": stages}))
+
+
+def stage_of(artifacts: Path) -> str:
+    """How far a killed run had come."""
+    run, models = artifacts / "runs" / "r", artifacts / "models" / "digits"
+    if list(models.glob("[0-9]*")):
+        return "published"
+    if list(models.glob(".staging-*")):
+        return "publishing"
+    if (run / "model.weights.h5").exists():
+        return "evaluating"
+    if list((run / "checkpoints").glob(".partial-*")):
+        return "writing a checkpoint"
+    return "training" if read_rows(run) else "starting"

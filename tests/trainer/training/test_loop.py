@@ -1,0 +1,162 @@
+import dataclasses
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from tests.trainer.conftest import run_trainer
+from trainer.config import ConfigError, TrainConfig, resolve
+from trainer.evaluation.metrics import compile_predict, evaluate
+from trainer.runs.signals import StoppedError
+from trainer.runs.tracking import Tracker
+from trainer.training.distribute import choose_devices
+from trainer.training.loop import DivergedError, call_boundaries, evaluation_steps, total_steps, train
+from trainer.training.optimizer import learning_rates
+
+
+def run(splits, tracker=None, **flags):
+    config = resolve("quickstart", flags={"epochs": 2.0, "width": 0.25, **flags})
+    return train(config, splits.train, splits.validation, choose_devices(), tracker or Tracker())
+
+
+def test_learning_rates_rise_then_fall() -> None:
+    options = {"highest": 0.1, "warmup_fraction": 0.2, "final_fraction": 0.1}
+    for schedule in ("linear", "cosine"):
+        rates = learning_rates(100, schedule=schedule, **options)
+        assert len(rates) == 100
+        assert rates.argmax() == 19
+        assert (rates[0], rates.max(), rates[-1]) == pytest.approx((0.005, 0.1, 0.01))
+        assert (np.diff(rates[20:]) < 0).all()
+    assert learning_rates(100, schedule="constant", **options)[20:] == pytest.approx(0.1)
+    assert len(learning_rates(1, schedule="cosine", **options)) == 1
+
+
+def test_steps_cover_the_epochs_and_calls_stop_at_every_evaluation() -> None:
+    assert total_steps(2.0, 100, 32) == 7
+    assert total_steps(0.001, 100, 32) == 1
+    assert evaluation_steps(7, 100, 32) == [4, 7]
+    assert evaluation_steps(2, 100, 32) == [2]
+    assert call_boundaries(7, 3, {4, 7}) == [3, 4, 6, 7]
+
+
+@pytest.mark.parametrize("model", ["mlp", "lenet", "cnn"])
+def test_every_network_learns(model: str, splits, tracker) -> None:
+    result = run(splits, tracker, model=model, epochs=4.0, width=0.5)
+    accuracy = evaluate(compile_predict(result.model), splits.validation).accuracy
+    assert accuracy > 0.9
+    validation = [row for row in tracker.rows if row["kind"] == "validation"]
+    assert [row["step"] for row in validation] == evaluation_steps(result.steps, len(splits.train), 64)
+    assert validation[-1]["accuracy"] == pytest.approx(accuracy)
+    assert len(result.losses) == result.steps == tracker.steps
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"optimizer": "adam", "label_smoothing": 0.1},
+        {"precision": "mixed_bfloat16"},
+        {"strategy": "mirrored", "replicas": 1},
+        {"clean_epochs": 1.0, "dropout": 0.5},
+        {"ema_decay": 0.0, "schedule": "constant"},
+        {"jit_compile": True, "model": "mlp"},
+    ],
+    ids=str,
+)
+def test_every_kind_of_training_lowers_the_loss(flags: dict, splits) -> None:
+    losses = run(splits, **flags).losses
+    assert losses[-5:].mean() < 0.7 * losses[:5].mean()
+
+
+def test_losses_depend_neither_on_steps_per_call_nor_on_what_ran_before(splits) -> None:
+    losses = [run(splits, steps_per_call=steps, dropout=0.3).losses for steps in (1, 16, 7)]
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
+    np.testing.assert_allclose(losses[0], losses[2], rtol=1e-4)
+    assert not np.allclose(losses[0], run(splits, dropout=0.3, seed=1).losses, rtol=1e-2)
+
+
+def test_early_stopping_goes_back_to_the_best_weights(splits, tracker) -> None:
+    # Far too high a rate once the warm-up is over: validation gets worse after a good start.
+    flags = {"learning_rate": 0.02, "warmup_fraction": 0.0, "schedule": "constant", "ema_decay": 0.0, "model": "mlp"}
+    result = run(splits, tracker, epochs=60.0, early_stopping_patience=3, **flags)
+    validation = [row for row in tracker.rows if row["kind"] == "validation"]
+    best = min(validation, key=lambda row: row["loss"])
+    assert result.steps < tracker.steps, "it stopped early"
+    assert len(validation) == validation.index(best) + 1 + 3
+    assert evaluate(compile_predict(result.model), splits.validation).loss == pytest.approx(best["loss"], rel=1e-5)
+
+
+def test_more_replicas_than_the_batch_divides_into_are_refused(splits) -> None:
+    devices = dataclasses.replace(choose_devices(), strategy=SimpleNamespace(num_replicas_in_sync=3))
+    with pytest.raises(ConfigError, match="global_batch_size is 64 on 3 replicas"):
+        train(TrainConfig(), splits.train, splits.validation, devices, Tracker())
+
+
+def test_divergence_that_shows_only_in_validation_ends_the_run_too(splits) -> None:
+    with pytest.raises(DivergedError, match="the validation loss became nan after step 1"):
+        run(splits, learning_rate=1e30, model="mlp", warmup_fraction=0.0, optimizer="adam", epochs=0.01, ema_decay=0.0)
+
+
+def test_divergence_ends_the_run_and_names_the_step(splits) -> None:
+    with pytest.raises(DivergedError, match=r"became (nan|inf) at step \d+; nothing is published"):
+        run(splits, learning_rate=1e30, model="mlp", warmup_fraction=0.0, optimizer="adam")
+
+
+def test_a_request_to_stop_is_heard_between_two_calls(splits, tracker) -> None:
+    config = TrainConfig(width=0.25)
+    with pytest.raises(StoppedError, match="after step 16 of"):
+        train(
+            config,
+            splits.train,
+            splits.validation,
+            choose_devices(),
+            tracker,
+            stop_requested=lambda: bool(tracker.rows),
+        )
+
+
+def test_the_best_weights_are_kept_even_if_training_never_stops_early(splits, tracker) -> None:
+    flags = {"learning_rate": 0.02, "warmup_fraction": 0.0, "schedule": "constant", "ema_decay": 0.0, "model": "mlp"}
+    result = run(splits, tracker, epochs=8.0, early_stopping_patience=8, **flags)
+    best = min(row["loss"] for row in tracker.rows if row["kind"] == "validation")
+    assert result.steps == tracker.steps
+    assert evaluate(compile_predict(result.model), splits.validation).loss == pytest.approx(best, rel=1e-5)
+
+
+def test_xla_with_mirrored_strategy_is_refused_with_the_reason() -> None:
+    with pytest.raises(ConfigError, match="leaks memory and hangs"):
+        choose_devices("mirrored", 1, jit_compile=True)
+
+
+def train_in_a_process(artifacts, run: str, *flags: object) -> tuple[np.ndarray, dict]:
+    """Loss of each step, and result.json, of a run of the quickstart preset."""
+    common = ("--artifacts", artifacts, "--run", run, "--no-publish", "--steps-per-call", 1, "--width", 0.5)
+    done = run_trainer("train", *common, *flags)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in (artifacts / "runs" / run / "metrics.jsonl").read_text().splitlines()]
+    losses = np.array([row["loss"] for row in rows if row["kind"] == "train"])
+    return losses, json.loads((artifacts / "runs" / run / "result.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("model", "precision"), [("lenet", "float32"), pytest.param("cnn", "float64", marks=pytest.mark.slow)]
+)
+def test_two_replicas_see_the_same_global_batches_and_give_the_same_losses(model, precision, tmp_path) -> None:
+    # Rounding differences grow from step to step in any training, the faster the higher the learning rate; batch norm
+    # multiplies them, so that network is compared in float64, where they can neither hide nor excuse a real difference.
+    flags = ("--model", model, "--precision", precision, "--epochs", 8, "--learning-rate", 2e-4)
+    one, first = train_in_a_process(tmp_path, "one", "--replicas", 1, *flags)
+    two, second = train_in_a_process(tmp_path, "two", "--replicas", 2, *flags)
+    assert len(one) > 100
+    np.testing.assert_allclose(one[:100], two[:100], rtol=1e-4)
+    assert first["evaluation"]["accuracy"] == second["evaluation"]["accuracy"]
+    assert "CPU:1" in second["facts"]["devices"]
+
+
+def test_a_deterministic_run_repeats_bit_for_bit(tmp_path) -> None:
+    flags = ("--deterministic", "--epochs", 1, "--dropout", 0.3)
+    one, _ = train_in_a_process(tmp_path, "one", *flags)
+    two, _ = train_in_a_process(tmp_path, "two", *flags)
+    assert np.array_equal(one, two)
+    weights = [(tmp_path / "runs" / run / "model.weights.h5").read_bytes() for run in ("one", "two")]
+    assert weights[0] == weights[1]

@@ -1,0 +1,167 @@
+"""Several workers on loopback: one training, whoever takes part in it."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.trainer.conftest import REPOSITORY, read_result
+from tests.trainer.runner import start_run, wait_for_step
+from trainer.errors import ExitCode
+from trainer.runs.checkpoint import checkpoint_files
+from trainer.runs.tracking import read_rows
+
+# Batch norm over all workers; in float64, since rounding errors grow into differences through it (see test_train.py).
+FLAGS = (
+    "--no-publish", "--precision", "float64", "--learning-rate", 2e-4, "--epochs", 5, "--width", 0.5,
+    "--global-batch-size", 48, "--steps-per-call", 1, "--checkpoint-steps", 10, "--peer-timeout-seconds", 60,
+)  # fmt: skip
+
+
+def free_ports(count: int) -> list[int]:
+    servers = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [server.getsockname()[1] for server in servers]
+    for server in servers:
+        server.close()
+    return ports
+
+
+@contextmanager
+def workers(artifacts: Path, count: int, *flags: object) -> Iterator[list[ForkServerProcess]]:
+    """The processes of a run with `count` workers; those that are left at the end are killed."""
+    addresses = [f"127.0.0.1:{port}" for port in free_ports(count)]
+    processes = []
+    for index in range(count):
+        task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+        environment = {"TF_CONFIG": json.dumps(task)} if count > 1 else {}
+        processes.append(start_run(artifacts, *FLAGS, *flags, environment=environment, said=f"said-{index}"))
+    try:
+        yield processes
+    finally:
+        for process in processes:
+            process.kill()
+            process.join()
+
+
+def run_to_the_end(artifacts: Path, count: int, *flags: object) -> None:
+    with workers(artifacts, count, *flags) as processes:
+        for index, process in enumerate(processes):
+            process.join(300)
+            assert process.exitcode == ExitCode.OK, (artifacts / f"said-{index}").read_text()
+
+
+def losses(artifacts: Path) -> np.ndarray:
+    return np.array([row["loss"] for row in read_rows(artifacts / "runs" / "r") if row["kind"] == "train"])
+
+
+def exit_codes(processes: list[ForkServerProcess], within_seconds: float) -> list[int | None]:
+    deadline = time.monotonic() + within_seconds
+    for process in processes:
+        process.join(max(0.0, deadline - time.monotonic()))
+    return [process.exitcode for process in processes]
+
+
+@pytest.fixture(scope="module")
+def one_worker(tmp_path_factory) -> Path:
+    """The artefacts of the same run by one worker."""
+    artifacts = tmp_path_factory.mktemp("one")
+    run_to_the_end(artifacts, 1)
+    return artifacts
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 3])
+def test_several_workers_have_the_losses_of_one(one_worker: Path, tmp_path: Path, count: int) -> None:
+    run_to_the_end(tmp_path, count)
+    assert len(losses(tmp_path)) > 100
+    np.testing.assert_allclose(losses(one_worker)[:100], losses(tmp_path)[:100], rtol=1e-4)
+    one, several = (read_result(artifacts / "runs" / "r") for artifacts in (one_worker, tmp_path))
+    assert one["evaluation"]["accuracy"] == several["evaluation"]["accuracy"]
+    assert f"and those of {count - 1} other worker(s)" in several["facts"]["devices"]
+
+
+@pytest.mark.slow
+def test_two_workers_have_the_losses_of_one_in_float32_too(tmp_path: Path) -> None:
+    flags = ("--model", "lenet", "--precision", "float32")
+    run_to_the_end(tmp_path / "one", 1, *flags)
+    run_to_the_end(tmp_path / "two", 2, *flags)
+    np.testing.assert_allclose(losses(tmp_path / "one")[:100], losses(tmp_path / "two")[:100], rtol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1], ids=["chief", "worker"])
+def test_if_one_is_killed_the_others_leave_within_30_seconds_and_all_go_on_together(
+    one_worker: Path, tmp_path: Path, victim: int
+) -> None:
+    with workers(tmp_path, 3) as processes:
+        wait_for_step(tmp_path, 30)
+        os.kill(processes[victim].pid, signal.SIGKILL)
+        codes = exit_codes(processes, 30)
+    assert codes == [-signal.SIGKILL if index == victim else ExitCode.PEERS for index in range(3)]
+    survivor = next(index for index in range(3) if index != victim)
+    assert "lost another worker" in (tmp_path / f"said-{survivor}").read_text()
+    if victim:
+        assert read_result(tmp_path / "runs" / "r")["exit_code"] == ExitCode.PEERS
+    assert checkpoint_files(tmp_path / "runs" / "r" / "checkpoints")
+    # One is lost for good: the two that are left finish what three have begun.
+    run_to_the_end(tmp_path, 2)
+    assert len(losses(tmp_path)) == len(losses(one_worker))
+    np.testing.assert_allclose(losses(one_worker)[:100], losses(tmp_path)[:100], rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_worker_stops_all_of_them_with_the_state_saved(one_worker: Path, tmp_path: Path) -> None:
+    with workers(tmp_path, 2) as processes:
+        wait_for_step(tmp_path, 30)
+        os.kill(processes[1].pid, signal.SIGTERM)
+        assert exit_codes(processes, 30) == [ExitCode.STOPPED] * 2
+    step = read_rows(tmp_path / "runs" / "r")[-1]["step"]
+    assert f"stopped by a signal after step {step}" in (tmp_path / "said-0").read_text()
+    run_to_the_end(tmp_path, 1)
+    np.testing.assert_allclose(losses(one_worker)[:100], losses(tmp_path)[:100], rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_early_stopping_by_the_chief_ends_all_workers(tmp_path: Path) -> None:
+    # No rate, no progress: each evaluation is as good as the one before.
+    flags = ("--early-stopping-patience", 2, "--learning-rate", 1e-12, "--ema-decay", 0)
+    run_to_the_end(tmp_path, 2, *flags)
+    rows = read_rows(tmp_path / "runs" / "r")
+    assert 3 <= len([row for row in rows if row["kind"] == "validation"]) < 5
+
+
+@pytest.mark.slow
+def test_a_worker_with_other_settings_is_refused(tmp_path: Path) -> None:
+    addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
+    processes = []
+    for index in range(2):
+        task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+        environment = {"TF_CONFIG": json.dumps(task)}
+        said = f"said-{index}"
+        processes.append(start_run(tmp_path, *FLAGS, "--seed", index, environment=environment, said=said))
+    assert exit_codes(processes, 120) == [ExitCode.PEERS, ExitCode.USAGE]
+    assert "other settings or other data than the chief" in (tmp_path / "said-1").read_text()
+
+
+def test_several_workers_need_the_name_of_the_run(tmp_path: Path) -> None:
+    task = {"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}}
+    done = subprocess.run(
+        [sys.executable, "-m", "trainer", "train", "--artifacts", str(tmp_path)],
+        env={**os.environ, "TF_CONFIG": json.dumps(task)},
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == ExitCode.USAGE
+    assert "several workers need one --run NAME" in done.stderr

@@ -1,0 +1,81 @@
+"""MNIST through its tensorflow-datasets builder.
+
+The builder downloads the four original files where it can, takes them from `<data_dir>/downloads/manual/` where it
+cannot, and checks their SHA-256 either way. What was prepared is read back and held against MNIST's fingerprint.
+"""
+
+import errno
+import fcntl
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from trainer.data.split import MNIST_FINGERPRINTS, DataError, Split
+
+BUILDER = "mnist:3.0.1"
+LOCK_FILE = ".prepare.lock"
+
+
+def prepare_mnist(data_dir: Path) -> None:
+    """Prepare MNIST in `data_dir` unless it is there already (half a minute, 30 MB).
+
+    Raises:
+        DataError: the files could not be had, or are not MNIST's.
+    """
+    import tensorflow_datasets as tfds
+
+    # Without this it reports every example as a progress bar of its own wherever there is no terminal.
+    tfds.display_progress_bar(sys.stderr.isatty())
+    builder = tfds.builder(BUILDER, data_dir=str(data_dir))
+    manual = data_dir / "downloads" / "manual"
+    try:
+        if not Path(builder.data_path).exists():
+            data_dir.mkdir(parents=True, exist_ok=True)
+            # The workers of a run prepare one folder at once, and the builder fails for all but the first. The lock dies
+            # with its process.
+            with (data_dir / LOCK_FILE).open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                builder.download_and_prepare()
+    except tfds.download.download_manager.NonMatchingChecksumError as error:
+        raise DataError(f"{manual}: a file is not MNIST's: {_one_line(error)}") from error
+    except (OSError, EOFError, tfds.download.DownloadError) as error:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise
+        raise DataError(
+            f"MNIST is neither prepared in {data_dir} nor could it be downloaded ({_one_line(error)}). Without a network, "
+            f"put train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, t10k-images-idx3-ubyte.gz and "
+            f"t10k-labels-idx1-ubyte.gz into {manual}"
+        ) from error
+
+
+def read_mnist(data_dir: Path) -> tuple[Split, Split]:
+    """MNIST's training and test split, prepared first if need be.
+
+    Raises:
+        DataError: MNIST could not be prepared, or what is on disk is damaged.
+    """
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
+
+    prepare_mnist(data_dir)
+    builder = tfds.builder(BUILDER, data_dir=str(data_dir))
+
+    def read(split: str) -> Split:
+        try:
+            examples = tfds.as_numpy(builder.as_dataset(split=split, batch_size=-1))
+        except (tf.errors.OpError, OSError) as error:
+            raise DataError(f"{builder.data_path}: the {split} split is damaged: {_one_line(error)}") from error
+        result = Split(np.ascontiguousarray(examples["image"][..., 0]), examples["label"].astype(np.uint8))
+        if result.fingerprint != MNIST_FINGERPRINTS[split]:
+            raise DataError(
+                f"{builder.data_path}: the {split} split is not MNIST's ({len(result)} examples); "
+                "delete that folder and prepare it again"
+            )
+        return result
+
+    return read("train"), read("test")
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())

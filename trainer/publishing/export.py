@@ -1,0 +1,118 @@
+"""A trained model -> the SavedModel that TensorFlow Serving loads: signatures, warm-up records, metadata.
+
+Keras 3 wraps its variables, so TensorFlow's tracker does not see those of a model that a module merely holds, and the v1
+Session path that the server loads through fails ("Could not find variable"). The module therefore holds the wrapped
+variables themselves; `keras.export.ExportArchive` would too, but writes each of them twice.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from serving.contract import (
+    CONFIDENCE,
+    DIGIT,
+    ENCODED,
+    IMAGE_SHAPE,
+    IMAGES,
+    MODEL_NAME,
+    NORMALIZED,
+    PICTURES,
+    PROBABILITIES,
+    SIGNATURE,
+)
+from trainer.pictures.normalize import normalize
+
+WARM_UP_BATCH_SIZES = {SIGNATURE: (1, 8, 32, 128), PICTURES: (1, 8)}
+"""One warm-up record each, so that no live request pays for the first run of its batch size."""
+
+WARM_UP_FILE = "tf_serving_warmup_requests"
+METADATA_FILE = "digits.json"
+
+
+def export_model(
+    model: keras.Model, folder: Path, *, images: np.ndarray, metadata: dict[str, Any], temperature: float = 1.0
+) -> None:
+    """Write a SavedModel to `folder`, which must not exist yet; every file is on disk when this returns.
+
+    Args:
+        model: a plain model outside any strategy; uint8 [N, 28, 28] -> logits [N, 10].
+        folder: where to write.
+        images: real examples for the warm-up records, uint8 [N, 28, 28].
+        metadata: JSON-ready facts about the model, kept beside the warm-up records.
+        temperature: what the logits are divided by, so that confidence means what it says.
+
+    Raises:
+        OSError: the files could not be written.
+    """
+
+    @tf.function(input_signature=[tf.TensorSpec((None, *IMAGE_SHAPE), tf.uint8, name=IMAGES)])
+    def answer(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        # Of an image without any ink nothing can be said: all digits are as probable.
+        inked = tf.cast(tf.reduce_any(images > 0, axis=[1, 2]), tf.float32)[:, tf.newaxis]
+        probabilities = tf.nn.softmax(inked * model(images, training=False) / temperature)
+        return {
+            PROBABILITIES: probabilities,
+            DIGIT: tf.argmax(probabilities, axis=1),
+            CONFIDENCE: tf.reduce_max(probabilities, axis=1),
+        }
+
+    # AutoGraph would take longer than all the rest, and finds nothing to do.
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name=ENCODED)], autograph=False)
+    def answer_pictures(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
+        images = normalize(encoded)
+        return {**answer(images), NORMALIZED: images}
+
+    module = tf.Module(name=MODEL_NAME)
+    module.weights = [weight.value for weight in model.weights]
+    module.answer, module.answer_pictures = answer, answer_pictures
+    extra = folder / "assets.extra"
+    try:
+        tf.saved_model.save(module, str(folder), signatures={SIGNATURE: answer, PICTURES: answer_pictures})
+        extra.mkdir()
+        _write_warm_up(extra / WARM_UP_FILE, images)
+    except tf.errors.OpError as error:
+        # TensorFlow's own writers report a full disk as an error of theirs.
+        raise OSError(f"cannot write the SavedModel to {folder}: {error.message}") from error
+    (extra / METADATA_FILE).write_text(json.dumps(metadata, indent=2) + "\n")
+    sync_tree(folder)
+
+
+def read_metadata(folder: Path) -> dict[str, Any]:
+    """What `export_model` was told about the model in `folder`; nothing if that was written by something else."""
+    path = folder / "assets.extra" / METADATA_FILE
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def sync_tree(folder: Path) -> None:
+    """Flush every file and folder below and including `folder` to the disk, so that a rename cannot outrun its content."""
+    for path in (*folder.rglob("*"), folder):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _write_warm_up(path: Path, images: np.ndarray) -> None:
+    # Imported here: these protos take seconds to load, and only an export needs them.
+    from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
+
+    files = np.array([tf.io.encode_png(image[..., np.newaxis]).numpy() for image in images], object)
+    examples = {SIGNATURE: (IMAGES, images), PICTURES: (ENCODED, files)}
+    with tf.io.TFRecordWriter(str(path)) as records:
+        for signature, sizes in WARM_UP_BATCH_SIZES.items():
+            name, values = examples[signature]
+            for size in sizes:
+                request = predict_pb2.PredictRequest()
+                request.model_spec.name = MODEL_NAME
+                request.model_spec.signature_name = signature
+                batch = np.resize(values, (size, *values.shape[1:]))
+                request.inputs[name].CopyFrom(tf.make_tensor_proto(batch))
+                log = prediction_log_pb2.PredictionLog(predict_log=prediction_log_pb2.PredictLog(request=request))
+                records.write(log.SerializeToString())

@@ -1,0 +1,173 @@
+"""The check of an exported model in a fresh process, through the v1 Session path that TensorFlow Serving loads it by.
+
+    python -m trainer.publishing.verify_export FOLDER EXPECTED.npz
+
+prints one JSON object, and exits with 0 if the answers are the trainer's, with 6 if not. It shares no state with the
+process that exported the model, which is the point: what works there may still be missing from the files.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from serving.contract import CONFIDENCE, DIGIT, ENCODED, IMAGES, NORMALIZED, PICTURES, PROBABILITIES, SIGNATURE
+from trainer.errors import ExitCode, RunError
+
+TOLERANCE = 1e-5
+"""Largest difference of a probability between the trainer and the exported files."""
+
+BATCH_SIZES = (256, 7)
+"""Batch sizes at which the answers are compared; 7 leaves a remainder."""
+
+TIMEOUT_SECONDS = 600
+
+SIGNATURES = {
+    SIGNATURE: ({IMAGES}, {PROBABILITIES, DIGIT, CONFIDENCE}),
+    PICTURES: ({ENCODED}, {PROBABILITIES, DIGIT, CONFIDENCE, NORMALIZED}),
+}
+"""Inputs and outputs that a version must have."""
+
+
+class ArtifactError(RunError):
+    """The exported files do not answer as the trained model does."""
+
+    exit_code = ExitCode.ARTIFACT
+
+
+def check_in_fresh_process(folder: Path, images: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
+    """Load `folder` in a new Python process and compare its answers.
+
+    Args:
+        folder: the SavedModel.
+        images: uint8 [N, 28, 28].
+        probabilities: the trainer's answers for them, float32 [N, 10].
+
+    Returns:
+        What the check measured.
+
+    Raises:
+        ArtifactError: the files do not load, do not answer, or answer something else.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        expected = Path(scratch) / "expected.npz"
+        np.savez(expected, images=images, probabilities=probabilities)
+        command = [sys.executable, "-m", "trainer.publishing.verify_export", str(folder.resolve()), str(expected)]
+        try:
+            done = subprocess.run(
+                command,
+                capture_output=True,
+                text=True,
+                timeout=TIMEOUT_SECONDS,
+                cwd=Path(__file__).parents[2],
+                # A terminal's Ctrl-C would reach the child too, and look like files that fail their check.
+                start_new_session=True,
+                # This process may hold all of a GPU's memory.
+                env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1"},
+            )
+        except subprocess.TimeoutExpired as error:
+            raise ArtifactError(f"{folder}: the check did not end within {TIMEOUT_SECONDS} s") from error
+    if done.returncode != 0:
+        reason = (done.stdout.strip() or done.stderr.strip() or f"exit status {done.returncode}").splitlines()[-1]
+        raise ArtifactError(f"{folder}: {reason}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+class _Call:
+    """One signature of a loaded version, as a function of arrays by name."""
+
+    def __init__(self, session: Any, name: str, signature: Any):
+        self.name, self._session = name, session
+        self._inputs = {alias: info.name for alias, info in signature.inputs.items()}
+        self._outputs = {alias: info.name for alias, info in signature.outputs.items()}
+        expected_inputs, expected_outputs = SIGNATURES[name]
+        if set(self._inputs) != expected_inputs or set(self._outputs) != expected_outputs:
+            raise ArtifactError(
+                f"signature {name} has inputs {sorted(self._inputs)} and outputs {sorted(self._outputs)}"
+            )
+
+    def __call__(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return self._session.run(self._outputs, {self._inputs[alias]: array for alias, array in feeds.items()})
+
+    def in_batches(self, alias: str, values: np.ndarray, size: int) -> dict[str, np.ndarray]:
+        batches = [self({alias: values[start : start + size]}) for start in range(0, len(values), size)]
+        return {output: np.concatenate([batch[output] for batch in batches]) for output in self._outputs}
+
+
+def check(folder: Path, images: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
+    """The check itself, in this process.
+
+    Raises:
+        ArtifactError: as above.
+    """
+    import tensorflow as tf
+
+    files = np.array([tf.io.encode_png(image[..., np.newaxis]).numpy() for image in images], object)
+    with tf.compat.v1.Session(graph=tf.Graph()) as session:
+        loaded = tf.compat.v1.saved_model.load(session, ["serve"], str(folder))
+        calls = {name: _Call(session, name, loaded.signature_def[name]) for name in SIGNATURES}
+        largest = 0.0
+        for size in BATCH_SIZES:
+            answers = calls[SIGNATURE].in_batches(IMAGES, images, size)
+            largest = max(largest, _compare(answers, probabilities, size))
+            # What is said of a picture must be what is said of the image that it was brought to.
+            of_files = calls[PICTURES].in_batches(ENCODED, files, size)
+            of_images = calls[SIGNATURE].in_batches(IMAGES, of_files[NORMALIZED], size)
+            largest = max(largest, _compare(of_files, of_images[PROBABILITIES], size))
+        replayed = _replay_warm_up(folder, calls)
+    return {"examples": len(images), "largest_difference": largest, "warm_up_records": replayed}
+
+
+def _compare(answers: dict[str, np.ndarray], probabilities: np.ndarray, size: int) -> float:
+    difference = float(np.abs(answers[PROBABILITIES] - probabilities).max())
+    if not difference <= TOLERANCE:
+        raise ArtifactError(
+            f"at batch size {size} a probability differs from the trainer's by {difference:.3g}; "
+            f"expected at most {TOLERANCE:g}"
+        )
+    if not np.array_equal(answers[DIGIT], answers[PROBABILITIES].argmax(axis=1)):
+        raise ArtifactError(f"at batch size {size} {DIGIT} is not the most probable one")
+    if not np.array_equal(answers[CONFIDENCE], answers[PROBABILITIES].max(axis=1)):
+        raise ArtifactError(f"at batch size {size} {CONFIDENCE} is not the highest probability")
+    return difference
+
+
+def _replay_warm_up(folder: Path, calls: dict[str, _Call]) -> int:
+    import tensorflow as tf
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    from trainer.publishing.export import WARM_UP_BATCH_SIZES, WARM_UP_FILE
+
+    sizes: dict[str, tuple[int, ...]] = {}
+    for record in tf.compat.v1.io.tf_record_iterator(str(folder / "assets.extra" / WARM_UP_FILE)):
+        request = prediction_log_pb2.PredictionLog.FromString(record).predict_log.request
+        name = request.model_spec.signature_name
+        if name not in calls or set(request.inputs) != SIGNATURES[name][0]:
+            raise ArtifactError(f"a warm-up record is not a request of this model: {name} of {sorted(request.inputs)}")
+        answers = calls[name]({alias: tf.make_ndarray(proto) for alias, proto in request.inputs.items()})
+        sizes[name] = (*sizes.get(name, ()), len(answers[DIGIT]))
+    if sizes != WARM_UP_BATCH_SIZES:
+        raise ArtifactError(f"warm-up batch sizes are {sizes}; expected {WARM_UP_BATCH_SIZES}")
+    return sum(map(len, sizes.values()))
+
+
+def main(arguments: list[str]) -> int:
+    """The fresh process: the measured values on standard output, or the reason of the refusal."""
+    folder, expected = arguments
+    try:
+        with np.load(expected) as arrays:
+            print(json.dumps(check(Path(folder), arrays["images"], arrays["probabilities"])))
+    except Exception as error:
+        # Whatever goes wrong here, TensorFlow Serving would meet it too: none of it is a bug of this process alone.
+        print(f"{type(error).__name__}: {' '.join(str(error).split())}")
+        return ExitCode.ARTIFACT
+    return ExitCode.OK
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,155 @@
+"""Which workers train together, and the wait until all of them are there.
+
+    TF_CONFIG={"cluster": {"worker": ["a:2222", "b:2222"]}, "task": {"type": "worker", "index": 0}}
+
+or what a Kubernetes Indexed Job gives its pods: JOB_COMPLETION_INDEX, which Kubernetes sets, and DIGITS_WORKERS,
+DIGITS_JOB and DIGITS_SERVICE, which the manifest sets. Worker i is then <job>-<i>.<service>, on DIGITS_WORKER_PORT.
+"""
+
+import json
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from trainer.config import ConfigError
+from trainer.errors import ExitCode, RunError
+
+DEFAULT_PORT = 2222
+
+CONNECT_SECONDS = 2.0
+"""How long one attempt to reach a peer may take."""
+
+PAUSE_SECONDS = 0.5
+"""Time between two rounds of attempts."""
+
+
+class PeersError(RunError):
+    """Another worker did not come, or was lost."""
+
+    exit_code = ExitCode.PEERS
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """All workers of a run, and which of them this process is."""
+
+    workers: tuple[str, ...]
+    """host:port of each; the first is the chief."""
+    index: int
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this worker is the one that writes."""
+        return self.index == 0
+
+    @property
+    def peers(self) -> tuple[str, ...]:
+        """The other workers."""
+        return self.workers[: self.index] + self.workers[self.index + 1 :]
+
+
+def find_cluster(environment: Mapping[str, str]) -> Cluster | None:
+    """The cluster that the environment describes; None for a worker on its own.
+
+    Raises:
+        ConfigError: the description is incomplete or contradicts itself.
+    """
+    if text := environment.get("TF_CONFIG", ""):
+        try:
+            cluster = _from_tf_config(json.loads(text))
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            raise ConfigError(
+                f"TF_CONFIG is {text!r} ({type(error).__name__}: {error}); expected "
+                '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}'
+            ) from error
+    else:
+        cluster = _from_indexed_job(environment)
+    if len(cluster.workers) < 2:
+        return None
+    if not 0 <= cluster.index < len(cluster.workers):
+        raise ConfigError(f"this is worker {cluster.index} of {len(cluster.workers)}; expected an index below that")
+    if len(set(cluster.workers)) < len(cluster.workers):
+        raise ConfigError(f"a worker is named twice: {', '.join(cluster.workers)}")
+    return cluster
+
+
+def wait_for_peers(cluster: Cluster, timeout_seconds: float, report_seconds: float = 10.0) -> None:
+    """Return when every other worker can be reached, under the name that it has for the others.
+
+    TensorFlow would wait too, but neither says for whom nor gives up on a name that does not resolve yet.
+
+    Raises:
+        PeersError: naming those that did not come, and why.
+    """
+    deadline = time.monotonic() + timeout_seconds
+    next_report = time.monotonic() + report_seconds
+    # The others look for this worker before TensorFlow listens here.
+    with _listening(cluster.workers[cluster.index]):
+        # One that was there once is asked no more: nobody takes these connections, and they would fill its queue.
+        missing = dict.fromkeys(cluster.peers, "")
+        while missing := {peer: reason for peer in missing if (reason := unreachable(peer))}:
+            said = f"{len(missing)} of {len(cluster.workers)} workers: " + ", ".join(
+                f"{peer} ({reason})" for peer, reason in missing.items()
+            )
+            if time.monotonic() > deadline:
+                raise PeersError(f"waited {timeout_seconds:g} s in vain for {said}. Start all workers again")
+            if time.monotonic() > next_report:
+                print(f"waiting for {said}", file=sys.stderr, flush=True)
+                next_report += report_seconds
+            time.sleep(PAUSE_SECONDS)
+
+
+def _from_tf_config(config: dict[str, Any]) -> Cluster:
+    jobs, task = config["cluster"], config["task"]
+    unknown = set(jobs) - {"chief", "worker"}
+    if unknown:
+        raise ValueError(f"no such job: {', '.join(sorted(unknown))}")
+    chiefs = list(jobs.get("chief", []))
+    index = int(task["index"]) + {"chief": 0, "worker": len(chiefs)}[task["type"]]
+    return Cluster((*chiefs, *jobs.get("worker", [])), index)
+
+
+def _from_indexed_job(environment: Mapping[str, str]) -> Cluster:
+    workers = _number(environment, "DIGITS_WORKERS", 1)
+    if workers < 2:
+        return Cluster((), 0)
+    missing = [name for name in ("JOB_COMPLETION_INDEX", "DIGITS_JOB", "DIGITS_SERVICE") if not environment.get(name)]
+    if missing:
+        raise ConfigError(f"DIGITS_WORKERS is {workers}, but {', '.join(missing)} is not set; see k8s/README.md")
+    job, service = environment["DIGITS_JOB"], environment["DIGITS_SERVICE"]
+    port = _number(environment, "DIGITS_WORKER_PORT", DEFAULT_PORT)
+    hosts = tuple(f"{job}-{i}.{service}:{port}" for i in range(workers))
+    return Cluster(hosts, _number(environment, "JOB_COMPLETION_INDEX", 0))
+
+
+def _number(environment: Mapping[str, str], name: str, default: int) -> int:
+    text = environment.get(name) or str(default)
+    if not text.isdecimal():
+        raise ConfigError(f"{name} is {text!r}; expected a whole number")
+    return int(text)
+
+
+def _listening(address: str) -> socket.socket:
+    port = int(address.rpartition(":")[2])
+    try:
+        with suppress(OSError):  # a machine without IPv6
+            return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
+        return socket.create_server(("", port))
+    except OSError as error:
+        raise PeersError(f"cannot listen on port {port}, where the other workers expect this one: {error}") from error
+
+
+def unreachable(address: str) -> str:
+    """Why a worker cannot be reached; empty if it can."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+    except socket.gaierror:
+        return "its name does not resolve"
+    except OSError as error:
+        return str(error.strerror or error)
+    return ""

@@ -1,0 +1,198 @@
+"""Which devices train, and the tf.distribute strategy over them.
+
+Distribution appears here, in `steps` and in `train` only; whatever follows training takes an ordinary model.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import tensorflow as tf
+from tensorflow.compiler.xla.tsl.protobuf.coordination_config_pb2 import CoordinatedJob
+from tensorflow.python.eager import context  # the only place that tells, and that sets the time-outs of a cluster
+
+from trainer.config import ConfigError
+from trainer.training.cluster import Cluster, PeersError
+
+LOST_AFTER_SECONDS = 10
+"""How long a worker may be silent before the others give it up."""
+
+JOIN_SECONDS = 60
+"""How long TensorFlow may take to join workers that can all be reached."""
+
+MESSAGE_BYTES = 256
+"""Length of what `Devices.from_chief` sends."""
+
+
+@dataclass(frozen=True)
+class Devices:
+    """Where a run trains."""
+
+    strategy: tf.distribute.Strategy
+    names: tuple[str, ...]
+    """Device of each local replica, in the order of their numbers."""
+    cluster: Cluster | None = None
+
+    @property
+    def replicas(self) -> int:
+        """Number of replicas over all workers."""
+        return self.strategy.num_replicas_in_sync
+
+    @property
+    def first_replica(self) -> int:
+        """Number of the first local replica among all."""
+        return self.cluster.index * len(self.names) if self.cluster else 0
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process is the one that evaluates and writes."""
+        return not self.cluster or self.cluster.is_chief
+
+    def any_worker(self, *flags: bool) -> tuple[bool, ...]:
+        """For each flag, whether any worker says so: all workers ask at the same moment, and get the same answer."""
+        if not self.cluster:
+            return flags
+        return tuple(bool(voices) for voices in self._sum([float(flag) for flag in flags]).numpy())
+
+    def from_chief(self, say: Callable[[], str]) -> str:
+        """What the chief says, on all workers; `say` is called on the chief only."""
+        if not self.cluster:
+            return say()
+        message = say().encode() if self.is_chief else b""
+        assert len(message) <= MESSAGE_BYTES, "the messages have a fixed length"
+        # Floats, since TensorFlow keeps integers in the memory of the host, where NCCL does not find them.
+        sent = self._sum([float(byte) for byte in message.ljust(MESSAGE_BYTES, b"\0")])
+        return bytes(sent.numpy().astype(int).tolist()).rstrip(b"\0").decode()
+
+    def _sum(self, values: Sequence[float]) -> tf.Tensor:
+        # A worker speaks with the voice of one of its replicas.
+        zeros = tf.zeros(len(values))
+        voices = self.strategy.experimental_distribute_values_from_function(
+            lambda replica: tf.constant(values) if replica.replica_id_in_sync_group == self.first_replica else zeros
+        )
+        return _reduce(self.strategy, voices)
+
+
+@tf.function(reduce_retracing=True)
+def _reduce(strategy: tf.distribute.Strategy, voices: tf.distribute.DistributedValues) -> tf.Tensor:
+    return strategy.reduce("SUM", strategy.run(tf.identity, args=(voices,)), axis=None)
+
+
+def choose_devices(
+    strategy: str = "auto",
+    replicas: int = 0,
+    *,
+    jit_compile: bool = False,
+    cluster: Cluster | None = None,
+) -> Devices:
+    """Set up the devices and the strategy; to be called before TensorFlow runs its first op.
+
+    Args:
+        strategy: "auto" takes MirroredStrategy where there is more than one replica, "mirrored" always, "default" never.
+        replicas: how many devices of this machine to use; 0 = all GPUs, or one CPU. Without GPUs, N makes N logical CPU
+            devices.
+        jit_compile: whether the step is to be compiled by XLA.
+        cluster: the workers that train together, with MultiWorkerMirroredStrategy; all must call this.
+
+    Raises:
+        ConfigError: more replicas than GPUs, or XLA together with MirroredStrategy.
+    """
+    gpus = tf.config.list_physical_devices("GPU")
+    for gpu in gpus:
+        # Without growth the first process takes all of a GPU's memory, the evaluation of a second none.
+        tf.config.experimental.set_memory_growth(gpu, True)
+    if gpus and replicas > len(gpus):
+        raise ConfigError(f"replicas is {replicas}, but there are {len(gpus)} GPU(s); expected at most that many")
+    count = replicas or len(gpus) or 1
+    mirrored = strategy == "mirrored" or (strategy == "auto" and count > 1) or bool(cluster)
+    if jit_compile and mirrored:
+        raise ConfigError(
+            "jit_compile with MirroredStrategy leaks memory and hangs on TensorFlow 2.21 with Keras 3; "
+            "drop --jit-compile, or train on one device with --strategy default --replicas 1"
+        )
+    if cluster:
+        return _join(cluster, gpus[:count], strategy, replicas)
+    names = tuple(f"{'GPU' if gpus else 'CPU'}:{i}" for i in range(count))
+    if not gpus:
+        _make_logical_cpus(count)
+    if not mirrored:
+        return Devices(tf.distribute.get_strategy(), names[:1])
+    return Devices(tf.distribute.MirroredStrategy(list(names)), names)
+
+
+@contextmanager
+def peers_may_be_lost(cluster: Cluster | None) -> Iterator[None]:
+    """While inside, TensorFlow's errors of a broken cluster become a PeersError."""
+    try:
+        yield
+    except (
+        tf.errors.AbortedError,
+        tf.errors.CancelledError,
+        tf.errors.DeadlineExceededError,
+        tf.errors.FailedPreconditionError,
+        tf.errors.InternalError,
+        tf.errors.UnavailableError,
+    ) as error:
+        local = isinstance(error, tf.errors.InternalError | tf.errors.FailedPreconditionError)
+        if not cluster or (local and not re.search("ollective|oordination|/task:|onnection", error.message)):
+            raise
+        raise PeersError(
+            f"lost another worker ({' '.join(str(error).split())[:500]}). Start all workers again: "
+            "they go on from the last checkpoint"
+        ) from error
+
+
+def _join(cluster: Cluster, gpus: Sequence[object], strategy: str, replicas: int) -> Devices:
+    if strategy == "default":
+        raise ConfigError(f"strategy is 'default' with {len(cluster.workers)} workers; expected 'auto' or 'mirrored'")
+    if not gpus and replicas > 1:
+        raise ConfigError(f"replicas is {replicas}; several workers without GPUs have one replica each")
+    if gpus:
+        tf.config.set_visible_devices(gpus, "GPU")
+    tasks = tf.train.ClusterSpec({"worker": list(cluster.workers)})
+    context.context().configure_coordination_service(
+        service_type="standalone",
+        service_leader="/job:worker/replica:0/task:0",
+        coordinated_jobs=[CoordinatedJob(name="worker", num_tasks=len(cluster.workers))],
+        cluster_register_timeout_in_ms=JOIN_SECONDS * 1000,
+        heartbeat_timeout_in_ms=LOST_AFTER_SECONDS * 1000,
+    )
+    mirrored = tf.distribute.MultiWorkerMirroredStrategy(
+        tf.distribute.cluster_resolver.SimpleClusterResolver(
+            tasks, task_type="worker", task_id=cluster.index, rpc_layer="grpc"
+        )
+    )
+    names = tuple(mirrored.extended.worker_devices)
+    _refuse_unequal(cluster, len(names))
+    return Devices(mirrored, names, cluster)
+
+
+def _refuse_unequal(cluster: Cluster, replicas: int) -> None:
+    # TensorFlow takes it for granted, and its first collective would wait for replicas that there are not.
+    shared = context.context()
+    shared.set_config_key_value(f"replicas of worker {cluster.index}", str(replicas))
+    counts = [
+        int(shared.get_config_key_value(f"replicas of worker {index}", JOIN_SECONDS * 1000))
+        for index in range(len(cluster.workers))
+    ]
+    if len(set(counts)) > 1:
+        raise ConfigError(
+            f"the workers have {', '.join(map(str, counts))} replicas; expected the same number on each: set --replicas"
+        )
+
+
+def _make_logical_cpus(count: int) -> None:
+    existing = len(tf.config.list_logical_devices("CPU")) if _is_initialised() else 0
+    if existing >= count:
+        return
+    if existing:
+        raise ConfigError(
+            f"replicas is {count}, but TensorFlow has already started with {existing} CPU device(s); start a new process"
+        )
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
+
+
+def _is_initialised() -> bool:
+    return context.context()._initialized
