@@ -33,7 +33,7 @@ def main() -> None:
     where = machine()
     print(f"{where}\ndata: {data}; {args.rounds} rounds of {args.steps} steps", flush=True)
     # No clean epochs, or the short run would be clean from its start to its end.
-    config = resolve("accurate", flags={"strategy": "default", "replicas": 1, "clean_epochs": 0.0})
+    config = resolve("accurate", flags={"strategy": "default", "replicas": 1, "unaugmented_epochs": 0.0})
     cases: dict[str, Case] = {
         name: (train_with, (name, config, args.data_dir, args.steps, args.rounds))
         for name in (KERAS, SYNCHRONIZED, OURS)

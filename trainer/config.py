@@ -85,16 +85,16 @@ class TrainConfig:
     """Augmentation: shift per axis, uniform within +- this many pixels."""
     shear_degrees: float = 0.0
     """Augmentation: slant, uniform within +- this many degrees."""
-    pen_pixels: float = 0.0
+    stroke_width_jitter_pixels: float = 0.0
     """Augmentation: thicker or thinner strokes, their edges moved by up to this many pixels, at most 1."""
-    gaps: float = 0.0
+    stroke_gap_fraction: float = 0.0
     """Augmentation: share of the digits that get a gap 3 pixels wide in or beside their strokes."""
-    flags: float = 0.0
-    """Augmentation: share of the ones that get a flag, half of them a foot too, as much of the world writes them."""
-    coarse: float = 0.0
-    """Augmentation: share of the digits shown as if read from a picture of few pixels."""
-    clean_epochs: float = 0.0
-    """The last so many epochs run without augmentation."""
+    serif_ones_fraction: float = 0.0
+    """Augmentation: share of the ones that get an upstroke at the top, half of them a foot too, as much of the world writes them."""
+    low_resolution_fraction: float = 0.0
+    """Augmentation: share of the digits drawn at a low resolution, as if read from a picture of few pixels."""
+    unaugmented_epochs: float = 0.0
+    """The last epochs, this many, run without augmentation."""
 
     seed: int = 0
     """Decides initial weights, order of examples, augmentation and dropout."""
@@ -176,6 +176,21 @@ def resolve(preset: str | None = None, file: Path | None = None, flags: dict[str
     return TrainConfig(**values)
 
 
+RENAMED = {
+    "pen_pixels": "stroke_width_jitter_pixels",
+    "gaps": "stroke_gap_fraction",
+    "flags": "serif_ones_fraction",
+    "coarse": "low_resolution_fraction",
+    "clean_epochs": "unaugmented_epochs",
+}
+"""Earlier names of fields: config files and checkpoints that use them can still be read."""
+
+
+def with_current_names(values: dict[str, Any]) -> dict[str, Any]:
+    """The same values under the current names of the fields."""
+    return {RENAMED.get(name, name): value for name, value in values.items()}
+
+
 def what_it_computes(config: TrainConfig) -> dict[str, Any]:
     """The fields that decide what a run computes: those that must stay the same when it goes on from a checkpoint."""
     return {name: value for name, value in dataclasses.asdict(config).items() if name not in MAY_CHANGE}
@@ -193,6 +208,7 @@ def _read(file: Path) -> dict[str, Any]:
         raise ConfigError(f"--config {file}: cannot be read as JSON: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"--config {file}: expected one JSON object, got {type(values).__name__}")
+    values = with_current_names(values)
     hints = typing.get_type_hints(TrainConfig)
     unknown = sorted(set(values) - set(hints))
     if unknown:
@@ -223,11 +239,18 @@ def _check_ranges(config: TrainConfig) -> None:
         "width", "epochs", "global_batch_size", "learning_rate", "validation_size", "steps_per_call", "checkpoints_kept",
     )  # fmt: skip
     from_zero = (
-        "weight_decay", "early_stopping_patience", "rotate_degrees", "shift_pixels", "shear_degrees", "clean_epochs",
+        "weight_decay", "early_stopping_patience", "rotate_degrees", "shift_pixels", "shear_degrees", "unaugmented_epochs",
         "seed", "replicas", "tolerance", "checkpoint_seconds", "checkpoint_steps", "peer_timeout_seconds",
     )  # fmt: skip
     below_one = ("dropout", "beta_1", "beta_2", "label_smoothing", "ema_decay", "zoom", "warmup_fraction")
-    to_one = ("pen_pixels", "gaps", "flags", "coarse", "min_accuracy", "final_learning_rate_fraction")
+    to_one = (
+        "stroke_width_jitter_pixels",
+        "stroke_gap_fraction",
+        "serif_ones_fraction",
+        "low_resolution_fraction",
+        "min_accuracy",
+        "final_learning_rate_fraction",
+    )
     for names, accepts, expected in (
         (above_zero, lambda value: 0 < value < math.inf, "a number above 0"),
         (from_zero, lambda value: 0 <= value < math.inf, "a number not below 0"),

@@ -26,12 +26,8 @@ DRAWN = {
 @pytest.fixture(scope="module")
 def page(tmp_path_factory) -> Iterator[Browser]:
     artifacts = tmp_path_factory.mktemp("artifacts")
-    pens = [
-        "--pen-pixels",
-        0.8,
-        "--gaps",
-        0.1,
-    ]  # as the presets for MNIST: drawn strokes are thinner
+    # As the presets for MNIST: drawn strokes are thinner.
+    pens = ["--stroke-width-jitter-pixels", 0.8, "--stroke-gap-fraction", 0.1]
     train = [sys.executable, "-m", "trainer", "train", "--preset", "quickstart", "--artifacts", artifacts, *pens]
     subprocess.run([*map(str, train)], cwd=ROOT, check=True, capture_output=True, timeout=600)
     with (

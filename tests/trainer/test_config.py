@@ -63,6 +63,14 @@ def test_a_config_file_that_is_not_one_is_refused_by_name(tmp_path: Path, conten
         resolve(file=file)
 
 
+def test_a_saved_config_with_earlier_field_names_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "config.json"
+    file.write_text('{"pen_pixels": 0.8, "gaps": 0.1, "flags": 0.3, "coarse": 0.4, "clean_epochs": 1}')
+    config = resolve(file=file)
+    assert (config.stroke_width_jitter_pixels, config.stroke_gap_fraction) == (0.8, 0.1)
+    assert (config.serif_ones_fraction, config.low_resolution_fraction, config.unaugmented_epochs) == (0.3, 0.4, 1.0)
+
+
 def test_an_unknown_preset_lists_those_there_are(tmp_path: Path) -> None:
     file = tmp_path / "config.json"
     file.write_text('{"preset": "best"}')

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from trainer.config import ConfigError, TrainConfig, what_it_computes
+from trainer.config import ConfigError, TrainConfig, what_it_computes, with_current_names
 from trainer.runs.atomic import write_atomically
 
 FOLDER = "checkpoints"
@@ -164,7 +164,7 @@ def refuse_others(theirs: dict[str, Any], ours: dict[str, Any], where: str) -> N
         ConfigError: naming each difference.
     """
     defaults = what_it_computes(TrainConfig())  # for fields that are younger than a checkpoint
-    theirs, ours = {**defaults, **theirs}, {**defaults, **ours}
+    theirs, ours = {**defaults, **with_current_names(theirs)}, {**defaults, **ours}
     names = sorted(name for name in ours if theirs.get(name) != ours[name])
     if names:
         differences = ", ".join(f"{name} was {theirs.get(name)!r} and is {ours.get(name)!r}" for name in names)

@@ -43,7 +43,7 @@ def compile_steps(
         shift_pixels=config.shift_pixels,
         shear_degrees=config.shear_degrees,
     )
-    clean_from = steps - round(config.clean_epochs * len(split) / config.global_batch_size)
+    clean_from = steps - round(config.unaugmented_epochs * len(split) / config.global_batch_size)
     iterators = [
         iter(dataset)
         for dataset in replica_datasets(
@@ -60,8 +60,8 @@ def compile_steps(
 
     def augmented(images: tf.Tensor, labels: tf.Tensor, step: tf.Tensor, replica: int) -> tf.Tensor:
         mine = slice(replica * size, (replica + 1) * size)
-        strokes = config.pen_pixels or config.gaps
-        if ranges.is_identity and not (strokes or config.flags or config.coarse):
+        strokes = config.stroke_width_jitter_pixels or config.stroke_gap_fraction
+        if ranges.is_identity and not (strokes or config.serif_ones_fraction or config.low_resolution_fraction):
             return images
 
         def noise(of: Callable[[int, tf.Tensor, int], tf.Tensor]) -> tf.Tensor:
@@ -69,14 +69,16 @@ def compile_steps(
 
         def transform() -> tf.Tensor:
             changed = images
-            if config.flags:
-                changed = random_flags(changed, labels, noise(flag_noise), config.flags)
+            if config.serif_ones_fraction:
+                changed = random_flags(changed, labels, noise(flag_noise), config.serif_ones_fraction)
             if strokes:
-                changed = random_strokes(changed, noise(stroke_noise), pen=config.pen_pixels, gaps=config.gaps)
+                changed = random_strokes(
+                    changed, noise(stroke_noise), pen=config.stroke_width_jitter_pixels, gaps=config.stroke_gap_fraction
+                )
             if not ranges.is_identity:
                 changed = random_affine(changed, noise(affine_noise), ranges)
-            if config.coarse:
-                changed = random_coarse(changed, noise(coarse_noise), config.coarse)
+            if config.low_resolution_fraction:
+                changed = random_coarse(changed, noise(coarse_noise), config.low_resolution_fraction)
             return changed
 
         return tf.cond(step < clean_from, transform, lambda: images)

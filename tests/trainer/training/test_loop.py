@@ -57,7 +57,7 @@ def test_every_network_learns(model: str, splits, tracker) -> None:
         {"optimizer": "adam", "label_smoothing": 0.1},
         {"precision": "mixed_bfloat16"},
         {"strategy": "mirrored", "replicas": 1},
-        {"clean_epochs": 1.0, "dropout": 0.5},
+        {"unaugmented_epochs": 1.0, "dropout": 0.5},
         {"ema_decay": 0.0, "schedule": "constant"},
         {"jit_compile": True, "model": "mlp"},
     ],
