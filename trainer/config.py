@@ -90,7 +90,7 @@ class TrainConfig:
     stroke_gap_fraction: float = 0.0
     """Augmentation: share of the digits that get a gap 3 pixels wide in or beside their strokes."""
     serif_ones_fraction: float = 0.0
-    """Augmentation: share of the ones that get an upstroke at the top, half of them a foot too, as much of the world writes them."""
+    """Augmentation: share of the ones that get an upstroke at the top, and half of those a foot too."""
     low_resolution_fraction: float = 0.0
     """Augmentation: share of the digits drawn at a low resolution, as if read from a picture of few pixels."""
     unaugmented_epochs: float = 0.0
