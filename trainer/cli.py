@@ -8,10 +8,7 @@ TensorFlow is imported only by the command that needs it, so `--help` answers at
 """
 
 import argparse
-import ast
 import dataclasses
-import inspect
-import itertools
 import os
 import shlex
 import sys
@@ -184,7 +181,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(command=command)
     # To `publish` alone:
     for flag in ("min_accuracy", "tolerance"):
-        sub.add_argument(_flag(flag), type=float, help=_docs()[flag] + " (default: as in the run's config)")
+        sub.add_argument(_flag(flag), type=float, help=_help_of(flag) + " (default: as in the run's config)")
 
     sub = commands.add_parser("rollback", help="retire the newest version by renaming it")
     _add_paths(sub, data=False)
@@ -255,7 +252,7 @@ def _add_config(sub: argparse.ArgumentParser, *, without: Collection[str] = ()) 
         if name in without:
             continue
         default = "none" if field.default is None else field.default
-        text = f"{_docs()[name]} [{default}]".replace("%", "%%")
+        text = f"{_help_of(name)} [{default}]".replace("%", "%%")
         hint = typing.get_type_hints(TrainConfig)[name]
         if typing.get_origin(hint) is Literal:
             sub.add_argument(_flag(name), choices=typing.get_args(hint), help=text)
@@ -267,22 +264,19 @@ def _add_config(sub: argparse.ArgumentParser, *, without: Collection[str] = ()) 
 
 
 def _add_paths(parser: argparse.ArgumentParser, *, data: bool = True) -> None:
-    parser.add_argument("--artifacts", type=Path, default=Path("artifacts"), help=_docs()["artifacts"])
+    parser.add_argument("--artifacts", type=Path, default=Path("artifacts"), help=_help_of("artifacts"))
     if data:
-        parser.add_argument("--data-dir", type=Path, help=_docs()["data_dir"])
+        parser.add_argument("--data-dir", type=Path, help=_help_of("data_dir"))
 
 
 def _add_dataset(parser: argparse.ArgumentParser, default: str) -> None:
     choices = typing.get_args(typing.get_type_hints(TrainConfig)["dataset"])
-    parser.add_argument("--dataset", choices=choices, default=default, help=f"{_docs()['dataset']} [{default}]")
+    parser.add_argument("--dataset", choices=choices, default=default, help=f"{_help_of('dataset')} [{default}]")
+
+
+def _help_of(field: str) -> str:
+    return CONFIG_FIELDS[field].metadata["help"]
 
 
 def _flag(field: str) -> str:
     return "--" + field.replace("_", "-")
-
-
-def _docs() -> dict[str, str]:
-    """The docstring under each field of TrainConfig, which Python itself does not keep."""
-    body: list[Any] = ast.parse(inspect.getsource(TrainConfig)).body[0].body  # type: ignore[attr-defined]
-    pairs = [(field, text) for field, text in itertools.pairwise(body) if isinstance(field, ast.AnnAssign)]
-    return {field.target.id: " ".join(text.value.value.split()) for field, text in pairs}  # type: ignore[union-attr]

@@ -21,7 +21,7 @@ from pathlib import Path
 from serving.contract import MODEL_NAME
 from trainer.errors import RunError
 from trainer.publishing.versions import STAGING_PREFIX, live_versions
-from trainer.runs.checkpoint import FOLDER, checkpoint_files, is_trained
+from trainer.runs.checkpoint import FOLDER, checkpoint_files, is_trained, step_of
 from trainer.runs.folder import NEEDED_BYTES
 from trainer.training.cluster import find_cluster, unreachable
 
@@ -174,7 +174,7 @@ def _runs(folder: Path) -> Findings:
     for run in runs:
         files = checkpoint_files(run / FOLDER)
         if files and not is_trained(run):
-            step = int(files[-1].name.split("-")[1])
+            step = step_of(files[-1])
             text = (
                 f"{run} has come to step {step}; if nothing is at work on it, it goes on by "
                 f"`python -m trainer train --config {run}/config.json --run {run.name}`"

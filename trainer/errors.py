@@ -37,6 +37,12 @@ class RunError(Exception):
     exit_code = ExitCode.BUG
 
 
+class ConfigError(RunError):
+    """A setting, a flag or a path that cannot work."""
+
+    exit_code = ExitCode.USAGE
+
+
 class BusyError(RunError):
     """Another process is at work there."""
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.trainer.conftest import run_trainer
-from trainer.config import ConfigError, TrainConfig, resolve, to_json
-from trainer.errors import ExitCode
+from trainer.config import TrainConfig, refuse_mismatch, resolve, to_json, what_it_computes
+from trainer.errors import ConfigError, ExitCode
 from trainer.presets import PRESETS
 
 
@@ -69,6 +69,28 @@ def test_a_saved_config_with_earlier_field_names_is_read(tmp_path: Path) -> None
     config = resolve(file=file)
     assert (config.stroke_width_jitter_pixels, config.stroke_gap_fraction) == (0.8, 0.1)
     assert (config.serif_ones_fraction, config.low_resolution_fraction, config.unaugmented_epochs) == (0.3, 0.4, 1.0)
+
+
+def test_a_setting_added_after_a_run_was_saved_counts_as_its_default() -> None:
+    current = what_it_computes(TrainConfig())
+    saved = {name: value for name, value in current.items() if name != "shear_degrees"}
+    refuse_mismatch(saved, current, "run 'r'")
+    with pytest.raises(ConfigError, match=r"run 'r' cannot be resumed: shear_degrees was 0\.0 and is 5\.0"):
+        refuse_mismatch(saved, what_it_computes(TrainConfig(shear_degrees=5.0)), "run 'r'")
+
+
+def test_a_file_that_names_its_run_still_gets_the_presets_values(tmp_path: Path) -> None:
+    file = tmp_path / "mine.json"
+    file.write_text('{"run": "mine", "seed": 3}')
+    config = resolve("fast", file=file, flags={"epochs": 1.0})
+    assert (config.preset, config.dataset, config.model) == ("fast", "mnist", "lenet")
+    assert (config.run, config.seed, config.epochs) == ("mine", 3, 1.0)
+
+
+def test_a_saved_config_is_complete_so_no_preset_changes_it(tmp_path: Path) -> None:
+    config = resolve("fast", flags={"seed": 3})
+    (tmp_path / "config.json").write_text(to_json(config))
+    assert resolve("accurate", file=tmp_path / "config.json") == config
 
 
 def test_an_unknown_preset_lists_those_there_are(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def test_tensorboard_holds_scalars_pictures_config_and_graph(finished: Path) -> 
 def test_a_finished_run_is_not_overwritten(finished: Path, tmp_path: Path) -> None:
     done = run_trainer("train", "--artifacts", finished, *SHORT, "--seed", 1)
     assert done.returncode == ExitCode.USAGE
-    assert "run 'r' cannot be continued: seed was 0 and is 1" in done.stderr
+    assert "run 'r' cannot be resumed: seed was 0 and is 1" in done.stderr
     shutil.copytree(finished / "runs" / "r", tmp_path / "runs" / "r", ignore=shutil.ignore_patterns("checkpoints"))
     done = run_trainer("train", "--artifacts", tmp_path, *SHORT)
     assert done.returncode == ExitCode.USAGE

@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 
-from trainer.config import ConfigError, TrainConfig, what_it_computes, with_current_names
 from trainer.runs.atomic import write_atomically
 
 FOLDER = "checkpoints"
@@ -43,6 +42,11 @@ class Checkpoint:
     facts: dict[str, Any]
     """Whatever else is needed, JSON-ready."""
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The settings and the data that it was computed with."""
+        return self.facts["identity"]
+
 
 class Checkpoints:
     """The checkpoints of one run; they are written in a thread, so that training goes on meanwhile."""
@@ -61,14 +65,14 @@ class Checkpoints:
 
         Args:
             run_dir: the run's folder.
-            identity: what must be the same for a run to go on from a checkpoint, JSON-ready; saved in each.
+            identity: the settings and the data that the run computes with, JSON-ready; saved in each checkpoint.
             every_seconds: how long after the last checkpoint the next is due; 0 = never.
             every_steps: how many steps after the last checkpoint the next is due; 0 = never.
             keep: how many to keep.
             before_write: run in the writing thread before each, to flush what must not be behind a checkpoint.
         """
         self.folder = run_dir / FOLDER
-        self._identity = identity
+        self.identity = identity
         self._every_seconds, self._every_steps, self._keep = every_seconds, every_steps, keep
         self._before_write = before_write
         self._last_step, self._last_time = 0, time.monotonic()
@@ -78,7 +82,7 @@ class Checkpoints:
     @property
     def identity_digest(self) -> str:
         """SHA-256 of what must be the same for all workers, and for a run to go on."""
-        return hashlib.sha256(json.dumps(self._identity, sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
 
     def newest(self) -> str:
         """Name of the newest sound checkpoint, empty if there is none; damaged ones are reported and set aside."""
@@ -86,15 +90,12 @@ class Checkpoints:
         return found[0].name if found else ""
 
     def read(self, name: str) -> Checkpoint:
-        """The checkpoint of that name.
+        """The checkpoint of that name. Its `identity` may be another run's: the caller compares it.
 
         Raises:
-            ConfigError: it belongs to another config or other data.
             OSError: it is not there, or cannot be read.
         """
-        path = self.folder / name
-        checkpoint = read_checkpoint(path)
-        refuse_others(checkpoint.facts["identity"], self._identity, f"checkpoint {path}")
+        checkpoint = read_checkpoint(self.folder / name)
         self._last_step = checkpoint.step
         return checkpoint
 
@@ -115,7 +116,7 @@ class Checkpoints:
         except OSError as error:
             print(f"warning: {error}; training goes on", file=sys.stderr, flush=True)
         self._last_step, self._last_time = checkpoint.step, time.monotonic()
-        named = replace(checkpoint, facts={**checkpoint.facts, "identity": self._identity})
+        named = replace(checkpoint, facts={**checkpoint.facts, "identity": self.identity})
         self._thread = threading.Thread(target=self._write, args=(named,), name="checkpoint")
         self._thread.start()
 
@@ -155,20 +156,6 @@ def is_trained(run_dir: Path) -> bool:
         return bool(files) and read_checkpoint(files[-1]).facts.get("is_trained", False)
     except (OSError, ValueError):
         return False
-
-
-def refuse_others(theirs: dict[str, Any], ours: dict[str, Any], where: str) -> None:
-    """Refuse to go on from what was computed with other settings or other data.
-
-    Raises:
-        ConfigError: naming each difference.
-    """
-    defaults = what_it_computes(TrainConfig())  # for fields that are younger than a checkpoint
-    theirs, ours = {**defaults, **with_current_names(theirs)}, {**defaults, **ours}
-    names = sorted(name for name in ours if theirs.get(name) != ours[name])
-    if names:
-        differences = ", ".join(f"{name} was {theirs.get(name)!r} and is {ours.get(name)!r}" for name in names)
-        raise ConfigError(f"{where} cannot be continued: {differences}; set them back, or give this run another --run")
 
 
 def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
@@ -217,7 +204,12 @@ def read_checkpoint(path: Path) -> Checkpoint:
         return Checkpoint(int(step), {name: arrays[name] for name in arrays.files if name != FACTS}, facts)
 
 
+def step_of(path: Path) -> int:
+    """The step in the name of a checkpoint file."""
+    return int(path.stem.split("-")[1])
+
+
 def checkpoint_files(folder: Path) -> list[Path]:
     """The checkpoints in a folder, oldest first."""
     files = [path for path in folder.glob("step-*.npz") if re.fullmatch(r"step-\d{8,}-[0-9a-f]{64}", path.stem)]
-    return sorted(files, key=lambda path: (int(path.stem.split("-")[1]), path.stat().st_mtime_ns))
+    return sorted(files, key=lambda path: (step_of(path), path.stat().st_mtime_ns))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from serving.contract import MODEL_NAME
-from trainer.config import ConfigError, TrainConfig, resolve, to_json, what_it_computes
+from trainer.config import ConfigError, TrainConfig, refuse_mismatch, resolve, to_json, what_it_computes
 from trainer.errors import BusyError, ExitCode, RunError, exit_code_of
 from trainer.runs.atomic import PARTIAL_PREFIX, write_atomically
 from trainer.runs.signals import StoppedError
@@ -122,13 +122,13 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _prepare(folder: Path, config: TrainConfig) -> None:
-    from trainer.runs.checkpoint import FOLDER, checkpoint_files, refuse_others  # numpy: not for `--help`
+    from trainer.runs.checkpoint import FOLDER, checkpoint_files  # numpy: not for `--help`
 
     saved, old = folder / "config.json", [child for child in folder.iterdir() if child.name != LOCK_FILE]
     if not saved.is_file() and any(not child.name.startswith(PARTIAL_PREFIX) for child in old):
         raise ConfigError(f"{folder}: holds files that are not of a run; give this one another --run")
     if checkpoint_files(folder / FOLDER):
-        refuse_others(what_it_computes(resolve(file=saved)), what_it_computes(config), f"run {config.run!r}")
+        refuse_mismatch(what_it_computes(resolve(file=saved)), what_it_computes(config), f"run {config.run!r}")
         old = [folder / RESULT_FILE, *folder.rglob(f"{PARTIAL_PREFIX}*")]
     elif any(read_record(folder / name).get("exit_code") == ExitCode.OK for name in (RESULT_FILE, "publish.json")):
         raise ConfigError(f"run {config.run!r} is finished ({folder / RESULT_FILE}); give this one another --run")

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from trainer.config import ConfigError, TrainConfig
+from trainer.config import ConfigError, TrainConfig, refuse_mismatch
 from trainer.data.split import Split
 from trainer.errors import ExitCode, RunError
 from trainer.evaluation.metrics import compile_predict, cross_entropy
@@ -83,7 +83,9 @@ def train(
     if checkpoints and devices.from_chief(lambda: checkpoints.identity_digest) != checkpoints.identity_digest:
         raise ConfigError("this worker has other settings or other data than the chief; give all workers the same")
     if checkpoints and (name := devices.from_chief(checkpoints.newest)):
-        state.restore(checkpoints.read(name))
+        checkpoint = checkpoints.read(name)
+        refuse_mismatch(checkpoint.identity, checkpoints.identity, f"checkpoint {checkpoints.folder / name}")
+        state.restore(checkpoint)
     predict = compile_predict(plain)
     run_steps = compile_steps(config, state.step, steps, train_split, devices, model, optimizer, average)
 

@@ -22,12 +22,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from trainer.config import ConfigError, TrainConfig, resolve, what_it_computes
+from trainer.config import ConfigError, TrainConfig, refuse_mismatch, resolve, what_it_computes
 from trainer.errors import ExitCode
 from trainer.evaluation.figures import trials as draw
 from trainer.run import train_for_search
 from trainer.runs.atomic import write_atomically
-from trainer.runs.checkpoint import refuse_others
 from trainer.runs.folder import RESULT_FILE, TRIAL_FILE, open_run_folder, read_record, recorded, refuse_full_disk
 from trainer.training.loop import DivergedError
 from trainer.tuning.search_space import Dimension
@@ -115,7 +114,7 @@ def _result_of(config: TrainConfig) -> dict[str, Any]:
     if not result and (config.run_dir / RESULT_FILE).is_file():
         raise ConfigError(f"{config.run_dir}: is a run of `train`; give this search another --run")
     if saved.is_file():
-        refuse_others(what_it_computes(resolve(file=saved)), what_it_computes(config), f"run {config.run!r}")
+        refuse_mismatch(what_it_computes(resolve(file=saved)), what_it_computes(config), f"run {config.run!r}")
     return result
 
 
