@@ -29,7 +29,8 @@ SERVER = """
 import sys, time
 from concurrent import futures
 import grpc
-from serving import contract, wire_pb2 as wire
+import serving.client.wire_pb2 as wire
+from serving import contract
 
 def predict(request, context):
     response = wire.PredictResponse()

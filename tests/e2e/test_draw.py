@@ -9,8 +9,8 @@ import pytest
 
 from serving.local_server.server import LocalServer
 from tests.serving.browser import Browser, needs_browser, start_browser
-from tests.serving.conftest import wait_until
-from tests.serving.web.test_web_server import start_web
+from tests.serving.page_server import start_web
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,12 +9,10 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import MappingProxyType
 
@@ -23,8 +21,10 @@ import pytest
 from serving import contract
 from serving.local_server.discovery import VersionPolicy
 from serving.local_server.server import LocalServer
+from tests.ports import free_port, port_is_open
 from tests.serving.saved_models import write_two_versions
 from tests.serving.stubs import Stubs
+from tests.waiting import wait_until
 
 MODEL_SERVER = shutil.which("tensorflow_model_server")
 EXTERNAL_TARGET = os.environ.get("TF_SERVING_TARGET")
@@ -138,21 +138,3 @@ def serve_in_a_process(base_path: Path, *flags: str) -> Iterator[tuple[subproces
                 yield process, stubs
         finally:
             process.kill()
-
-
-def free_port() -> int:
-    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
-        return listener.getsockname()[1]
-
-
-def port_is_open(port: int) -> bool:
-    with closing(socket.socket()) as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def wait_until(condition: Callable[[], object], timeout_seconds: float = 20) -> None:
-    """Returns as soon as `condition()` is true; fails the test after `timeout_seconds`."""
-    end = time.monotonic() + timeout_seconds
-    while not condition():
-        assert time.monotonic() < end, f"still not so after {timeout_seconds} s"
-        time.sleep(0.02)

@@ -3,7 +3,6 @@
 import asyncio
 import itertools
 import pickle
-import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +22,7 @@ from serving.client.errors import (
     UnavailableError,
 )
 from serving.contract import ENCODED, IMAGES, MODEL_NAME, SIGNATURE
+from tests.ports import free_port
 from tests.serving.client_calls import call_async, call_sync
 from tests.serving.scripted_server import answer, scripted_server, statuses
 
@@ -37,12 +37,6 @@ def call(request):
 def _images(*digits):
     """One image per digit: `scripted_server` answers the first pixel."""
     return np.repeat(np.array(digits, np.uint8), 28 * 28).reshape(-1, 28, 28)
-
-
-def _free_port():
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return taken.getsockname()[1]
 
 
 def _count(request):
@@ -235,7 +229,7 @@ def test_a_server_that_never_answers_is_left_at_the_deadline(call):
 
 
 def test_no_server_at_all_is_unavailable_and_says_where(call):
-    target = f"127.0.0.1:{_free_port()}"
+    target = f"127.0.0.1:{free_port()}"
     with pytest.raises(UnavailableError, match=rf"{target} is unavailable: .*Connection refused"):
         call(target, "predict", _images(1))
 
@@ -278,7 +272,7 @@ def test_a_dns_name_is_looked_up(call):
 
 
 def test_waiting_outlasts_a_server_that_is_still_starting(call):
-    port = _free_port()
+    port = free_port()
     with ThreadPoolExecutor(1) as pool:
         found = pool.submit(call, f"127.0.0.1:{port}", "wait_until_available", timeout_seconds=20)
         time.sleep(0.5)

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 
 from serving.client import DigitClient
+from tests.ports import free_port
 from tests.serving.saved_models import write_version
 
 IMAGES = np.zeros((4, 28, 28), np.uint8)
@@ -26,9 +26,7 @@ class _Replica:
     def __init__(self, base_path, version):
         self.base_path, self.version = base_path / str(version), version
         write_version(self.base_path, version)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.start()
 
     def start(self):

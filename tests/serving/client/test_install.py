@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.serving.page_server import request, start_web
 from tests.serving.scripted_server import scripted_server
-from tests.serving.web.test_web_server import ask, start_web
 
 ROOT = Path(__file__).parents[3]
 REQUIREMENTS = ROOT / "requirements" / "client.txt"
@@ -94,6 +94,6 @@ def test_the_page_is_installed_with_all_its_files(install, tmp_path):
     python = install(ROOT / "requirements" / "web.txt")
     with scripted_server() as target, start_web(target, python=python, cwd=tmp_path) as (_, port):
         for path in sorted((ROOT / "serving" / "web" / "page").iterdir()):
-            status, _, body = ask(port, "GET", f"/{path.name}")
+            status, _, body = request(port, "GET", f"/{path.name}")
             assert (status, body) == (200, path.read_bytes())
-        assert ask(port, "GET", "/readyz")[0] == 200
+        assert request(port, "GET", "/readyz")[0] == 200

@@ -80,7 +80,7 @@ def _messages(messages):
 
 
 def test_types_for_mypy_name_every_message_and_field():
-    types = (ROOT / "serving" / "wire_pb2.pyi").read_text()
+    types = (ROOT / "serving" / "client" / "wire_pb2.pyi").read_text()
     file = descriptor_pb2.FileDescriptorProto.FromString(wire_pb2.DESCRIPTOR.serialized_pb)
     for message in _messages(file.message_type):
         assert f"class {message.name}(_message.Message)" in types
@@ -89,7 +89,7 @@ def test_types_for_mypy_name_every_message_and_field():
 
 
 def test_generated_file_runs_with_the_oldest_protobuf_we_allow():
-    generated = (ROOT / "serving" / "wire_pb2.py").read_text()
+    generated = (ROOT / "serving" / "client" / "wire_pb2.py").read_text()
     needs = re.search(r"# Protobuf Python Version: (\d+)\.(\d+)", generated).groups()
     dependencies = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     (protobuf,) = (line for line in dependencies if line.startswith("protobuf"))

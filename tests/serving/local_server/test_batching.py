@@ -8,9 +8,9 @@ import tensorflow as tf
 
 from serving import contract
 from serving.local_server.server import LocalServer
-from tests.serving.conftest import wait_until
 from tests.serving.saved_models import expected_digits, images_of, write_version
 from tests.serving.stubs import Stubs, digits_of, model_spec, outputs_of, pictures_request, predict_request, refused
+from tests.waiting import wait_until
 
 
 @pytest.fixture(scope="module")

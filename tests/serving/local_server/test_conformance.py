@@ -17,7 +17,7 @@ from tensorflow_serving.apis import (
 )
 
 from serving import contract
-from tests.serving.conftest import port_is_open, wait_until
+from tests.ports import port_is_open
 from tests.serving.saved_models import expected_digits, images_of, write_version
 from tests.serving.stubs import (
     digits_of,
@@ -28,6 +28,7 @@ from tests.serving.stubs import (
     refused,
     version_of,
 )
+from tests.waiting import wait_until
 
 IMAGES = images_of(3, 0, 9)
 

@@ -6,9 +6,9 @@ import time
 import pytest
 
 from serving.local_server.server import LocalServer
-from tests.serving.conftest import wait_until
 from tests.serving.saved_models import expected_digits, images_of, write_version
 from tests.serving.stubs import Stubs, digits_of, predict_request, version_of
+from tests.waiting import wait_until
 
 IMAGES = images_of(2, 5, 8)
 

@@ -12,9 +12,11 @@ import pytest
 from serving.local_server.discovery import VersionPolicy
 from serving.local_server.servable import Servable
 from serving.local_server.server import LocalServer
-from tests.serving.conftest import free_port, port_is_open, serve_in_a_process, wait_until
+from tests.ports import free_port, port_is_open
+from tests.serving.conftest import serve_in_a_process
 from tests.serving.saved_models import images_of, write_version
 from tests.serving.stubs import Stubs, predict_request, refused, version_of
+from tests.waiting import wait_until
 
 IMAGES = images_of(4)
 FAST = {"poll_wait_seconds": 0.05}

@@ -18,10 +18,11 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 
 from serving.contract import ENCODED
+from tests.ports import free_port
 from tests.serving.browser import Browser, needs_browser, start_browser
-from tests.serving.conftest import free_port, wait_until
+from tests.serving.page_server import start_web
 from tests.serving.scripted_server import answer_pictures, scripted_server
-from tests.serving.web.test_web_server import start_web
+from tests.waiting import wait_until
 
 pytestmark = needs_browser
 

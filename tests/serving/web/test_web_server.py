@@ -1,8 +1,6 @@
 """The page's server as a process of its own, asked over plain HTTP: what it answers, refuses and survives."""
 
 import base64
-import contextlib
-import http.client
 import json
 import re
 import signal
@@ -12,49 +10,18 @@ import sys
 import threading
 import time
 import tomllib
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import grpc
 import pytest
 
 from serving.contract import MAX_PICTURE_BYTES
 from serving.web.middleware import CONTENT_SECURITY_POLICY
+from tests.serving.page_server import ROOT, error_of, request, start_web
 from tests.serving.scripted_server import answer, scripted_server, statuses
 
-ROOT = Path(__file__).parents[3]
 NOWHERE = "127.0.0.1:1"
 PNG = {"content-type": "image/png"}
-
-
-@contextlib.contextmanager
-def start_web(
-    target: str, *flags: str, python: str | Path = sys.executable, cwd: Path = ROOT
-) -> Iterator[tuple[subprocess.Popen, int]]:
-    """Runs `python -m serving web`, as a user would, and yields the process and its port."""
-    command = [python, "-m", "serving", "web", "--target", target, "--port", "0", *flags]
-    with subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout
-            line = process.stdout.readline()
-            assert line.startswith("draw on http://"), line + (process.stderr.read() if process.stderr else "")
-            yield process, int(line.rpartition(":")[2])
-        finally:
-            process.kill()
-
-
-def ask(port: int, method: str, path: str, body=None, headers=None) -> tuple[int, dict[str, str], bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-    with contextlib.closing(connection):
-        connection.request(method, path, body, headers or {})
-        response = connection.getresponse()
-        return response.status, {name.lower(): value for name, value in response.getheaders()}, response.read()
-
-
-def error_of(answered: tuple[int, dict[str, str], bytes]) -> tuple[int, str]:
-    status, _, body = answered
-    return status, json.loads(body)["error"]
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +41,7 @@ def port_without_model():
 
 
 def test_a_picture_is_answered_with_what_the_model_saw(port):
-    status, headers, body = ask(port, "POST", "/predict", b"\x07 as it is", PNG)
+    status, headers, body = request(port, "POST", "/predict", b"\x07 as it is", PNG)
     found = json.loads(body)
     assert status == 200
     assert (found["digit"], found["sure"], found["version"]) == (7, True, "1")
@@ -85,12 +52,12 @@ def test_a_picture_is_answered_with_what_the_model_saw(port):
 
 def test_below_the_confidence_asked_for_an_answer_is_not_sure():
     with scripted_server() as target, start_web(target, "--min-confidence", "0.83") as (_, port):
-        assert json.loads(ask(port, "POST", "/predict", b"\x07", PNG)[2])["sure"] is False
+        assert json.loads(request(port, "POST", "/predict", b"\x07", PNG)[2])["sure"] is False
 
 
 @pytest.mark.parametrize("path", ["/", "/page.js", "/icon.svg", "/healthz", "/missing", "/predict"])
 def test_every_answer_carries_the_security_headers(port, path):
-    _, headers, _ = ask(port, "GET", path)
+    _, headers, _ = request(port, "GET", path)
     assert headers["content-security-policy"] == CONTENT_SECURITY_POLICY
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["referrer-policy"] == "no-referrer"
@@ -107,14 +74,14 @@ def test_the_policy_allows_nothing_inline_and_nothing_from_elsewhere():
 
 
 def test_only_the_pages_own_files_are_served(port):
-    assert ask(port, "GET", "/style.css")[1]["content-type"].startswith("text/css")
+    assert request(port, "GET", "/style.css")[1]["content-type"].startswith("text/css")
     for path in ("/app.py", "/../app.py", "/%2e%2e/app.py", "/page/index.html"):
-        assert ask(port, "GET", path)[0] == 404
+        assert request(port, "GET", path)[0] == 404
 
 
 def test_an_unchanged_file_is_not_sent_again(port):
-    _, headers, _ = ask(port, "GET", "/page.js")
-    assert ask(port, "GET", "/page.js", headers={"if-none-match": headers["etag"]})[0] == 304
+    _, headers, _ = request(port, "GET", "/page.js")
+    assert request(port, "GET", "/page.js", headers={"if-none-match": headers["etag"]})[0] == 304
 
 
 @pytest.mark.parametrize(
@@ -136,19 +103,19 @@ def test_an_unchanged_file_is_not_sent_again(port):
     ],
 )
 def test_only_names_that_are_ours_are_answered(port, host, status):
-    assert ask(port, "GET", "/", headers={"host": host})[0] == status
-    assert ask(port, "POST", "/predict", b"\x07", {"host": host, **PNG})[0] == status
+    assert request(port, "GET", "/", headers={"host": host})[0] == status
+    assert request(port, "POST", "/predict", b"\x07", {"host": host, **PNG})[0] == status
 
 
 @pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""])
 def test_what_a_form_on_another_site_could_send_is_refused(port, content_type):
-    assert error_of(ask(port, "POST", "/predict", b"\x07", {"content-type": content_type}))[0] == 415
+    assert error_of(request(port, "POST", "/predict", b"\x07", {"content-type": content_type}))[0] == 415
 
 
 def test_the_largest_picture_is_taken_and_one_byte_more_is_not(port):
     largest = b"\x05" * MAX_PICTURE_BYTES
-    assert ask(port, "POST", "/predict", largest, PNG)[0] == 200
-    assert error_of(ask(port, "POST", "/predict", largest + b"\x05", PNG)) == (413, "A picture may have 16 MiB.")
+    assert request(port, "POST", "/predict", largest, PNG)[0] == 200
+    assert error_of(request(port, "POST", "/predict", largest + b"\x05", PNG)) == (413, "A picture may have 16 MiB.")
 
 
 def test_a_body_of_unsaid_length_is_cut_off_at_the_limit(port):
@@ -166,7 +133,7 @@ def test_a_picture_that_the_model_cannot_use_is_the_askers_fault_and_explained()
         context.abort(grpc.StatusCode.INVALID_ARGUMENT, "assertion failed: [picture 0 cannot be decoded; expected PNG]")
 
     with scripted_server(predict=refuse) as target, start_web(target) as (_, port):
-        answered = error_of(ask(port, "POST", "/predict", b"text", PNG))
+        answered = error_of(request(port, "POST", "/predict", b"text", PNG))
     assert answered == (422, "The model cannot use this picture: it cannot be decoded; expected PNG.")
 
 
@@ -185,27 +152,27 @@ def test_a_failure_of_the_model_server_is_told_from_one_of_the_picture(code, sta
         context.abort(getattr(grpc.StatusCode, code), "no such signature")
 
     with scripted_server(predict=fail) as target, start_web(target) as (_, port):
-        found, message = error_of(ask(port, "POST", "/predict", b"\x07", PNG))
+        found, message = error_of(request(port, "POST", "/predict", b"\x07", PNG))
     assert (found, says in message) == (status, True)
 
 
 def test_it_lives_without_a_model_but_is_not_ready(port, port_without_model):
-    assert ask(port_without_model, "GET", "/healthz")[0] == 200
-    assert error_of(ask(port_without_model, "GET", "/readyz"))[0] == 503
-    assert ask(port_without_model, "GET", "/")[0] == 200
-    status, _, body = ask(port, "GET", "/readyz")
+    assert request(port_without_model, "GET", "/healthz")[0] == 200
+    assert error_of(request(port_without_model, "GET", "/readyz"))[0] == 503
+    assert request(port_without_model, "GET", "/")[0] == 200
+    status, _, body = request(port, "GET", "/readyz")
     assert (status, json.loads(body)) == (200, {"versions": ["1"]})
 
 
 def test_it_is_not_ready_while_the_version_is_loading():
     with scripted_server(status=lambda *_: statuses((7, "LOADING"))) as target, start_web(target) as (_, port):
-        assert error_of(ask(port, "GET", "/readyz"))[0] == 503
+        assert error_of(request(port, "GET", "/readyz"))[0] == 503
 
 
 def test_many_at_once_each_get_their_own_answer(port):
     def digit_of(number: int) -> int:
         picture = bytes([number % 10]) * (1 + 1000 * number)
-        return json.loads(ask(port, "POST", "/predict", picture, PNG)[2])["digit"]
+        return json.loads(request(port, "POST", "/predict", picture, PNG)[2])["digit"]
 
     with ThreadPoolExecutor(40) as pool:
         assert list(pool.map(digit_of, range(200))) == [number % 10 for number in range(200)]
@@ -221,7 +188,7 @@ def test_a_signal_lets_the_request_under_way_finish(number):
         return answer(request)
 
     with scripted_server(predict=slow) as target, start_web(target) as (process, port), ThreadPoolExecutor(1) as pool:
-        under_way = pool.submit(ask, port, "POST", "/predict", b"\x03", PNG)
+        under_way = pool.submit(request, port, "POST", "/predict", b"\x03", PNG)
         assert arrived.wait(10)
         process.send_signal(number)
         assert under_way.result()[0] == 200
@@ -236,7 +203,7 @@ def test_somebody_who_goes_in_the_middle_of_a_picture_is_no_error():
             connection.sendall(
                 b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: 9\r\n\r\n1234"
             )
-        assert ask(port, "GET", "/healthz")[0] == 200
+        assert request(port, "GET", "/healthz")[0] == 200
         process.terminate()
         assert process.wait(20) == 0
         assert process.stderr

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from tests.ports import free_port
 from trainer.config import ConfigError
 from trainer.training.cluster import Cluster, PeersError, find_cluster, wait_for_peers
 
@@ -57,11 +58,6 @@ def test_a_wrong_description_is_refused_with_the_reason(environment: dict[str, s
     with pytest.raises(ConfigError) as raised:
         find_cluster(environment)
     assert message in str(raised.value)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
 
 
 def test_the_wait_names_who_is_missing_and_why(capsys) -> None:
