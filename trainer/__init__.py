@@ -1,7 +1,7 @@
 """The training job: labelled images in, a checked, versioned SavedModel out.
 
-Read along the data: data -> pipeline -> augment -> model -> distribute -> steps -> train -> evaluate -> publish.
-`run` tells the whole story and `cli` is the way in.
+Read the packages in the order of the data: data, training, evaluation, pictures, publishing. `run` calls them in that
+order; `cli` is the command line.
 """
 
 import os

@@ -21,7 +21,7 @@ from trainer.data.load import load_splits
 from trainer.data.split import Split, Splits
 from trainer.evaluation.calibrate import fit_temperature
 from trainer.evaluation.figures import save_figures
-from trainer.evaluation.metrics import Evaluation, compile_predict, evaluate
+from trainer.evaluation.metrics import Evaluation, compile_predict, evaluate, percent
 from trainer.evaluation.report import Story, write_model_card, write_report
 from trainer.publishing.publish import Gate, Published, publish, published_before
 from trainer.publishing.versions import RETIRED_SUFFIX
@@ -257,7 +257,7 @@ def _tell(
         # A version may be live by now: a page that cannot be written must not make that look like a failure.
         print(f"warning: cannot write the report: {error}", file=sys.stderr)
     low, high = evaluation.accuracy_interval
-    print(f"Test accuracy {evaluation.accuracy:.2%} (95 % interval {low:.2%} to {high:.2%}).")
+    print(f"Test accuracy {percent(evaluation.accuracy)} (95 % interval {percent(low)} to {percent(high)}).")
     print(outcome)
     print(f"Report:      {config.run_dir / 'report.html'}")
     print(f"Figures:     {config.run_dir / 'figures'}")

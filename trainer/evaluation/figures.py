@@ -1,6 +1,6 @@
-"""An Evaluation, a run's history, a search's trials -> matplotlib figures, for files, the report and TensorBoard.
+"""Draws an Evaluation, a run's metrics or a search's trials as matplotlib figures, for files, report and TensorBoard.
 
-Figures are made without pyplot: no global state, no display.
+The figures are made without pyplot, so they need neither global state nor a display.
 """
 
 import math
@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from serving.contract import CLASSES
-from trainer.evaluation.metrics import Evaluation
+from trainer.evaluation.metrics import Evaluation, percent
 
 BLUE, ORANGE, RED, GREY = "#2b6cb0", "#dd6b20", "#c53030", "#718096"
 DIGITS = range(CLASSES)
@@ -23,13 +23,16 @@ DIGITS = range(CLASSES)
 def save_figures(
     folder: Path, rows: Sequence[dict[str, Any]], evaluation: Evaluation, images: np.ndarray
 ) -> list[Path]:
-    """Draw everything into `folder` as PNG.
+    """Save all figures of a run as PNG files in `folder`.
 
     Args:
-        folder: made if need be.
+        folder: created if it does not exist.
         rows: the run's metrics, as in metrics.jsonl.
-        evaluation: the test split's.
-        images: the images it was made from, uint8 [N, 28, 28].
+        evaluation: of the test split.
+        images: the images that were evaluated, uint8 [N, 28, 28], 0 = paper, 255 = ink.
+
+    Returns:
+        The files, in the order of the report.
     """
     folder.mkdir(parents=True, exist_ok=True)
     figures = {
@@ -48,7 +51,7 @@ def save_figures(
 
 
 def curves(rows: Sequence[dict[str, Any]]) -> Figure:
-    """Loss, accuracy and learning rate over the steps, training and validation."""
+    """Plot loss, accuracy and learning rate over the steps, for training and validation."""
     figure = Figure(figsize=(11, 3.6), layout="constrained")
     loss, accuracy, rate = figure.subplots(1, 3)
     train = [row for row in rows if row["kind"] == "train"]
@@ -68,7 +71,7 @@ def curves(rows: Sequence[dict[str, Any]]) -> Figure:
 
 
 def confusion(evaluation: Evaluation) -> Figure:
-    """How many examples of each digit were taken for which; shaded by the mistakes alone, since hits dwarf them."""
+    """Draw the confusion matrix, shaded by mistakes only: correct predictions outnumber them too far to share a scale."""
     figure = Figure(figsize=(6, 5.6), layout="constrained")
     axes = figure.subplots()
     mistakes = evaluation.confusion - np.diag(np.diag(evaluation.confusion))
@@ -82,14 +85,16 @@ def confusion(evaluation: Evaluation) -> Figure:
             axes.text(column, row, str(count), ha="center", va="center", color=color, fontweight=weight, fontsize=9)
     axes.set_xticks(DIGITS)
     axes.set_yticks(DIGITS)
-    axes.set_xlabel("answer")
-    axes.set_ylabel("digit")
-    axes.set_title(f"{int(mistakes.sum())} mistakes in {len(evaluation.labels):,} ({evaluation.accuracy:.2%} right)")
+    axes.set_xlabel("predicted digit")
+    axes.set_ylabel("true digit")
+    axes.set_title(
+        f"{int(mistakes.sum())} mistakes in {len(evaluation.labels):,} (accuracy {percent(evaluation.accuracy)})"
+    )
     return figure
 
 
 def per_class(evaluation: Evaluation) -> Figure:
-    """Precision and recall of each digit."""
+    """Plot precision and recall of each digit."""
     figure = Figure(figsize=(8, 3.6), layout="constrained")
     axes = figure.subplots()
     positions = np.arange(CLASSES)
@@ -106,14 +111,14 @@ def per_class(evaluation: Evaluation) -> Figure:
 
 
 def reliability(evaluation: Evaluation) -> Figure:
-    """Accuracy against confidence: on the diagonal, 90 % sure means right in 90 % of the cases."""
+    """Plot accuracy over confidence. On the diagonal, predictions of 90 % confidence are correct in 90 % of cases."""
     figure = Figure(figsize=(5, 5.2), layout="constrained")
     axes, shares = figure.subplots(2, 1, height_ratios=(4, 1), sharex=True)
     confidence, accuracy, share = evaluation.reliability[~np.isnan(evaluation.reliability[:, 0])].T
     axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="perfectly calibrated")
     axes.scatter(confidence, accuracy, s=20 + 300 * np.sqrt(share), color=BLUE, alpha=0.8, label="bin of predictions")
     axes.set_ylabel("accuracy")
-    axes.set_title(f"Calibration error {evaluation.calibration_error:.2%}")
+    axes.set_title(f"Calibration error {percent(evaluation.calibration_error)}")
     axes.legend(frameon=False, loc="upper left", markerscale=0.5)
     shares.bar(confidence, share, width=0.05, color=BLUE)
     shares.set_yscale("log")
@@ -125,21 +130,21 @@ def reliability(evaluation: Evaluation) -> Figure:
 
 
 def samples(evaluation: Evaluation, images: np.ndarray, count: int = 24) -> Figure:
-    """The first examples with their answers, wrong ones in red."""
+    """Show the first `count` examples with their predictions; wrong ones in red."""
     return _gallery(evaluation, images, np.arange(min(count, len(images))), "Predictions on unseen digits")
 
 
 def worst_mistakes(evaluation: Evaluation, images: np.ndarray) -> Figure:
-    """The wrong answers that were given with the most confidence."""
+    """Show the wrong predictions with the highest confidence."""
     return _gallery(evaluation, images, evaluation.worst, "Most confident mistakes")
 
 
 def trials(varied: Mapping[str, tuple[Sequence[Any], bool]], losses: Sequence[float]) -> Figure:
-    """A search's validation losses over each setting that it varied; the first trial is the one to beat.
+    """Plot a search's validation losses over each setting that it varied. The first trial has the settings as given.
 
     Args:
         varied: for each setting its value in every trial, and whether it was varied on a logarithmic scale.
-        losses: of every trial; infinite where it diverged, and not drawn then.
+        losses: one per trial; infinite if the trial diverged, which is not drawn.
     """
     columns = min(len(varied), 4)
     rows = -(-len(varied) // columns)
@@ -183,12 +188,11 @@ def _gallery(evaluation: Evaluation, images: np.ndarray, positions: np.ndarray, 
     for axes, position in zip(all_axes, positions, strict=False):
         digit, label = int(evaluation.digits[position]), int(evaluation.labels[position])
         axes.imshow(images[position], cmap="gray_r", vmin=0, vmax=255)
-        wrong = f"\nis a {label}" if digit != label else ""
-        axes.set_title(
-            f"Digit {digit} ({evaluation.confidence[position]:.1%})".replace("%", " %") + wrong,
-            fontsize=9,
-            color=RED if wrong else "black",
-        )
+        confidence = percent(evaluation.confidence[position], 1)
+        text = f"Digit {digit} ({confidence})"
+        if digit != label:
+            text = f"predicted {digit} ({confidence}),\nactually {label}"
+        axes.set_title(text, fontsize=9, color=RED if digit != label else "black")
     return figure
 
 

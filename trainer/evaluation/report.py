@@ -1,6 +1,6 @@
-"""The run's one-page HTML report and its model card, from what the run measured.
+"""Writes a run's HTML report and its model card.
 
-The page holds its pictures inside, so that it can be mailed, or kept as a build artefact, as one file.
+The report is one file with its pictures embedded, so that it can be mailed or kept as a build artefact.
 """
 
 import base64
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from trainer.evaluation.metrics import Evaluation
+from trainer.evaluation.metrics import Evaluation, percent
 
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --ok: #2f855a; --bad: #c53030; }
@@ -25,44 +25,44 @@ code { font-size: .9em; overflow-wrap: anywhere }
 """
 
 CAPTIONS = {
-    "curves": "Loss and accuracy while training",
+    "curves": "Training",
     "samples": "Predictions on unseen digits",
-    "worst_mistakes": "The mistakes made with the most confidence",
+    "worst_mistakes": "Most confident mistakes",
     "confusion": "Confusion matrix",
     "per_class": "Per digit",
-    "reliability": "Does confidence mean what it says?",
+    "reliability": "Confidence and accuracy",
 }
 
 
 @dataclass(frozen=True)
 class Story:
-    """What the report tells about a run."""
+    """The facts of a run that its report shows."""
 
     run: str
     outcome: str
-    """One sentence: published as which version, or why not."""
+    """One sentence: the version that was published, or why none was."""
     succeeded: bool
     facts: dict[str, str]
-    """Name and value of what is worth knowing: data, model, devices, times."""
+    """Name and value: data, model, devices, times."""
     config: dict[str, object]
 
 
 def write_report(path: Path, story: Story, evaluation: Evaluation, figures: Sequence[Path]) -> None:
-    """Write the page to `path`; `figures` are PNG files to embed."""
+    """Write the report to `path`, with the PNG files `figures` embedded."""
     low, high = evaluation.accuracy_interval
     tiles = (
-        (f"{evaluation.accuracy:.2%}", f"test accuracy (95 % interval {low:.2%} to {high:.2%})"),
+        (percent(evaluation.accuracy), f"test accuracy (95 % interval {percent(low)} to {percent(high)})"),
         (
             f"{int((evaluation.digits != evaluation.labels).sum())}",
             f"mistakes in {len(evaluation.labels):,} test digits",
         ),
-        (f"{evaluation.calibration_error:.2%}", "calibration error"),
+        (percent(evaluation.calibration_error), "calibration error"),
     )
     page = f"""<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(story.run)} - {evaluation.accuracy:.2%}</title>
+<title>{escape(story.run)} - {percent(evaluation.accuracy)}</title>
 <style>{STYLE}</style>
 <h1>{escape(story.run)}</h1>
 <p class="status {"ok" if story.succeeded else "bad"}">{escape(story.outcome)}</p>
@@ -95,23 +95,25 @@ def write_model_card(path: Path, story: Story, evaluation: Evaluation) -> None:
 
 ## Intended use
 
-Recognising single handwritten digits (0 to 9), prepared as MNIST's are: 28x28 pixels, white ink (255) on black paper (0),
-fitted into 20x20 and centred by mass. Not meant for several digits in one picture, for letters, or for printed type.
+Recognising one handwritten digit (0 to 9) in a picture. The signature `pictures` takes a photograph or scan as it is: PNG,
+JPEG, BMP or GIF of any size, dark on light or light on dark. The served graph prepares it. The signature `serving_default`
+takes images in MNIST's form: uint8 [28, 28], 0 = paper, 255 = ink, the digit fitted into 20x20 and centred by mass. Not
+meant for several digits in one picture, for letters, or for printed type.
 
 ## Performance on unseen data
 
-- Accuracy: {evaluation.accuracy:.4f} on {len(evaluation.labels):,} test digits, 95 % interval {low:.4f} to {high:.4f}
-  (Wilson).
-- Mean cross-entropy: {evaluation.loss:.4f} nats. Expected calibration error: {evaluation.calibration_error:.4f}.
-- Lowest recall: {", ".join(f"{digit} ({evaluation.recall[digit]:.4f})" for digit in hardest)}.
+- Accuracy: {percent(evaluation.accuracy)} on {len(evaluation.labels):,} test digits, 95 % interval {percent(low)} to
+  {percent(high)} (Wilson).
+- Mean cross-entropy: {evaluation.loss:.4f} nats. Expected calibration error: {percent(evaluation.calibration_error)}.
+- Lowest recall: {", ".join(f"{digit} ({percent(evaluation.recall[digit])})" for digit in hardest)}.
 
-The test split was scored once, after training; nothing was chosen by it. Only the gate looks at it, to refuse.
+The test split was scored once, after training. No setting and no checkpoint was chosen by it. Only the gate uses the
+score.
 
 ## Limits
 
-Whatever is shown to it, the model answers with one of ten digits; a picture of something else gets a digit too, though
-often with little confidence. The writers are those of the data set named above: hands, pens and countries that it does
-not cover may do worse.
+The model always returns one of ten digits, also for a picture of something else, though often with low confidence. The
+training data covers the writers of the data set named above; other hands, pens and countries may score lower.
 """
     )
 
@@ -131,7 +133,7 @@ def _picture(figure: Path) -> str:
 
 def _per_digit(evaluation: Evaluation) -> str:
     head = "".join(
-        f'<th class="number">{name}</th>' for name in ("digit", "examples", "precision", "recall", "F1", "mistaken for")
+        f'<th class="number">{name}</th>' for name in ("digit", "examples", "precision", "recall", "F1", "predicted as")
     )
     rows = []
     for digit, counts in enumerate(evaluation.confusion):
@@ -142,9 +144,9 @@ def _per_digit(evaluation: Evaluation) -> str:
         values = (
             digit,
             counts.sum(),
-            f"{evaluation.precision[digit]:.4f}",
-            f"{evaluation.recall[digit]:.4f}",
-            f"{evaluation.f1[digit]:.4f}",
+            percent(evaluation.precision[digit]),
+            percent(evaluation.recall[digit]),
+            percent(evaluation.f1[digit]),
             mistaken,
         )
         rows.append("<tr>" + "".join(f'<td class="number">{value}</td>' for value in values) + "</tr>")

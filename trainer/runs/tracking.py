@@ -1,7 +1,7 @@
-"""What a run says while it goes on: metrics.jsonl, TensorBoard, and a progress bar or JSON lines.
+"""Records a run's progress: metrics.jsonl, TensorBoard, and a progress bar or JSON lines on standard error.
 
-On a terminal the bar is drawn on standard error; elsewhere standard error gets one JSON line per evaluation and per
-`report_seconds`. metrics.jsonl has every row.
+A terminal gets the bar. Anything else gets one JSON line per evaluation and per `report_seconds`. metrics.jsonl has
+every row.
 """
 
 import json
@@ -32,14 +32,14 @@ METRICS_FILE = "metrics.jsonl"
 
 
 class Tracker:
-    """Keeps what the training loop reports, and tells nobody: for tests, and for workers that are not the chief."""
+    """Keeps the training loop's rows in memory: for tests, and for workers that are not the chief."""
 
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []
         self.steps = 0
 
     def start(self, steps: int, done: int = 0) -> None:  # noqa: ARG002
-        """Announce how many steps will have been trained in the end, and how many were before this process."""
+        """Begin: the run has `steps` steps in total, of which earlier attempts trained the first `done`."""
         self.steps = steps
 
     def train_interval(
@@ -53,7 +53,7 @@ class Tracker:
         images_per_second: float,
         input_wait_fraction: float,
     ) -> None:
-        """Record the steps of one call, which ended with `step`; the values are means over them."""
+        """Record one call of the compiled function, whose last step was `step`; values are means over its steps."""
         self._record(
             {
                 "kind": "train",
@@ -69,24 +69,35 @@ class Tracker:
         )
 
     def validation(self, *, step: int, loss: float, accuracy: float) -> None:
-        """Record an evaluation of the weights after `step` on the validation split."""
+        """Record the score of the weights after `step` on the validation split."""
         row = {"kind": "validation", "step": step, "loss": loss, "accuracy": accuracy, "time": round(time.time(), 3)}
         self._record(row)
 
     def sync(self) -> None:
-        """Bring every row to the disk."""
+        """Flush every row to the disk."""
 
     def _record(self, row: dict[str, Any]) -> None:
         self.rows.append(row)
 
 
 class RunTracker(Tracker):
-    """Records one run in its folder, from `start` to `__exit__`."""
+    """Records one run in its folder, from `start` to `__exit__`.
+
+    TensorBoard's events are built here from its own protos instead of `tf.summary`: a row carries its own time, and a
+    resumed run writes its earlier rows again with the times that they had.
+    """
 
     def __init__(
         self, run_dir: Path, texts: dict[str, str], *, stream: TextIO | None = None, report_seconds: float = 10.0
     ):
-        """Record in `run_dir`; `texts` are shown in TensorBoard under their names, the progress on `stream` or stderr."""
+        """Record in `run_dir`.
+
+        Args:
+            run_dir: the run's folder.
+            texts: shown on TensorBoard's text tab, each under its name.
+            stream: where progress is printed; standard error by default.
+            report_seconds: least time between two lines of progress where there is no terminal.
+        """
         super().__init__()
         self._run_dir = run_dir
         self._texts = texts
@@ -108,10 +119,10 @@ class RunTracker(Tracker):
             self._open.close()
 
     def start(self, steps: int, done: int = 0) -> None:
-        """As in `Tracker`; what an attempt before this one recorded of the first `done` steps is kept, the rest dropped.
+        """Begin, as in `Tracker`. Keep the rows that earlier attempts recorded up to step `done`; drop later ones.
 
-        TensorBoard's events are written anew from the rows: an attempt that was killed may have left some that came
-        after its last checkpoint. The first event tells a TensorBoard that is watching to forget what it has read.
+        TensorBoard's events are rewritten from those rows, because a killed attempt may have written events later than
+        its last checkpoint. The first event tells a running TensorBoard to discard what it has read.
         """
         super().start(steps, done)
         self.rows = [row for row in read_rows(self._run_dir) if row["step"] <= done]
@@ -126,7 +137,7 @@ class RunTracker(Tracker):
         self._open.callback(self._events.close)
         self._write(Event(wall_time=time.time(), session_log=SessionLog(status=SessionLog.START)))
         for name, text in self._texts.items():
-            # Four spaces in front of each line: Markdown for "as it is".
+            # Markdown shows lines that are indented by four spaces without changing them.
             self._add(text_pb(name, "    " + text.replace("\n", "\n    ")))
         for row in self.rows:
             self._add_scalars(row)
@@ -136,7 +147,7 @@ class RunTracker(Tracker):
             )
 
     def sync(self) -> None:
-        """Bring every row to the disk: none may be missing of the steps that a checkpoint has behind it."""
+        """Flush every row to the disk, so that a checkpoint is never newer than the rows of its steps."""
         os.fsync(self._file.fileno())
 
     def graph(self, model: keras.Model) -> None:
@@ -147,10 +158,11 @@ class RunTracker(Tracker):
         self._write(Event(wall_time=time.time(), graph_def=graph))
 
     def pictures(self, paths: Iterable[Path], step: int) -> None:
-        """Record PNG files, each under its own name."""
+        """Record PNG files, each tagged with its file name."""
         for path in paths:
             png = path.read_bytes()
-            width, height = (int.from_bytes(png[at : at + 4], "big") for at in (16, 20))  # where PNG has them
+            width, height = (int.from_bytes(png[at : at + 4], "big") for at in (16, 20))  # PNG stores them there
+            # Written by hand: tf.summary.image would decode and encode each file again.
             tensor = tf.make_tensor_proto([str(width), str(height), png], dtype=tf.string)
             metadata = create_summary_metadata(display_name=None, description=None)
             value = Summary.Value(tag=path.stem, metadata=metadata)
@@ -158,7 +170,7 @@ class RunTracker(Tracker):
             self._add(Summary(value=[value]), step)
 
     def close_bar(self) -> None:
-        """Leave the terminal to whoever prints next."""
+        """Remove the progress bar, so that other code can print."""
         if self._bar:
             self._bar.close()
             self._bar = None
@@ -200,7 +212,7 @@ class RunTracker(Tracker):
 
 @contextmanager
 def _as_os_error() -> Iterator[None]:
-    # TensorBoard writes through TensorFlow, which reports a full disk as an error of its own.
+    # TensorBoard writes through TensorFlow, which raises its own error class when the disk is full.
     try:
         yield
     except tf.errors.OpError as error:
@@ -208,7 +220,7 @@ def _as_os_error() -> Iterator[None]:
 
 
 def read_rows(run_dir: Path) -> list[dict[str, Any]]:
-    """The rows of a run's metrics.jsonl, without a last one that a kill cut short; none if there is no such file."""
+    """Read a run's metrics.jsonl, without an incomplete last line; empty if there is no such file."""
     path = run_dir / METRICS_FILE
     lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
     return [json.loads(line) for line in lines if line.endswith("\n")]

@@ -25,6 +25,7 @@ import tensorflow as tf
 from trainer.config import ConfigError, TrainConfig, refuse_mismatch, resolve, what_it_computes
 from trainer.errors import ExitCode
 from trainer.evaluation.figures import trials as draw
+from trainer.evaluation.metrics import percent
 from trainer.run import train_for_search
 from trainer.runs.atomic import write_atomically
 from trainer.runs.folder import RESULT_FILE, TRIAL_FILE, open_run_folder, read_record, recorded, refuse_full_disk
@@ -93,7 +94,7 @@ def table(trials: Sequence[Trial]) -> str:
     rows = [["run", "loss", "accuracy", *trials[0].settings]]
     for trial in trials:
         values = [str(value) for value in trial.settings.values()]
-        rows.append([trial.run_dir.name, f"{trial.loss:.4f}", f"{trial.accuracy:.2%}", *values])
+        rows.append([trial.run_dir.name, f"{trial.loss:.4f}", f"{percent(trial.accuracy)}", *values])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
 
@@ -124,7 +125,7 @@ def _is_finished(result: dict[str, Any]) -> bool:
 
 def _describe(trial: Trial) -> str:
     settings = ", ".join(f"{name} {value}" for name, value in trial.settings.items())
-    outcome = f"loss {trial.loss:.4f}, accuracy {trial.accuracy:.2%}" if math.isfinite(trial.loss) else "diverged"
+    outcome = f"loss {trial.loss:.4f}, accuracy {percent(trial.accuracy)}" if math.isfinite(trial.loss) else "diverged"
     return f"{outcome} ({settings})"
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from trainer.evaluation.metrics import calibration, cross_entropy, score, wilson_interval
+from trainer.evaluation.metrics import calibration, cross_entropy, percent, score, wilson_interval
 
 
 @pytest.fixture
@@ -58,3 +58,18 @@ def test_a_digit_that_is_never_answered_has_no_precision_and_still_makes_json() 
     summary = score(probabilities, labels, loss=1.0).summary()
     assert summary["precision"][4] is None
     assert json.loads(json.dumps(summary, allow_nan=False))["accuracy"] == 0.1
+
+
+@pytest.mark.parametrize(
+    ("share", "digits", "text"),
+    [
+        (0.98765, 2, "98.77 %"),
+        (0.9996, 1, ">99.9 %"),
+        (0.99999, 2, ">99.99 %"),
+        (1.0, 2, "100.00 %"),
+        (0.0, 2, "0.00 %"),
+        (float("nan"), 2, "-"),
+    ],
+)
+def test_percentages_have_one_style_and_never_round_up_to_certainty(share: float, digits: int, text: str) -> None:
+    assert percent(share, digits) == text
