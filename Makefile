@@ -60,8 +60,9 @@ test-slow: $(DEV)  ## run the tests that take minutes
 	$(PY) -m pytest -m slow
 
 .PHONY: soak
-soak: $(DEV)  ## kill 50 runs, half of them with two replicas, at random instants and compare every bit (half an hour)
-	KILLED_RUNS=25 $(PY) -m pytest -s -m slow tests/trainer/runs/test_resume.py
+soak: $(DEV)  ## kill 50 runs and 30 publishers at random instants and compare every bit (half an hour)
+	KILLED_RUNS=25 POLLED_PUBLISHES=30 POLLED_KILLS=30 $(PY) -m pytest -s -m slow \
+		tests/trainer/runs/test_resume.py tests/trainer/publishing/test_poller.py
 
 .PHONY: lint
 lint: $(DEV)  ## check style and types

@@ -19,11 +19,10 @@ from serving.contract import MODEL_NAME
 from trainer.config import ConfigError, TrainConfig, to_json, what_it_computes
 from trainer.data.load import load_splits
 from trainer.data.split import Split, Splits
-from trainer.evaluation.calibrate import fit_temperature
 from trainer.evaluation.figures import save_figures
-from trainer.evaluation.metrics import Evaluation, compile_predict, evaluate, percent
+from trainer.evaluation.metrics import Evaluation, compile_predict, evaluate, fit_temperature, percent
 from trainer.evaluation.report import Story, write_model_card, write_report
-from trainer.publishing.publish import Gate, Published, publish, published_before
+from trainer.publishing.publish import Gate, Published, find_published, publish
 from trainer.publishing.versions import RETIRED_SUFFIX
 from trainer.runs.atomic import write_atomically
 from trainer.runs.checkpoint import Checkpoints, is_trained
@@ -207,7 +206,7 @@ def _publish_if_wanted(
     if not config.publish:
         return "Trained; not published, as asked."
     model_dir, identity = config.models_dir / MODEL_NAME, {"run": config.run, "weights": weights_digest(model)}
-    if once and (folder := published_before(model_dir, identity)):
+    if once and (folder := find_published(model_dir, identity)):
         # An attempt before this one was stopped after it had published.
         record["published"] = {"version": int(folder.name.removesuffix(RETIRED_SUFFIX)), "folder": str(folder)}
         again = f"; `python -m trainer publish {config.run_dir}` publishes it again"

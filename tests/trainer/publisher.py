@@ -1,7 +1,7 @@
-"""Processes for test_poller: a publisher that can be killed, and a reader that looks as TensorFlow Serving does.
+"""Processes for test_poller: a publisher that can be killed, and a reader that polls as TensorFlow Serving does.
 
-They are forked from a server that has TensorFlow imported already, which saves ten seconds for each of the sixty
-publishers; each still loads, exports and checks for itself.
+They are forked from a server that has imported TensorFlow, which saves ten seconds for each publisher. Each publisher
+still exports for itself. The verification in a fresh process has tests of its own.
 """
 
 import re
@@ -16,6 +16,7 @@ from serving.contract import DIGIT, IMAGES, SIGNATURE
 from trainer.data.load import load_splits
 from trainer.evaluation.metrics import compile_predict, evaluate
 from trainer.publishing.publish import Gate, publish
+from trainer.publishing.verify_export import verify
 from trainer.training.model import build_model
 
 
@@ -27,11 +28,11 @@ def publish_once(weights: Path, model_dir: Path, started: Any) -> None:
     evaluation = evaluate(compile_predict(model), test)
     started.set()
     gate = Gate(min_accuracy=0.5, tolerance=1.0)
-    publish(model, evaluation, test, model_dir=model_dir, gate=gate, now=datetime.now(UTC), metadata={})
+    publish(model, evaluation, test, model_dir=model_dir, gate=gate, now=datetime.now(UTC), metadata={}, verify=verify)
 
 
 def poll(model_dir: Path, image: np.ndarray, digit: int, stop: Any, answered: Any, failures: Any) -> None:
-    """Load every numeric child as soon as it shows and ask it for a digit, until told to stop."""
+    """Load every numeric child as soon as it appears and predict one digit with it, until `stop` is set."""
     import tensorflow as tf
 
     seen: set[str] = set()

@@ -1,7 +1,7 @@
 """A model and a split of labelled images -> an Evaluation: every number and example that the report shows.
 
-All is computed from the predictions of each example, once: metrics that are averaged over batches weigh a smaller last
-batch wrongly.
+Every metric is computed from the predictions of single examples: metrics that are averaged over batches give a smaller
+last batch too much weight.
 """
 
 import math
@@ -11,6 +11,10 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 import tensorflow as tf
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, softmax
+from scipy.stats import binomtest
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from serving.contract import CLASSES, IMAGE_SHAPE
 from trainer.data.split import Split
@@ -18,10 +22,19 @@ from trainer.data.split import Split
 Predict = Callable[[np.ndarray], np.ndarray]
 """images uint8 [N, 28, 28] -> logits float32 [N, 10]."""
 
+TEMPERATURE_RANGE = 0.25, 4.0
+"""Bounds of the fitted temperature. Without a mistake in the validation split the best temperature would be 0."""
+
+RELIABILITY_BINS = 15
+"""As in Guo et al. (ICML 2017), so that calibration errors can be compared with published ones."""
+
+WORST_MISTAKES = 24
+"""How many mistakes the report shows."""
+
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model does on a split of N examples."""
+    """How a model scores on a split of N examples."""
 
     probabilities: np.ndarray
     """float32 [N, 10]"""
@@ -33,9 +46,9 @@ class Evaluation:
     accuracy_interval: tuple[float, float]
     """95 % interval of the accuracy (Wilson)."""
     confusion: np.ndarray
-    """int64 [10, 10]: examples of digit `row` taken for digit `column`."""
+    """int64 [10, 10]: number of examples of digit `row` that were predicted as digit `column`."""
     precision: np.ndarray
-    """float64 [10]; NaN for a digit that was never answered."""
+    """float64 [10]; NaN for a digit that was never predicted."""
     recall: np.ndarray
     """float64 [10]"""
     f1: np.ndarray
@@ -47,20 +60,20 @@ class Evaluation:
     worst: np.ndarray
     """int64 [<= 24]: positions of the mistakes, the most confident first."""
     temperature: float = 1.0
-    """What the logits were divided by; see `trainer.evaluation.calibrate`."""
+    """The logits were divided by this; see `fit_temperature`."""
 
     @property
     def digits(self) -> np.ndarray:
-        """int64 [N]: the answers."""
+        """int64 [N]: the predicted digits."""
         return self.probabilities.argmax(axis=1)
 
     @property
     def confidence(self) -> np.ndarray:
-        """float32 [N]: the probability of each answer."""
+        """float32 [N]: the probability of each predicted digit."""
         return self.probabilities.max(axis=1)
 
     def summary(self) -> dict[str, object]:
-        """The figures alone, as plain values for JSON."""
+        """The numbers without the examples, as plain values for JSON."""
         return {
             "examples": len(self.labels),
             "accuracy": self.accuracy,
@@ -69,15 +82,15 @@ class Evaluation:
             "mistakes": int((self.digits != self.labels).sum()),
             "calibration_error": self.calibration_error,
             "temperature": self.temperature,
-            "precision": [None if math.isnan(value) else value for value in self.precision.tolist()],
-            "recall": self.recall.tolist(),
-            "f1": self.f1.tolist(),
+            "precision": _without_nan(self.precision),
+            "recall": _without_nan(self.recall),
+            "f1": _without_nan(self.f1),
             "confusion": self.confusion.tolist(),
         }
 
 
 def compile_predict(model: keras.Model, batch_size: int = 500) -> Predict:
-    """A function from images to logits; it sees the model's later weights too, and compiles once."""
+    """A function from images to logits. It compiles once and uses the weights that the model has when it is called."""
 
     @tf.function(input_signature=[tf.TensorSpec((None, *IMAGE_SHAPE), tf.uint8)])
     def forward(images: tf.Tensor) -> tf.Tensor:
@@ -91,63 +104,73 @@ def compile_predict(model: keras.Model, batch_size: int = 500) -> Predict:
 
 
 def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Mean cross-entropy in nats of logits [N, 10] against labels [N]."""
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    """Mean cross-entropy in nats of logits [N, 10] against labels [N], computed in float64."""
+    log_probabilities = log_softmax(logits.astype(np.float64), axis=1)
     return float(-log_probabilities[np.arange(len(labels)), labels].mean())
+
+
+def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
+    """The temperature within `TEMPERATURE_RANGE` that minimises the cross-entropy of logits [N, 10] / temperature.
+
+    One temperature divides all logits, so that predictions of 90 % confidence are right nine times in ten. It changes
+    no predicted digit (C. Guo et al., "On Calibration of Modern Neural Networks", ICML 2017).
+    """
+    low, high = TEMPERATURE_RANGE
+    # The cross-entropy is convex in the inverse of the temperature, so the bounded search finds its minimum.
+    found = minimize_scalar(
+        lambda inverse: cross_entropy(logits * inverse, labels),
+        bounds=(1 / high, 1 / low),
+        method="bounded",
+        options={"xatol": 1e-6},
+    )
+    return float(1 / found.x)
 
 
 def evaluate(predict: Predict, split: Split, temperature: float = 1.0) -> Evaluation:
     """Score every example of the split once; `temperature` divides the logits."""
     logits = predict(split.images) / np.float32(temperature)
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    probabilities = exponentials / exponentials.sum(axis=1, keepdims=True)
-    return score(probabilities, split.labels, cross_entropy(logits, split.labels), temperature)
+    return score(softmax(logits, axis=1), split.labels, cross_entropy(logits, split.labels), temperature)
 
 
 def score(probabilities: np.ndarray, labels: np.ndarray, loss: float, temperature: float = 1.0) -> Evaluation:
-    """The Evaluation of given answers: probabilities float32 [N, 10] for labels uint8 [N]."""
+    """The Evaluation of given predictions: probabilities float32 [N, 10] for labels uint8 [N]."""
     digits, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
-    right = digits == labels
-    confusion = np.zeros((CLASSES, CLASSES), np.int64)
-    np.add.at(confusion, (labels, digits), 1)
-    hits = np.diag(confusion).astype(np.float64)
-    with np.errstate(invalid="ignore"):
-        precision, recall = hits / confusion.sum(axis=0), hits / confusion.sum(axis=1)
-    reliability, calibration_error = calibration(confidence, right)
-    mistakes = np.flatnonzero(~right)
+    correct = digits == labels
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        labels, digits, labels=range(CLASSES), zero_division=np.nan
+    )
+    reliability, calibration_error = calibration(confidence, correct)
+    mistakes = np.flatnonzero(~correct)
     return Evaluation(
         probabilities=probabilities,
         labels=labels,
         loss=loss,
-        accuracy=float(right.mean()),
-        accuracy_interval=wilson_interval(int(right.sum()), len(right)),
-        confusion=confusion,
+        accuracy=float(correct.mean()),
+        accuracy_interval=wilson_interval(int(correct.sum()), len(correct)),
+        confusion=confusion_matrix(labels, digits, labels=range(CLASSES)),
         precision=precision,
         recall=recall,
-        f1=2 * hits / (confusion.sum(axis=0) + confusion.sum(axis=1)),
+        f1=f1,
         calibration_error=calibration_error,
         reliability=reliability,
-        worst=mistakes[np.argsort(-confidence[mistakes], kind="stable")][:24],
+        worst=mistakes[np.argsort(-confidence[mistakes], kind="stable")][:WORST_MISTAKES],
         temperature=temperature,
     )
 
 
-def wilson_interval(successes: int, trials: int, z: float = 1.959964) -> tuple[float, float]:
-    """95 % interval of a proportion (E. B. Wilson, JASA 22, 1927): sound near 1, where the normal one is not."""
-    share, z2 = successes / trials, z * z / trials
-    middle = (share + z2 / 2) / (1 + z2)
-    half = z / (1 + z2) * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials))
-    return max(0.0, middle - half), min(1.0, middle + half)
+def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
+    """95 % interval of a proportion (E. B. Wilson, JASA 22, 1927): valid near 1, where the normal one is not."""
+    interval = binomtest(successes, trials).proportion_ci(confidence_level=0.95, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
-def calibration(confidence: np.ndarray, right: np.ndarray, bins: int = 15) -> tuple[np.ndarray, float]:
+def calibration(confidence: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray, float]:
     """Reliability [bins, 3] and expected calibration error over bins of equal width (Guo et al., ICML 2017)."""
-    which = np.minimum((confidence * bins).astype(int), bins - 1)
-    table = np.full((bins, 3), np.nan)
-    for bin_number in np.unique(which):
-        inside = which == bin_number
-        table[bin_number] = confidence[inside].mean(), right[inside].mean(), inside.mean()
+    bin_of = np.minimum((confidence * RELIABILITY_BINS).astype(int), RELIABILITY_BINS - 1)
+    table = np.full((RELIABILITY_BINS, 3), np.nan)
+    for number in np.unique(bin_of):
+        inside = bin_of == number
+        table[number] = confidence[inside].mean(), correct[inside].mean(), inside.mean()
     return table, float(np.nansum(table[:, 2] * np.abs(table[:, 0] - table[:, 1])))
 
 
@@ -162,3 +185,7 @@ def percent(share: float, digits: int = 2) -> str:
     if share < 1 and text.startswith("100"):
         text = f">{1 - 10.0 ** -(digits + 2):.{digits}%}"
     return text.replace("%", " %")
+
+
+def _without_nan(values: np.ndarray) -> list[float | None]:
+    return [None if math.isnan(value) else value for value in values.tolist()]

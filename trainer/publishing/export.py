@@ -1,8 +1,8 @@
 """A trained model -> the SavedModel that TensorFlow Serving loads: signatures, warm-up records, metadata.
 
-Keras 3 wraps its variables, so TensorFlow's tracker does not see those of a model that a module merely holds, and the v1
-Session path that the server loads through fails ("Could not find variable"). The module therefore holds the wrapped
-variables themselves; `keras.export.ExportArchive` would too, but writes each of them twice.
+Keras 3 wraps its variables, so TensorFlow does not track the variables of a model that is an attribute of a module. The
+server loads through the v1 Session path, which then fails ("Could not find variable"). The module therefore holds the
+wrapped variables themselves. `keras.export.ExportArchive` holds them too, but writes each of them twice.
 """
 
 import json
@@ -29,7 +29,7 @@ from serving.contract import (
 from trainer.pictures.normalize import normalize
 
 WARM_UP_BATCH_SIZES = {SIGNATURE: (1, 8, 32, 128), PICTURES: (1, 8)}
-"""One warm-up record each, so that no live request pays for the first run of its batch size."""
+"""The server replays a warm-up record of each batch size when it loads a version, so no request pays for the first run."""
 
 WARM_UP_FILE = "tf_serving_warmup_requests"
 METADATA_FILE = "digits.json"
@@ -38,14 +38,14 @@ METADATA_FILE = "digits.json"
 def export_model(
     model: keras.Model, folder: Path, *, images: np.ndarray, metadata: dict[str, Any], temperature: float = 1.0
 ) -> None:
-    """Write a SavedModel to `folder`, which must not exist yet; every file is on disk when this returns.
+    """Write a SavedModel to `folder`, which must not exist yet, and flush every file to the disk.
 
     Args:
         model: a plain model outside any strategy; uint8 [N, 28, 28] -> logits [N, 10].
         folder: where to write.
         images: real examples for the warm-up records, uint8 [N, 28, 28].
         metadata: JSON-ready facts about the model, kept beside the warm-up records.
-        temperature: what the logits are divided by, so that confidence means what it says.
+        temperature: divides the logits, so that a confidence is the share of correct predictions.
 
     Raises:
         OSError: the files could not be written.
@@ -77,20 +77,20 @@ def export_model(
         extra.mkdir()
         _write_warm_up(extra / WARM_UP_FILE, images)
     except tf.errors.OpError as error:
-        # TensorFlow's own writers report a full disk as an error of theirs.
+        # TensorFlow's writers report a full disk as an OpError.
         raise OSError(f"cannot write the SavedModel to {folder}: {error.message}") from error
     (extra / METADATA_FILE).write_text(json.dumps(metadata, indent=2) + "\n")
     sync_tree(folder)
 
 
 def read_metadata(folder: Path) -> dict[str, Any]:
-    """What `export_model` was told about the model in `folder`; nothing if that was written by something else."""
+    """The metadata that `export_model` wrote to `folder`; empty for a model written by another program."""
     path = folder / "assets.extra" / METADATA_FILE
     return json.loads(path.read_text()) if path.is_file() else {}
 
 
 def sync_tree(folder: Path) -> None:
-    """Flush every file and folder below and including `folder` to the disk, so that a rename cannot outrun its content."""
+    """Flush `folder` and all its content to the disk, so that a power cut cannot keep a rename and lose the content."""
     for path in (*folder.rglob("*"), folder):
         descriptor = os.open(path, os.O_RDONLY)
         try:
@@ -100,7 +100,7 @@ def sync_tree(folder: Path) -> None:
 
 
 def _write_warm_up(path: Path, images: np.ndarray) -> None:
-    # Imported here: these protos take seconds to load, and only an export needs them.
+    # Imported here because these protos take seconds to load.
     from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
     files = np.array([tf.io.encode_png(image[..., np.newaxis]).numpy() for image in images], object)

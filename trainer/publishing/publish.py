@@ -1,6 +1,6 @@
-"""The handoff: gate, export, check in a fresh process, one rename.
+"""The handoff to serving: gate, export, verification in a fresh process, one rename.
 
-Everything here fails closed: a version appears only after every step before has said yes.
+Every step fails closed: a version appears only after all steps before it have succeeded.
 """
 
 import shutil
@@ -17,35 +17,35 @@ from trainer.data.split import Split
 from trainer.errors import ExitCode, RunError
 from trainer.evaluation.metrics import Evaluation
 from trainer.publishing.export import export_model, read_metadata
-from trainer.publishing.verify_export import check_in_fresh_process
+from trainer.publishing.verify_export import Verify, verify_in_fresh_process
 from trainer.publishing.versions import (
     live_versions,
     next_version,
+    promote,
     publisher_lock,
-    reveal,
     staging_folder,
     version_folder,
     version_folders,
 )
 
 CHECKED_EXAMPLES = 256
-"""Test digits whose probabilities must be the trainer's."""
+"""Test digits on which the exported files must predict what the trained model predicts."""
 
 
 class GateError(RunError):
-    """The model is not good enough to be served."""
+    """The model is not good enough to be published."""
 
     exit_code = ExitCode.GATE
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gate:
-    """What a model must reach to be published."""
+    """The requirements that a model must meet to be published."""
 
     min_accuracy: float
     """Least accuracy on the test split."""
     tolerance: float
-    """How much less than the version now served is acceptable, on the same test split."""
+    """How far the accuracy may lie below that of the served version, on the same test split."""
 
 
 @dataclass(frozen=True)
@@ -67,25 +67,27 @@ def publish(
     gate: Gate,
     now: datetime,
     metadata: dict[str, Any],
+    verify: Verify = verify_in_fresh_process,
 ) -> Published:
     """Publish a trained model as the next version under `model_dir`, if it passes the gate.
 
     Args:
         model: the plain model to export.
         evaluation: its score on `test`.
-        test: the test split, on which the served version is scored too.
+        test: the test split; the served version is scored on it too.
         model_dir: the folder that TensorFlow Serving polls for this model.
-        gate: what it must reach.
+        gate: the requirements.
         now: the time that numbers the version.
-        metadata: JSON-ready facts kept inside the version.
+        metadata: JSON-ready facts, saved inside the version.
+        verify: compares the exported files with the model; tests pass one that starts no process.
 
     Raises:
-        GateError: too low, lower than the served version, or the served version cannot be scored. Nothing changed.
-        ArtifactError: the exported files do not answer as the model does. Nothing changed.
+        GateError: the accuracy is too low, or the served version cannot be scored. Nothing was published.
+        ArtifactError: the exported files do not predict what the model predicts. Nothing was published.
     """
     _refuse_below_threshold(evaluation.accuracy, gate.min_accuracy)
     with publisher_lock(model_dir):
-        # Scored under the lock: a version published in the meantime is the one to compare with.
+        # Scored while the lock is held, so that no other version is published in between.
         served = live_versions(model_dir)[-1:]
         if served:
             folder = version_folder(model_dir, served[0])
@@ -100,18 +102,18 @@ def publish(
                 temperature=evaluation.temperature,
                 metadata={"version": version, "evaluation": evaluation.summary(), "gate": asdict(gate), **metadata},
             )
-            checked = check_in_fresh_process(
-                staging, test.images[:CHECKED_EXAMPLES], evaluation.probabilities[:CHECKED_EXAMPLES]
-            )
-            target = reveal(staging, version)
+            checked = verify(staging, test.images[:CHECKED_EXAMPLES], evaluation.probabilities[:CHECKED_EXAMPLES])
+            target = promote(staging, version)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
     return Published(version=version, folder=target, served_before=served[0] if served else None, check=checked)
 
 
-def published_before(model_dir: Path, metadata: dict[str, Any]) -> Path | None:
-    """The folder of the version whose metadata has these values, retired or not; by it a run that was killed, or that is
-    started once more, finds what it has published already."""
+def find_published(model_dir: Path, metadata: dict[str, Any]) -> Path | None:
+    """The folder of the version, live or retired, whose metadata has these values.
+
+    A run that was killed after it had published, and is started again, finds its version this way.
+    """
     with publisher_lock(model_dir):
         for folder in version_folders(model_dir):
             saved = read_metadata(folder)
@@ -124,20 +126,20 @@ def served_accuracy(folder: Path, test: Split, batch_size: int = 500) -> float:
     """Test accuracy of a published version, from its own files.
 
     Raises:
-        GateError: it cannot be loaded or does not answer, so nothing can be compared with it.
+        GateError: it cannot be loaded or scored, so the gate cannot compare with it.
     """
     import tensorflow as tf
 
     try:
-        answer = tf.saved_model.load(str(folder)).signatures[SIGNATURE]
+        predict = tf.saved_model.load(str(folder)).signatures[SIGNATURE]
         batches = (test.images[start : start + batch_size] for start in range(0, len(test), batch_size))
         probabilities = np.concatenate(
-            [answer(**{IMAGES: tf.constant(batch)})[PROBABILITIES].numpy() for batch in batches]
+            [predict(**{IMAGES: tf.constant(batch)})[PROBABILITIES].numpy() for batch in batches]
         )
         if probabilities.shape != (len(test), CLASSES) or not np.isfinite(probabilities).all():
             raise ValueError(f"its probabilities are {list(probabilities.shape)}, or not finite")
     except Exception as error:
-        # Any failure at all means that there is no score to compare with, and a gate without one stays shut.
+        # Without a score to compare with, the gate refuses whatever the failure was.
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise GateError(
             f"the served version {folder} could not be scored ({reason}), so nothing is published beside it; "
@@ -147,7 +149,7 @@ def served_accuracy(folder: Path, test: Split, batch_size: int = 500) -> float:
 
 
 def _refuse_below_threshold(accuracy: float, threshold: float) -> None:
-    # Written as "not at least", so that NaN is refused too.
+    # Written as "not >=" so that NaN is refused too.
     if not accuracy >= threshold:
         raise GateError(f"test accuracy is {accuracy:.4f}, below the gate's min_accuracy {threshold:.4f}")
 

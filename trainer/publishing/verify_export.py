@@ -1,9 +1,9 @@
-"""The check of an exported model in a fresh process, through the v1 Session path that TensorFlow Serving loads it by.
+"""Verify an exported model in a fresh process, through the v1 Session path that TensorFlow Serving loads it by.
 
     python -m trainer.publishing.verify_export FOLDER EXPECTED.npz
 
-prints one JSON object, and exits with 0 if the answers are the trainer's, with 6 if not. It shares no state with the
-process that exported the model, which is the point: what works there may still be missing from the files.
+prints one JSON object. It exits with 0 if the exported files predict what the trainer predicted, and with 6 if not. A
+fresh process shares no state with the exporting one, so it finds what is missing from the files.
 """
 
 import json
@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,10 @@ from serving.contract import CONFIDENCE, DIGIT, ENCODED, IMAGES, NORMALIZED, PIC
 from trainer.errors import ExitCode, RunError
 
 TOLERANCE = 1e-5
-"""Largest difference of a probability between the trainer and the exported files."""
+"""Largest accepted difference of a probability between the trainer and the exported files."""
 
 BATCH_SIZES = (256, 7)
-"""Batch sizes at which the answers are compared; 7 leaves a remainder."""
+"""Batch sizes at which probabilities are compared; 7 leaves a remainder."""
 
 TIMEOUT_SECONDS = 600
 
@@ -33,26 +34,29 @@ SIGNATURES = {
 }
 """Inputs and outputs that a version must have."""
 
+Verify = Callable[[Path, np.ndarray, np.ndarray], dict[str, Any]]
+"""A SavedModel, images uint8 [N, 28, 28], expected probabilities float32 [N, 10] -> the measured values."""
+
 
 class ArtifactError(RunError):
-    """The exported files do not answer as the trained model does."""
+    """The exported files do not predict what the trained model predicts."""
 
     exit_code = ExitCode.ARTIFACT
 
 
-def check_in_fresh_process(folder: Path, images: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
-    """Load `folder` in a new Python process and compare its answers.
+def verify_in_fresh_process(folder: Path, images: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
+    """Run `verify` in a fresh Python process.
 
     Args:
         folder: the SavedModel.
         images: uint8 [N, 28, 28].
-        probabilities: the trainer's answers for them, float32 [N, 10].
+        probabilities: what the trained model predicts for them, float32 [N, 10].
 
     Returns:
-        What the check measured.
+        The measured values.
 
     Raises:
-        ArtifactError: the files do not load, do not answer, or answer something else.
+        ArtifactError: the files do not load, or they predict something else.
     """
     with tempfile.TemporaryDirectory() as scratch:
         expected = Path(scratch) / "expected.npz"
@@ -65,13 +69,13 @@ def check_in_fresh_process(folder: Path, images: np.ndarray, probabilities: np.n
                 text=True,
                 timeout=TIMEOUT_SECONDS,
                 cwd=Path(__file__).parents[2],
-                # A terminal's Ctrl-C would reach the child too, and look like files that fail their check.
+                # Otherwise a Ctrl-C in the terminal would end this process too, and look like a failed verification.
                 start_new_session=True,
-                # This process may hold all of a GPU's memory.
+                # The trainer may hold all of a GPU's memory.
                 env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1"},
             )
         except subprocess.TimeoutExpired as error:
-            raise ArtifactError(f"{folder}: the check did not end within {TIMEOUT_SECONDS} s") from error
+            raise ArtifactError(f"{folder}: the verification did not end within {TIMEOUT_SECONDS} s") from error
     if done.returncode != 0:
         reason = (done.stdout.strip() or done.stderr.strip() or f"exit status {done.returncode}").splitlines()[-1]
         raise ArtifactError(f"{folder}: {reason}")
@@ -79,7 +83,7 @@ def check_in_fresh_process(folder: Path, images: np.ndarray, probabilities: np.n
 
 
 class _Call:
-    """One signature of a loaded version, as a function of arrays by name."""
+    """One signature of a loaded model as a Python function: arrays by name in, arrays by name out."""
 
     def __init__(self, session: Any, name: str, signature: Any):
         self.name, self._session = name, session
@@ -99,11 +103,11 @@ class _Call:
         return {output: np.concatenate([batch[output] for batch in batches]) for output in self._outputs}
 
 
-def check(folder: Path, images: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
-    """The check itself, in this process.
+def verify(folder: Path, images: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
+    """Load `folder` in this process and compare its predictions; see `verify_in_fresh_process`.
 
     Raises:
-        ArtifactError: as above.
+        ArtifactError: a signature, a prediction or a warm-up record is not as expected.
     """
     import tensorflow as tf
 
@@ -113,9 +117,9 @@ def check(folder: Path, images: np.ndarray, probabilities: np.ndarray) -> dict[s
         calls = {name: _Call(session, name, loaded.signature_def[name]) for name in SIGNATURES}
         largest = 0.0
         for size in BATCH_SIZES:
-            answers = calls[SIGNATURE].in_batches(IMAGES, images, size)
-            largest = max(largest, _compare(answers, probabilities, size))
-            # What is said of a picture must be what is said of the image that it was brought to.
+            outputs = calls[SIGNATURE].in_batches(IMAGES, images, size)
+            largest = max(largest, _compare(outputs, probabilities, size))
+            # A picture must get the prediction of the image that it was normalized to.
             of_files = calls[PICTURES].in_batches(ENCODED, files, size)
             of_images = calls[SIGNATURE].in_batches(IMAGES, of_files[NORMALIZED], size)
             largest = max(largest, _compare(of_files, of_images[PROBABILITIES], size))
@@ -123,16 +127,16 @@ def check(folder: Path, images: np.ndarray, probabilities: np.ndarray) -> dict[s
     return {"examples": len(images), "largest_difference": largest, "warm_up_records": replayed}
 
 
-def _compare(answers: dict[str, np.ndarray], probabilities: np.ndarray, size: int) -> float:
-    difference = float(np.abs(answers[PROBABILITIES] - probabilities).max())
+def _compare(outputs: dict[str, np.ndarray], probabilities: np.ndarray, size: int) -> float:
+    difference = float(np.abs(outputs[PROBABILITIES] - probabilities).max())
     if not difference <= TOLERANCE:
         raise ArtifactError(
             f"at batch size {size} a probability differs from the trainer's by {difference:.3g}; "
             f"expected at most {TOLERANCE:g}"
         )
-    if not np.array_equal(answers[DIGIT], answers[PROBABILITIES].argmax(axis=1)):
-        raise ArtifactError(f"at batch size {size} {DIGIT} is not the most probable one")
-    if not np.array_equal(answers[CONFIDENCE], answers[PROBABILITIES].max(axis=1)):
+    if not np.array_equal(outputs[DIGIT], outputs[PROBABILITIES].argmax(axis=1)):
+        raise ArtifactError(f"at batch size {size} {DIGIT} is not the most probable digit")
+    if not np.array_equal(outputs[CONFIDENCE], outputs[PROBABILITIES].max(axis=1)):
         raise ArtifactError(f"at batch size {size} {CONFIDENCE} is not the highest probability")
     return difference
 
@@ -149,21 +153,21 @@ def _replay_warm_up(folder: Path, calls: dict[str, _Call]) -> int:
         name = request.model_spec.signature_name
         if name not in calls or set(request.inputs) != SIGNATURES[name][0]:
             raise ArtifactError(f"a warm-up record is not a request of this model: {name} of {sorted(request.inputs)}")
-        answers = calls[name]({alias: tf.make_ndarray(proto) for alias, proto in request.inputs.items()})
-        sizes[name] = (*sizes.get(name, ()), len(answers[DIGIT]))
+        outputs = calls[name]({alias: tf.make_ndarray(proto) for alias, proto in request.inputs.items()})
+        sizes[name] = (*sizes.get(name, ()), len(outputs[DIGIT]))
     if sizes != WARM_UP_BATCH_SIZES:
         raise ArtifactError(f"warm-up batch sizes are {sizes}; expected {WARM_UP_BATCH_SIZES}")
     return sum(map(len, sizes.values()))
 
 
 def main(arguments: list[str]) -> int:
-    """The fresh process: the measured values on standard output, or the reason of the refusal."""
+    """Print the measured values, or the reason of the failure; returns the exit status."""
     folder, expected = arguments
     try:
         with np.load(expected) as arrays:
-            print(json.dumps(check(Path(folder), arrays["images"], arrays["probabilities"])))
+            print(json.dumps(verify(Path(folder), arrays["images"], arrays["probabilities"])))
     except Exception as error:
-        # Whatever goes wrong here, TensorFlow Serving would meet it too: none of it is a bug of this process alone.
+        # Any failure to load or predict here would happen in TensorFlow Serving too, so none is a bug of this process.
         print(f"{type(error).__name__}: {' '.join(str(error).split())}")
         return ExitCode.ARTIFACT
     return ExitCode.OK

@@ -1,8 +1,8 @@
-"""The folder that TensorFlow Serving polls: which versions it holds, and the moves that can never show it a partial one.
+"""The folder that TensorFlow Serving polls: the versions in it, and the renames that promote and retire them.
 
-A child whose name is a number is a version; any other name is invisible to the server. So a version is written under
-another name and appears by one rename, and it is retired by a rename too. Numbers are never used twice: a server that
-once failed to load a number gives it up for ever.
+The server loads every child whose name is a number and ignores all others. A version is therefore written under another
+name and promoted by one rename, so the server never sees an incomplete one. A rename retires it too. Numbers are never
+used twice: a server that failed to load a number does not retry it.
 """
 
 import errno
@@ -24,7 +24,7 @@ LOCK_FILE = ".lock"
 
 
 class VersionError(RunError):
-    """A move that the state of the models folder does not allow."""
+    """The versions in the models folder do not allow this operation."""
 
     exit_code = ExitCode.USAGE
 
@@ -37,7 +37,7 @@ def live_versions(model_dir: Path) -> list[int]:
 
 
 def next_version(model_dir: Path, now: datetime) -> int:
-    """A number that was never used: the UTC time as YYYYMMDDhhmmss, or one more than the highest there ever was."""
+    """The UTC time as YYYYMMDDhhmmss, or one more than the highest number used so far, whichever is higher."""
     names = [child.name for child in model_dir.iterdir()] if model_dir.is_dir() else []
     numbers = (_version_of(name.removeprefix(STAGING_PREFIX).removesuffix(RETIRED_SUFFIX)) for name in names)
     highest = max((number for number in numbers if number is not None), default=0)
@@ -46,20 +46,22 @@ def next_version(model_dir: Path, now: datetime) -> int:
 
 @contextmanager
 def publisher_lock(model_dir: Path, timeout_seconds: float = 900.0) -> Iterator[None]:
-    """Be the only publisher; the lock dies with its process. What dead publishers left behind is removed.
+    """Hold the lock that allows one publisher at a time, and remove what killed publishers left behind.
+
+    The operating system releases the lock when the process ends, however it ends.
 
     Raises:
-        BusyError: another publisher held the lock all the while.
+        BusyError: another publisher held the lock until the timeout.
     """
     model_dir.mkdir(parents=True, exist_ok=True)
     with (model_dir / LOCK_FILE).open("w") as lock:
-        give_up = time.monotonic() + timeout_seconds
+        deadline = time.monotonic() + timeout_seconds
         while True:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError as error:
-                if time.monotonic() > give_up:
+                if time.monotonic() > deadline:
                     raise BusyError(
                         f"{model_dir}: another publisher has held the lock for {timeout_seconds:g} s; try again later"
                     ) from error
@@ -70,19 +72,19 @@ def publisher_lock(model_dir: Path, timeout_seconds: float = 900.0) -> Iterator[
 
 
 def staging_folder(model_dir: Path, version: int) -> Path:
-    """Where to write a version before it may be seen: on the same filesystem, under a name that is no number."""
+    """Where to write a version before it is promoted: on the same filesystem, under a name that is not a number."""
     return model_dir / f"{STAGING_PREFIX}{version}"
 
 
-def reveal(staging: Path, version: int) -> Path:
-    """Make a finished version visible in one atomic step, and make that step durable.
+def promote(staging: Path, version: int) -> Path:
+    """Make a complete version visible to the server by one atomic rename, and flush that rename to the disk.
 
     Raises:
-        VersionError: the number is taken; what is there stays as it is.
+        VersionError: the number is taken; the existing version is unchanged.
     """
     target = staging.parent / str(version)
     try:
-        # rename replaces an empty folder silently, but a version is never empty, and then it refuses.
+        # A rename replaces an empty folder silently but refuses one with files, and a version always has files.
         staging.rename(target)
     except OSError as error:
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
@@ -93,10 +95,10 @@ def reveal(staging: Path, version: int) -> Path:
 
 
 def roll_back(model_dir: Path, *, allow_none: bool = False) -> tuple[int, int | None]:
-    """Retire the newest version, so that the server falls back to the one before without a gap.
+    """Retire the newest version: the server then serves the one before it, without a gap.
 
     Returns:
-        The retired version, and the one that is served now (None if none is left).
+        The retired version, and the version served now (None if none is left).
 
     Raises:
         VersionError: there is no version, or only one and `allow_none` is false.
@@ -108,7 +110,7 @@ def roll_back(model_dir: Path, *, allow_none: bool = False) -> tuple[int, int | 
         if len(versions) == 1 and not allow_none:
             raise VersionError(
                 f"{model_dir}: {versions[0]} is the only version; without it nothing is served. "
-                "Publish another first, or say --allow-none"
+                "Publish another first, or add --allow-none"
             )
         newest = version_folder(model_dir, versions[-1])
         newest.rename(newest.with_name(newest.name + RETIRED_SUFFIX))
@@ -127,11 +129,11 @@ def version_folders(model_dir: Path) -> list[Path]:
 
 
 def version_folder(model_dir: Path, version: int) -> Path:
-    """The folder of a live version, whatever leading zeros its name has."""
+    """The folder of a live version; its name may have leading zeros."""
     return next(child for child in model_dir.iterdir() if _version_of(child.name) == version)
 
 
 def _version_of(name: str) -> int | None:
-    # As TensorFlow Serving reads a name: decimal digits that fit into 64 bits with sign; all else it passes over.
+    # TensorFlow Serving accepts decimal digits that fit into a signed 64-bit integer and ignores all other names.
     number = int(name) if re.fullmatch(r"[0-9]+", name) else -1
     return number if 0 <= number < 2**63 else None

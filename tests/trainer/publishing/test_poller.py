@@ -1,6 +1,7 @@
-"""The promise that TensorFlow Serving never sees an incomplete version, whatever instant a publisher dies at."""
+"""The promise that TensorFlow Serving never sees an incomplete version, even when a publisher is killed at any instant."""
 
 import multiprocessing
+import os
 import random
 import time
 from pathlib import Path
@@ -9,6 +10,10 @@ import pytest
 
 from tests.trainer.publisher import poll, publish_once
 from trainer.publishing.versions import live_versions
+
+PUBLISHES = int(os.environ.get("POLLED_PUBLISHES", 5))
+KILLED_PUBLISHES = int(os.environ.get("POLLED_KILLS", 8))
+"""30 each in `make soak`."""
 
 
 def drain(queue) -> list[str]:
@@ -19,7 +24,9 @@ def drain(queue) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_reader_never_sees_an_incomplete_version_through_30_publishes_and_30_kills(tmp_path: Path, trained) -> None:
+def test_a_reader_never_sees_an_incomplete_version_while_publishers_finish_or_are_killed(
+    tmp_path: Path, trained
+) -> None:
     weights, model_dir = tmp_path / "model.weights.h5", tmp_path / "models" / "digits"
     trained.model.save_weights(weights)
     context = multiprocessing.get_context("forkserver")
@@ -38,17 +45,17 @@ def test_a_reader_never_sees_an_incomplete_version_through_30_publishes_and_30_k
 
     generator = random.Random(0)
     durations = []
-    for _ in range(30):
+    for _ in range(PUBLISHES):
         process, began = start(), time.monotonic()
         process.join(300)
         assert process.exitcode == 0
         durations.append(time.monotonic() - began)
     published = live_versions(model_dir)
-    assert len(published) == 30
+    assert len(published) == PUBLISHES
 
     killed = 0
     longest = sorted(durations)[len(durations) // 2] * 1.1
-    for _ in range(30):
+    for _ in range(KILLED_PUBLISHES):
         process = start()
         process.join(generator.uniform(0, longest))
         killed += process.exitcode is None
@@ -56,13 +63,13 @@ def test_a_reader_never_sees_an_incomplete_version_through_30_publishes_and_30_k
         process.join()
     process = start()
     process.join(300)
-    assert process.exitcode == 0, "the deaths before do not stand in the way of the next publisher"
-    assert killed >= 20
+    assert process.exitcode == 0, "the next publisher works after every kill"
+    assert killed >= KILLED_PUBLISHES // 2
 
     stop.set()
     reader.join(60)
     assert drain(failures) == []
     answers = drain(answered)
     assert set(map(int, answers)) == set(live_versions(model_dir))
-    assert len(live_versions(model_dir)) >= 31
+    assert len(live_versions(model_dir)) > PUBLISHES
     assert not [child.name for child in model_dir.iterdir() if child.name.startswith(".staging")]

@@ -11,18 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import trainer.publishing.verify_export as check
 from trainer.errors import BusyError
 from trainer.publishing.export import WARM_UP_FILE, export_model
 from trainer.publishing.publish import Gate, GateError, publish, served_accuracy
-from trainer.publishing.verify_export import ArtifactError, check_in_fresh_process
+from trainer.publishing.verify_export import ArtifactError, Verify, main, verify, verify_in_fresh_process
 from trainer.publishing.versions import (
     STAGING_PREFIX,
     VersionError,
     live_versions,
     next_version,
+    promote,
     publisher_lock,
-    reveal,
     roll_back,
     staging_folder,
 )
@@ -31,9 +30,17 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 OPEN_GATE = Gate(min_accuracy=0.0, tolerance=1.0)
 
 
-def publish_to(model_dir: Path, trained, gate: Gate = OPEN_GATE, now: datetime = NOW):
+def publish_to(model_dir: Path, trained, gate: Gate = OPEN_GATE, now: datetime = NOW, verify_it: Verify = verify):
+    """Publish; the verification runs in this process unless the test is about the fresh one."""
     return publish(
-        trained.model, trained.evaluation, trained.test, model_dir=model_dir, gate=gate, now=now, metadata={"run": "r"}
+        trained.model,
+        trained.evaluation,
+        trained.test,
+        model_dir=model_dir,
+        gate=gate,
+        now=now,
+        metadata={"run": "r"},
+        verify=verify_it,
     )
 
 
@@ -102,21 +109,23 @@ def test_gate_refuses_an_accuracy_that_is_not_a_number(tmp_path: Path, trained) 
         publish_to(tmp_path / "digits", unknown)
 
 
-def test_gate_stays_shut_when_the_served_version_cannot_be_scored(model_dir: Path, trained) -> None:
+def test_gate_refuses_when_the_served_version_cannot_be_scored(model_dir: Path, trained) -> None:
     (model_dir / "20260102030405" / "variables" / "variables.index").unlink()
     with pytest.raises(GateError, match=r"20260102030405 could not be scored .* rollback"):
         publish_to(model_dir, trained)
     assert names(model_dir) == {".lock", "20260102030405"}
 
 
-def test_the_check_accepts_the_trainer_s_own_export_and_says_what_it_measured(exported: Path, trained) -> None:
-    measured = check_in_fresh_process(exported, trained.test.images[:256], trained.evaluation.probabilities[:256])
+def test_the_fresh_process_accepts_the_trainer_s_own_export_and_returns_what_it_measured(
+    exported: Path, trained
+) -> None:
+    measured = verify_in_fresh_process(exported, trained.test.images[:256], trained.evaluation.probabilities[:256])
     assert measured["examples"] == 256
     assert measured["warm_up_records"] == 6
     assert measured["largest_difference"] <= 1e-5
 
 
-def test_a_version_answers_with_the_temperature_it_was_scored_with(tmp_path: Path, trained) -> None:
+def test_a_version_predicts_with_the_temperature_of_its_evaluation(tmp_path: Path, trained) -> None:
     from trainer.evaluation.metrics import compile_predict, evaluate
 
     cool = evaluate(compile_predict(trained.model), trained.test, temperature=0.5)
@@ -127,7 +136,7 @@ def test_a_version_answers_with_the_temperature_it_was_scored_with(tmp_path: Pat
     assert metadata["evaluation"]["temperature"] == 0.5
 
 
-def test_of_a_picture_of_nothing_all_digits_are_as_probable(published: Path) -> None:
+def test_a_blank_picture_gets_the_same_probability_for_every_digit(published: Path) -> None:
     import tensorflow as tf
 
     file = tf.io.encode_png(np.full((50, 60, 3), 200, np.uint8))
@@ -180,25 +189,25 @@ def no_warm_up(folder: Path) -> None:
         (no_warm_up, "NotFound"),
     ],
 )
-def test_the_check_refuses_files_that_do_not_answer_as_the_trainer_does(
+def test_verification_refuses_files_that_do_not_predict_what_the_trainer_predicts(
     exported, trained, damage, message, tmp_path, capsys
 ) -> None:
     damage(exported)
-    # In this process, to save the start of another; what the fresh one adds is the next test.
+    # In this process, which saves ten seconds each; the next test runs the fresh process.
     expected = tmp_path / "expected.npz"
     np.savez(expected, images=trained.test.images[:256], probabilities=trained.evaluation.probabilities[:256])
-    assert check.main([str(exported), str(expected)]) == 6
+    assert main([str(exported), str(expected)]) == 6
     assert message in capsys.readouterr().out
 
 
-def test_a_refused_export_is_never_published(tmp_path: Path, trained, monkeypatch) -> None:
+def test_an_export_that_fails_verification_is_never_published(tmp_path: Path, trained, monkeypatch) -> None:
     def export_and_damage(model, folder: Path, **options) -> None:
         export_model(model, folder, **options)
         other_weights(folder)
 
     monkeypatch.setattr("trainer.publishing.publish.export_model", export_and_damage)
     with pytest.raises(ArtifactError, match="a probability differs") as refusal:
-        publish_to(tmp_path / "digits", trained)
+        publish_to(tmp_path / "digits", trained, verify_it=verify_in_fresh_process)
     assert refusal.value.exit_code == 6
     assert names(tmp_path / "digits") == {".lock"}
 
@@ -210,10 +219,10 @@ def test_version_numbers_grow_and_are_never_used_twice(tmp_path: Path) -> None:
     assert next_version(tmp_path, NOW) == 20260102030412
     assert live_versions(tmp_path) == [7, 20260102030405]
     local = NOW.astimezone(tz=None)
-    assert next_version(tmp_path / "none", local) == 20260102030405, "the number is UTC wherever the clock hangs"
+    assert next_version(tmp_path / "none", local) == 20260102030405, "the number is UTC in every time zone"
 
 
-def test_a_name_beyond_64_bits_is_no_version_and_does_not_push_the_numbers_there(tmp_path: Path) -> None:
+def test_a_name_beyond_64_bits_is_not_a_version_and_does_not_raise_the_next_number(tmp_path: Path) -> None:
     (tmp_path / "99999999999999999999").mkdir()
     assert live_versions(tmp_path) == []
     assert next_version(tmp_path, NOW) == 20260102030405
@@ -230,12 +239,12 @@ def test_a_disk_that_fills_up_in_the_export_is_an_os_error_and_publishes_nothing
     assert names(tmp_path / "digits") == {".lock"}
 
 
-def test_revealing_never_overwrites(tmp_path: Path) -> None:
+def test_promotion_never_overwrites(tmp_path: Path) -> None:
     for name in ("5", ".staging-5"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").write_text(name)
     with pytest.raises(VersionError, match="never overwritten"):
-        reveal(tmp_path / ".staging-5", 5)
+        promote(tmp_path / ".staging-5", 5)
     assert (tmp_path / "5" / "file").read_text() == "5"
 
 
@@ -254,7 +263,7 @@ def test_rollback_retires_the_newest_version_by_renaming_it(tmp_path: Path) -> N
     assert not (tmp_path / "typo").exists()
 
 
-def test_a_second_publisher_waits_then_gives_up_with_a_reason(tmp_path: Path) -> None:
+def test_a_second_publisher_waits_and_then_fails_with_the_reason(tmp_path: Path) -> None:
     with (
         publisher_lock(tmp_path),
         pytest.raises(BusyError, match=r"another publisher has held the lock for 0\.2 s"),
@@ -263,7 +272,7 @@ def test_a_second_publisher_waits_then_gives_up_with_a_reason(tmp_path: Path) ->
         pass
 
 
-def test_the_lock_clears_what_a_dead_publisher_left(tmp_path: Path) -> None:
+def test_the_lock_removes_what_a_killed_publisher_left(tmp_path: Path) -> None:
     leftover = staging_folder(tmp_path, 5)
     leftover.mkdir()
     (leftover / "saved_model.pb").write_text("half")

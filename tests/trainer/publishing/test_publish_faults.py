@@ -1,4 +1,4 @@
-"""Every call to the disk that a publisher makes fails once: what was served stays, and the next publisher succeeds."""
+"""Each disk call of a publisher fails once: the served version stays, and the next publisher succeeds."""
 
 import errno
 import itertools
@@ -10,6 +10,7 @@ import pytest
 
 from trainer.errors import ExitCode, exit_code_of
 from trainer.publishing.publish import Gate, publish
+from trainer.publishing.verify_export import verify
 from trainer.publishing.versions import live_versions, version_folder
 
 ERRORS = itertools.cycle([errno.ENOSPC, errno.EIO, errno.EACCES])
@@ -24,6 +25,7 @@ def publish_once(trained, model_dir: Path) -> int:
         gate=Gate(min_accuracy=0.5, tolerance=1.0),
         now=datetime.now(UTC),
         metadata={},
+        verify=verify,  # in this process, where the calls fail too
     ).version
 
 
@@ -41,7 +43,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("call", ["fsync", "mkdir", "rename"])
-def test_whatever_call_fails_the_served_version_stays_and_the_next_publisher_succeeds(
+def test_any_call_may_fail_and_the_served_version_stays_and_the_next_publisher_succeeds(
     tmp_path: Path, monkeypatch, trained, call: str
 ) -> None:
     model_dir = tmp_path / "models" / "digits"
@@ -62,7 +64,7 @@ def test_whatever_call_fails_the_served_version_stays_and_the_next_publisher_suc
         with monkeypatch.context() as patch:
             patch.setattr(os, call, fail)
             error = refusal(trained, model_dir)
-        # A mkdir that fails for a folder that is there already does no harm, and is no error.
+        # A failed mkdir of an existing folder is not an error.
         assert error or calls < failing or call == "mkdir"
         if error:
             assert exit_code_of(error) == ExitCode.IO
@@ -70,10 +72,10 @@ def test_whatever_call_fails_the_served_version_stays_and_the_next_publisher_suc
         assert contents(version_folder(model_dir, first)) == served
         assert not list(model_dir.glob(".staging-*"))
         for version in live_versions(model_dir)[1:]:
-            assert contents(version_folder(model_dir, version)).keys() == served.keys(), "whole or not there"
+            assert contents(version_folder(model_dir, version)).keys() == served.keys(), "complete or absent"
         if calls < failing:
-            break  # that one went through: every call has failed once
+            break  # no call failed this time: each has failed once before
 
-    assert failing > {"fsync": 8, "mkdir": 2, "rename": 1}[call], "so many calls there are, and each failed once"
+    assert failing > {"fsync": 8, "mkdir": 2, "rename": 1}[call], "a publisher makes at least so many calls"
     newest = live_versions(model_dir)[-1]
     assert publish_once(trained, model_dir) > newest
