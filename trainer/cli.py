@@ -4,12 +4,15 @@
     python -m trainer train --preset fast     # MNIST to 99 % as soon as possible
     python -m trainer rollback                # back to the version before
 
-TensorFlow is imported only by the command that needs it, so `--help` answers at once.
+This file parses arguments and calls one function for each command; `trainer/run.py` tells what `train` does. TensorFlow
+is imported only by the command that needs it, so `--help` answers at once.
 """
 
 import argparse
 import dataclasses
+import difflib
 import os
+import re
 import shlex
 import sys
 import traceback
@@ -18,25 +21,32 @@ import typing
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from serving.contract import MODEL_NAME
-from trainer.config import ConfigError, TrainConfig, resolve
-from trainer.errors import ExitCode, RunError, exit_code_of
+from trainer.config import TrainConfig, resolve
+from trainer.errors import ConfigError, ExitCode, RunError, exit_code_of
 from trainer.presets import PRESETS
-from trainer.runs.folder import RESULT_FILE, open_run_folder, recorded, refuse_full_disk
 from trainer.runs.signals import StoppedError, stoppable
+from trainer.settings import GROUPS
 from trainer.training.cluster import find_cluster
 
 VARIED = ("learning_rate=1e-3:1e-2:log", "dropout=0:0.5", "width=0.5:2:log")
-"""What `tune` varies unless told."""
+"""What `tune` varies unless `--vary` says otherwise."""
 
-CONFIG_FIELDS = {field.name: field for field in dataclasses.fields(TrainConfig) if field.name != "preset"}
+FIELDS = {field.name: field for field in dataclasses.fields(TrainConfig)}
+
+EXAMPLES = """examples:
+  python -m trainer train                                       the embedded digits, seconds, no download
+  python -m trainer train --preset fast --run first             MNIST; the same command resumes it after a stop
+  python -m trainer train --config artifacts/runs/first/config.json --seed 1
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status (see `trainer.errors`)."""
-    args = _parser().parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    args = _parser(arguments).parse_args(arguments)
     try:
         with stoppable():
             args.command(args)
@@ -50,20 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _train(args: argparse.Namespace) -> None:
-    # What is wrong with a config or a folder shows before the seconds that importing TensorFlow takes.
-    now, config, cluster = datetime.now(UTC), _config(args), find_cluster(os.environ)
-    if cluster and not config.run:
-        raise ConfigError("several workers need one --run NAME, the same for all; none was given")
-    if cluster and not cluster.is_chief:
-        from trainer.run import train_with_chief
+    from trainer.run import train_run
 
-        train_with_chief(config, cluster)
-        return
-    with open_run_folder(config, now) as config, recorded(config.run_dir / RESULT_FILE, now) as record:
-        refuse_full_disk(config.run_dir)
-        from trainer.run import train_and_publish
-
-        train_and_publish(config, cluster, now, record)
+    train_run(_config(args), datetime.now(UTC), os.environ)
 
 
 def _tune(args: argparse.Namespace) -> None:
@@ -79,7 +78,7 @@ def _tune(args: argparse.Namespace) -> None:
     configs, folder = plan(named, dimensions, args.trials), named.artifacts / "tune" / named.run
     from trainer.tuning.search import search, table
 
-    print(f"search {named.run}: start it again with --run {named.run}, and it goes on where it was")
+    print(f"search {named.run}: after a stop, the same command with --run {named.run} resumes it")
     trials = search(configs, dimensions, folder, now)
     print(f"\n{table(trials)}\n")
     print(f"Figure:  {folder / 'trials.png'}")
@@ -87,20 +86,16 @@ def _tune(args: argparse.Namespace) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-    config = _config_of_run(args.run_dir)
-    with recorded(args.run_dir / "evaluate.json", datetime.now(UTC)) as record:
-        from trainer.run import evaluate_run
+    from trainer.run import evaluate_run
 
-        evaluate_run(config, record)
+    evaluate_run(_config_of_run(args.run_dir), datetime.now(UTC))
 
 
 def _publish(args: argparse.Namespace) -> None:
-    gate = {name: value for name in ("min_accuracy", "tolerance") if (value := getattr(args, name)) is not None}
-    now, config = datetime.now(UTC), _config_of_run(args.run_dir, **gate, publish=True)
-    with recorded(args.run_dir / "publish.json", now) as record:
-        from trainer.run import publish_run
+    from trainer.run import publish_run
 
-        publish_run(config, now, record)
+    gate = {name: value for name in ("min_accuracy", "tolerance") if (value := getattr(args, name)) is not None}
+    publish_run(_config_of_run(args.run_dir, **gate, publish=True), datetime.now(UTC))
 
 
 def _rollback(args: argparse.Namespace) -> None:
@@ -148,57 +143,86 @@ def _doctor(args: argparse.Namespace) -> None:
 
 
 def _config(args: argparse.Namespace) -> TrainConfig:
-    flags = {name: value for name, value in vars(args).items() if name in CONFIG_FIELDS}
+    flags = {name: value for name, value in vars(args).items() if name in FIELDS and name != "preset"}
     return resolve(args.preset, args.config, flags)
 
 
 def _config_of_run(folder: Path, **flags: Any) -> TrainConfig:
     if not (folder / "config.json").is_file():
         raise ConfigError(f"{folder}: no run (config.json is missing); expected <artifacts>/runs/<run>")
-    # The run may have been moved, or mounted elsewhere, since it was trained: it lies where it lies now.
+    # The run may have been moved or mounted elsewhere since it was trained: its folder's place counts.
     place = {"artifacts": folder.resolve().parent.parent, "run": folder.resolve().name}
     return resolve(file=folder / "config.json", flags={**place, **flags})
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+class _Parser(argparse.ArgumentParser):
+    """A parser that takes flags by their full names only, and suggests the nearest one for a typing error."""
+
+    def __init__(self, **options: Any):
+        super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        # A subparser hands unknown flags up to the main parser, which does not know the subparser's flags.
+        known, unknown = super().parse_known_args(args, namespace)
+        flags = [text.partition("=")[0] for text in unknown if text.startswith("--")]
+        if flags and any(action.option_strings for action in self._actions if action.dest != "help"):
+            known_flags = [flag for action in self._actions for flag in action.option_strings]
+            self.error(f"unrecognized argument {flags[0]}{_suggestion(flags[0], known_flags)}")
+        return known, unknown
+
+    def error(self, message: str) -> NoReturn:
+        if wrong := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message):
+            message += _suggestion(wrong[1], re.findall(r"[\w-]+", wrong[2]))
+        self.exit(ExitCode.USAGE, f"error: {message}\nAll flags: {self.prog} --help\n")
+
+
+def _suggestion(given: str, known: Sequence[str]) -> str:
+    nearest = difflib.get_close_matches(given, known, n=1)
+    return f"; did you mean {nearest[0]}?" if nearest else ""
+
+
+def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+    parser = _Parser(
         prog="python -m trainer",
         description="Train a digit recogniser and hand it to TensorFlow Serving.",
-        epilog="exit status: "
+        epilog=EXAMPLES
+        + "\nexit status: "
         + "; ".join(f"{code.value} {code.name.lower()}" for code in ExitCode)
-        + ". What each means: trainer/errors.py.",
+        + ".\nWhat each means: trainer/errors.py.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    _add_train(commands)
-    _add_tune(commands)
+    preset = _preset_in(arguments)
+    _add_train(commands, preset)
+    _add_tune(commands, preset)
 
-    for name, command, text in (
-        ("evaluate", _evaluate, "score a trained run on its test split again and draw its report"),
-        ("publish", _publish, "publish a trained run's model, if it passes the gate"),
-    ):
-        sub = commands.add_parser(name, help=text, description=text)
-        sub.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="folder of the run: <artifacts>/runs/<run>")
-        sub.set_defaults(command=command)
-    # To `publish` alone:
-    for flag in ("min_accuracy", "tolerance"):
-        sub.add_argument(_flag(flag), type=float, help=_help_of(flag) + " (default: as in the run's config)")
+    text = "score a trained run on its test split again and draw its report"
+    sub = commands.add_parser("evaluate", help=text, description=text)
+    _add_run_dir(sub)
+    sub.set_defaults(command=_evaluate)
+
+    text = "publish a trained run's model if it passes the gate"
+    sub = commands.add_parser("publish", help=text, description=text)
+    _add_run_dir(sub)
+    for name in ("min_accuracy", "tolerance"):
+        sub.add_argument(_flag(name), type=float, help=_help_of(name) + " (default: as in the run's config)")
+    sub.set_defaults(command=_publish)
 
     sub = commands.add_parser("rollback", help="retire the newest version by renaming it")
     _add_paths(sub, data=False)
-    sub.add_argument("--allow-none", action="store_true", help="even if nothing is served then")
+    sub.add_argument("--allow-none", action="store_true", help="even if no version is served afterwards")
     sub.set_defaults(command=_rollback)
 
     sub = commands.add_parser("doctor", help="what a run would find on this machine, problems first")
     _add_paths(sub)
     sub.set_defaults(command=_doctor)
 
-    data = commands.add_parser("data", help="prepare MNIST, verify a data set, or take pictures from one")
+    data = commands.add_parser("data", help="prepare MNIST, verify a data set, or write pictures from one")
     actions = data.add_subparsers(required=True, metavar="COMMAND")
-    sub = actions.add_parser("prepare", help="have tensorflow-datasets prepare MNIST")
+    sub = actions.add_parser("prepare", help="prepare MNIST with tensorflow-datasets")
     _add_paths(sub)
     sub.set_defaults(command=_data_prepare)
     sub = actions.add_parser(
-        "verify", help="check counts, shapes, labels, checksums and overlap (prepares MNIST first if it is not there)"
+        "verify", help="check counts, shapes, labels, checksums and overlap (prepares MNIST first if it is missing)"
     )
     _add_paths(sub)
     _add_dataset(sub, default="mnist")
@@ -212,19 +236,29 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_train(commands: Any) -> None:
+def _preset_in(arguments: Sequence[str]) -> str:
+    """The preset that the arguments name, so that `--help` shows its values."""
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    finder.add_argument("--preset", default="quickstart")
+    preset = finder.parse_known_args([text for text in arguments if text not in ("-h", "--help")])[0].preset
+    return preset if preset in PRESETS else "quickstart"
+
+
+def _add_train(commands: Any, preset: str) -> None:
     sub = commands.add_parser(
         "train",
         help="train, evaluate, report and publish",
-        description="Train, evaluate, report and publish. Precedence: preset < --config FILE < flags.",
+        description=f"Train, evaluate, report and publish. Precedence: preset < --config FILE < flags.\n"
+        f"In [brackets]: the values of the preset {preset}.",
+        epilog=EXAMPLES,
         argument_default=argparse.SUPPRESS,
     )
-    _add_config(sub)
+    _add_config(sub, preset)
     sub.set_defaults(command=_train)
 
 
-def _add_tune(commands: Any) -> None:
-    text = "train with many settings and compare them on validation data; the test split is not looked at"
+def _add_tune(commands: Any, preset: str) -> None:
+    text = "train with many settings and compare them on validation data; the test split is not used"
     sub = commands.add_parser("tune", help=text, description=text, argument_default=argparse.SUPPRESS)
     sub.add_argument(
         "--vary",
@@ -232,35 +266,42 @@ def _add_tune(commands: Any) -> None:
         action="extend",
         default=None,
         metavar="NAME=VALUES",
-        help="what each trial draws anew: A,B,C for one of them, LOW:HIGH for a number between, LOW:HIGH:log for one on a "
+        help="what each trial draws: A,B,C for one of them, LOW:HIGH for a number between, LOW:HIGH:log for one on a "
         f"logarithmic scale (default: {' '.join(VARIED)})",
     )
-    sub.add_argument("--trials", type=int, default=12, help="how many; the first has the settings as given [12]")
+    sub.add_argument("--trials", type=int, default=12, help="how many; the first has the given settings [12]")
     sub.add_argument(
         "--run",
-        help="name of the search, whose trials are the runs <run>-000 and so on; that of one that was begun goes on with "
-        "it (default: tune-<preset>-<UTC time>)",
+        help="name of the search; its trials are the runs <run>-000 and so on. An existing search is resumed "
+        "(default: tune-<preset>-<UTC time>)",
     )
-    _add_config(sub, without={"run", "publish"})
+    _add_config(sub, preset, without={"run", "publish"})
     sub.set_defaults(command=_tune)
 
 
-def _add_config(sub: argparse.ArgumentParser, *, without: Collection[str] = ()) -> None:
+def _add_config(sub: argparse.ArgumentParser, preset: str, *, without: Collection[str] = ()) -> None:
     sub.add_argument("--preset", choices=PRESETS, default=None, help="values to start from (default: quickstart)")
-    sub.add_argument("--config", type=Path, default=None, metavar="FILE", help="a config.json that a run saved")
-    for name, field in CONFIG_FIELDS.items():
-        if name in without:
-            continue
-        default = "none" if field.default is None else field.default
-        text = f"{_help_of(name)} [{default}]".replace("%", "%%")
-        hint = typing.get_type_hints(TrainConfig)[name]
-        if typing.get_origin(hint) is Literal:
-            sub.add_argument(_flag(name), choices=typing.get_args(hint), help=text)
-        elif hint is bool:
-            sub.add_argument(_flag(name), action=argparse.BooleanOptionalAction, help=text)
-        else:
-            kind = typing.get_args(hint)[0] if isinstance(hint, types.UnionType) else hint
-            sub.add_argument(_flag(name), type=kind, metavar=kind.__name__.upper(), help=text)
+    sub.add_argument("--config", type=Path, default=None, metavar="FILE", help="JSON file of settings, e.g. a run's")
+    hints = typing.get_type_hints(TrainConfig)
+    for title, settings in GROUPS.items():
+        group = sub.add_argument_group(title, settings.__doc__)
+        for field in dataclasses.fields(settings):
+            if field.name in without or field.name == "preset":
+                continue
+            default = PRESETS[preset].get(field.name, field.default)
+            text = f"{_help_of(field.name)} [{'none' if default in (None, '') else default}]".replace("%", "%%")
+            hint = hints[field.name]
+            if typing.get_origin(hint) is Literal:
+                group.add_argument(_flag(field.name), choices=typing.get_args(hint), help=text)
+            elif hint is bool:
+                group.add_argument(_flag(field.name), action=argparse.BooleanOptionalAction, help=text)
+            else:
+                kind = typing.get_args(hint)[0] if isinstance(hint, types.UnionType) else hint
+                group.add_argument(_flag(field.name), type=kind, metavar=kind.__name__.upper(), help=text)
+
+
+def _add_run_dir(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="folder of the run: <artifacts>/runs/<run>")
 
 
 def _add_paths(parser: argparse.ArgumentParser, *, data: bool = True) -> None:
@@ -275,7 +316,7 @@ def _add_dataset(parser: argparse.ArgumentParser, default: str) -> None:
 
 
 def _help_of(field: str) -> str:
-    return CONFIG_FIELDS[field].metadata["help"]
+    return FIELDS[field].metadata["help"]
 
 
 def _flag(field: str) -> str:

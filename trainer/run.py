@@ -1,119 +1,155 @@
-"""The whole story of a run: data -> train -> evaluate -> report -> publish.
+"""The story of a run: data -> training -> evaluation -> report -> publishing.
 
-A run has a folder, <artifacts>/runs/<run>/, with config.json, checkpoints/, metrics.jsonl, tensorboard/,
-model.weights.h5, figures/, report.html, model_card.md and result.json, which says how the run ended, also when it failed.
+`train_run` tells it from the first decision to the last line; the functions below it are its steps. A run has a folder,
+<artifacts>/runs/<run>/, with config.json, checkpoints/, metrics.jsonl, tensorboard/, model.weights.h5, figures/,
+report.html, model_card.md and result.json, which says how the run ended, also when it failed.
+
+Steps import TensorFlow themselves: a wrong setting or folder is reported before the seconds that the import takes.
 """
+
+from __future__ import annotations
 
 import dataclasses
 import platform
 import sys
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
-
-import keras
-import tensorflow as tf
+from typing import TYPE_CHECKING
 
 from serving.contract import MODEL_NAME
-from trainer.config import ConfigError, TrainConfig, to_json, what_it_computes
-from trainer.data.load import load_splits
-from trainer.data.split import Split, Splits
-from trainer.evaluation.figures import save_figures
-from trainer.evaluation.metrics import Evaluation, compile_predict, evaluate, fit_temperature, percent
-from trainer.evaluation.report import Story, write_model_card, write_report
-from trainer.publishing.publish import Gate, Published, find_published, publish
-from trainer.publishing.versions import RETIRED_SUFFIX
+from trainer.config import TrainConfig, to_json, what_it_computes
+from trainer.errors import ConfigError
 from trainer.runs.atomic import write_atomically
-from trainer.runs.checkpoint import Checkpoints, is_trained
-from trainer.runs.folder import RESULT_FILE, TRIAL_FILE, read_record
-from trainer.runs.signals import deferred_stop
-from trainer.runs.tracking import RunTracker, Tracker, read_rows
-from trainer.training.cluster import Cluster, wait_for_peers
-from trainer.training.distribute import Devices, choose_devices, peers_may_be_lost
-from trainer.training.loop import Trained, train
-from trainer.training.model import build_model, weights_digest
+from trainer.runs.folder import open_run_folder, refuse_full_disk
+from trainer.runs.result import EVALUATE_FILE, PUBLISH_FILE, RESULT_FILE, TRIAL_FILE, RunResult, read_result, recorded
+from trainer.training.cluster import Cluster, find_cluster, wait_for_peers
+
+if TYPE_CHECKING:
+    import keras
+
+    from trainer.data.split import Split, Splits
+    from trainer.evaluation.metrics import Evaluation
+    from trainer.runs.tracking import Tracker
+    from trainer.training.distribute import Devices
+    from trainer.training.loop import Trained
 
 WEIGHTS_FILE = "model.weights.h5"
 
 
-def train_and_publish(config: TrainConfig, cluster: Cluster | None, now: datetime, record: dict[str, Any]) -> None:
+@dataclass(frozen=True)
+class Candidate:
+    """A trained and evaluated model, on its way to the gate."""
+
+    config: TrainConfig
+    model: keras.Model
+    splits: Splits
+    facts: dict[str, str]
+    evaluation: Evaluation
+    """On the test split."""
+    figures: list[Path]
+
+
+def train_run(config: TrainConfig, now: datetime, environment: Mapping[str, str]) -> None:
     """Train a model, score it on unseen data, report, and publish it if it passes the gate.
 
     Args:
-        config: with the name of the run, whose folder is there.
-        cluster: the workers that train together, of which this is the chief; None if there are no others.
-        now: the time that numbers the version.
-        record: filled with what happened, for result.json.
+        config: what to compute and where to write; an empty run name is filled in.
+        now: the time that names the run and numbers the version.
+        environment: as in os.environ; it names the other workers, if there are any.
 
     Raises:
-        RunError: see `trainer.errors`.
+        RunError: see trainer/errors.py.
     """
-    folder = config.run_dir
-    with RunTracker(folder, texts={"config": to_json(config)}) as tracker:
-        trained, splits, devices = _train(config, cluster, tracker)
-        write_atomically(folder / WEIGHTS_FILE, trained.model.save_weights)
-        tracker.graph(trained.model)
-        record["facts"] = _facts(config, splits, trained, devices)
-        evaluation = _evaluate(trained.model, splits, record)
-        figures = save_figures(folder / "figures", tracker.rows, evaluation, splits.test.images)
-        tracker.pictures(figures, step=trained.steps)
-    _publish_and_tell(config, trained.model, evaluation, splits, now, record, figures, once=True)
+    cluster = find_cluster(environment)
+    if cluster and not config.run:
+        raise ConfigError("several workers need one --run NAME, the same for all; none was given")
+    if cluster and not cluster.is_chief:
+        _train_as_worker(config, cluster)
+        return
+    with open_run_folder(config, now) as config, recorded(config.run_dir / RESULT_FILE, now) as result:
+        refuse_full_disk(config.run_dir)
+        from trainer.runs.tracking import RunTracker
+
+        with RunTracker(config.run_dir, texts={"config": to_json(config)}) as tracker:
+            trained, splits, devices = _train(config, cluster, tracker)
+            write_atomically(config.run_dir / WEIGHTS_FILE, trained.model.save_weights)
+            tracker.graph(trained.model)
+            result.facts, result.data = _facts(config, splits, trained, devices), splits.digests
+            candidate = _evaluate(config, trained.model, splits, result, tracker.rows)
+            tracker.pictures(candidate.figures, step=trained.steps)
+        _publish_and_report(candidate, now, result, once=True)
 
 
-def train_with_chief(config: TrainConfig, cluster: Cluster) -> None:
-    """Take part in a run as one of its other workers, which write nothing.
+def train_trial(config: TrainConfig, now: datetime) -> RunResult:
+    """Train a model and score it on validation data alone, for a search. The run can be published afterwards.
+
+    Args:
+        config: with the name of the run, whose folder is open.
+        now: when the trial started.
+
+    Returns:
+        What trial.json holds.
 
     Raises:
-        RunError: see `trainer.errors`.
+        RunError: see trainer/errors.py.
     """
-    if not is_trained(config.run_dir):
-        _train(config, cluster, Tracker())
+    from trainer.runs.tracking import RunTracker
+
+    with recorded(config.run_dir / TRIAL_FILE, now) as result:
+        with RunTracker(config.run_dir, texts={"config": to_json(config)}) as tracker:
+            trained, splits, devices = _train(config, None, tracker)
+        write_atomically(config.run_dir / WEIGHTS_FILE, trained.model.save_weights)
+        result.facts, result.data = _facts(config, splits, trained, devices), splits.digests
+        # Temperature scaling as in serving: an over-confident recipe is not worse for it.
+        result.validation = _score(trained.model, splits.validation, splits.validation).summary()
+    return result
 
 
-def train_for_search(config: TrainConfig, record: dict[str, Any]) -> None:
-    """Train a model and score it on validation data alone; `record` is for trial.json. The run can be published then.
-
-    Raises:
-        RunError: see `trainer.errors`.
-    """
-    folder = config.run_dir
-    with RunTracker(folder, texts={"config": to_json(config)}) as tracker:
-        trained, splits, devices = _train(config, None, tracker)
-    write_atomically(folder / WEIGHTS_FILE, trained.model.save_weights)
-    record["facts"] = _facts(config, splits, trained, devices)
-    record["data"] = {"train": splits.train.digest, "validation": splits.validation.digest}
-    # With the temperature that it would be served with: how sure a recipe makes a model is no reason to choose it.
-    record["validation"] = _score(trained.model, splits.validation, splits.validation).summary()
-
-
-def evaluate_run(config: TrainConfig, record: dict[str, Any]) -> None:
-    """Score a trained run's weights on its test split again and redraw its report; `record` is for evaluate.json.
+def evaluate_run(config: TrainConfig, now: datetime) -> None:
+    """Score a trained run's weights on its test split again and redraw its report.
 
     Raises:
         RunError: the run has no weights, or its data cannot be read.
     """
-    model, splits = _reload(config, record)
-    evaluation = _evaluate(model, splits, record)
-    figures = save_figures(config.run_dir / "figures", read_rows(config.run_dir), evaluation, splits.test.images)
-    _tell(config, evaluation, "Evaluated again from the saved weights.", True, record, figures)
+    with recorded(config.run_dir / EVALUATE_FILE, now) as result:
+        candidate = _reload(config, result)
+        _report(candidate, "Evaluated again from the saved weights.", succeeded=True)
 
 
-def publish_run(config: TrainConfig, now: datetime, record: dict[str, Any]) -> None:
-    """Publish a trained run's weights; `record` is for publish.json.
+def publish_run(config: TrainConfig, now: datetime) -> None:
+    """Publish a trained run's weights if they pass the gate.
 
     Raises:
-        RunError: the run has no weights, or was refused by the gate or by the check.
+        RunError: the run has no weights, or the gate or the check of the exported files refused it.
     """
-    model, splits = _reload(config, record)
-    evaluation = _evaluate(model, splits, record)
-    figures = save_figures(config.run_dir / "figures", read_rows(config.run_dir), evaluation, splits.test.images)
-    _publish_and_tell(config, model, evaluation, splits, now, record, figures)
+    with recorded(config.run_dir / PUBLISH_FILE, now) as result:
+        candidate = _reload(config, result)
+        _publish_and_report(candidate, now, result)
+
+
+def _train_as_worker(config: TrainConfig, cluster: Cluster) -> None:
+    """Train together with the chief; the chief alone evaluates, writes and publishes."""
+    from trainer.runs.checkpoint import is_trained
+    from trainer.runs.tracking import Tracker
+
+    if not is_trained(config.run_dir):
+        _train(config, cluster, Tracker())
 
 
 def _train(config: TrainConfig, cluster: Cluster | None, tracker: Tracker) -> tuple[Trained, Splits, Devices]:
+    import tensorflow as tf
+
+    from trainer.data.load import load_splits
+    from trainer.runs.checkpoint import Checkpoints, is_trained
+    from trainer.runs.signals import deferred_stop
+    from trainer.training.distribute import choose_devices, peers_may_be_lost
+    from trainer.training.loop import train
+
     if is_trained(config.run_dir):
-        cluster = None  # The other workers have left, and are not needed any more.
+        cluster = None  # Nothing is left to train together: the other workers have exited.
     if cluster:
         wait_for_peers(cluster, config.peer_timeout_seconds)
     with peers_may_be_lost(cluster):
@@ -121,10 +157,9 @@ def _train(config: TrainConfig, cluster: Cluster | None, tracker: Tracker) -> tu
         if config.deterministic:
             tf.config.experimental.enable_op_determinism()
         splits = load_splits(config.dataset, config.data_path, config.validation_size)
-        digests = {f"{part} data": getattr(splits, part).digest for part in ("train", "validation", "test")}
         checkpoints = Checkpoints(
             config.run_dir,
-            {**what_it_computes(config), **digests},
+            {**what_it_computes(config), **{f"{part} data": digest for part, digest in splits.digests.items()}},
             every_seconds=config.checkpoint_seconds,
             every_steps=config.checkpoint_steps,
             keep=config.checkpoints_kept,
@@ -142,90 +177,95 @@ def _train(config: TrainConfig, cluster: Cluster | None, tracker: Tracker) -> tu
                     stop_requested=stop_requested,
                 )
         finally:
-            checkpoints.wait()  # Whatever ended the training: one that was begun is worth its end.
+            checkpoints.wait()  # A checkpoint that is half written is finished, however training ended.
     return trained, splits, devices
 
 
-def _reload(config: TrainConfig, record: dict[str, Any]) -> tuple[keras.Model, Splits]:
+def _reload(config: TrainConfig, result: RunResult) -> Candidate:
+    """The candidate of a run that was trained before, from its saved weights."""
     weights = config.run_dir / WEIGHTS_FILE
     if not weights.is_file():
         raise ConfigError(f"{config.run_dir}: this run was not trained to its end ({WEIGHTS_FILE} is missing)")
+    from trainer.data.load import load_splits
+    from trainer.runs.tracking import read_rows
+    from trainer.training.distribute import choose_devices
+    from trainer.training.model import build_model
+
     choose_devices()
-    records = (read_record(config.run_dir / name) for name in (RESULT_FILE, TRIAL_FILE))
-    record["facts"] = next((found["facts"] for found in records if "facts" in found), {})
+    earlier = read_result(config.run_dir / RESULT_FILE) or read_result(config.run_dir / TRIAL_FILE) or RunResult()
     model = build_model(config.model, width=config.width, dropout=config.dropout)
     model.load_weights(weights)
-    return model, load_splits(config.dataset, config.data_path, config.validation_size)
+    splits = load_splits(config.dataset, config.data_path, config.validation_size)
+    result.facts, result.data = earlier.facts, splits.digests
+    return _evaluate(config, model, splits, result, read_rows(config.run_dir))
 
 
-def _evaluate(model: keras.Model, splits: Splits, record: dict[str, Any]) -> Evaluation:
-    # TensorFloat-32 (on by default on newer GPUs) keeps three digits: too few for the check of the exported files.
+def _evaluate(
+    config: TrainConfig, model: keras.Model, splits: Splits, result: RunResult, rows: list[dict]
+) -> Candidate:
+    import tensorflow as tf
+
+    from trainer.evaluation.figures import save_figures
+
+    # TensorFloat-32, the default on newer GPUs, keeps three digits: too few for the check of the exported files.
     tf.config.experimental.enable_tensor_float_32_execution(False)
     evaluation = _score(model, splits.validation, splits.test)
-    record["evaluation"] = evaluation.summary()
-    return evaluation
+    result.evaluation = evaluation.summary()
+    figures = save_figures(config.run_dir / "figures", rows, evaluation, splits.test.images)
+    return Candidate(config, model, splits, result.facts, evaluation, figures)
 
 
 def _score(model: keras.Model, validation: Split, split: Split) -> Evaluation:
     """Score the model on `split`, with the temperature that fits `validation`."""
+    from trainer.evaluation.metrics import compile_predict, evaluate, fit_temperature
+
     predict = compile_predict(model)
     temperature = fit_temperature(predict(validation.images), validation.labels)
     return evaluate(predict, split, temperature)
 
 
-def _publish_and_tell(
-    config: TrainConfig,
-    model: keras.Model,
-    evaluation: Evaluation,
-    splits: Splits,
-    now: datetime,
-    record: dict[str, Any],
-    figures: list[Path],
-    *,
-    once: bool = False,
-) -> None:
-    """Publish unless the config says not to, and report whatever came of it; `once`: unless this very model is live."""
+def _publish_and_report(candidate: Candidate, now: datetime, result: RunResult, *, once: bool = False) -> None:
+    """Publish unless the config says not to, and report the outcome; `once`: not if this very model was published."""
     try:
-        outcome = _publish_if_wanted(config, model, evaluation, splits, now, record, once=once)
+        outcome = _publish(candidate, now, result, once=once)
     except Exception as error:
-        _tell(config, evaluation, f"Not published: {error}", False, record, figures)
+        _report(candidate, f"Not published: {error}", succeeded=False)
         raise
-    _tell(config, evaluation, outcome, True, record, figures)
+    _report(candidate, outcome, succeeded=True)
 
 
-def _publish_if_wanted(
-    config: TrainConfig,
-    model: keras.Model,
-    evaluation: Evaluation,
-    splits: Splits,
-    now: datetime,
-    record: dict[str, Any],
-    *,
-    once: bool,
-) -> str:
+def _publish(candidate: Candidate, now: datetime, result: RunResult, *, once: bool) -> str:
+    from trainer.publishing.publish import Gate, find_published, publish
+    from trainer.publishing.versions import RETIRED_SUFFIX
+    from trainer.training.model import weights_digest
+
+    config = candidate.config
     if not config.publish:
-        return "Trained; not published, as asked."
-    model_dir, identity = config.models_dir / MODEL_NAME, {"run": config.run, "weights": weights_digest(model)}
+        return "Trained; not published, as --no-publish says."
+    model_dir = config.models_dir / MODEL_NAME
+    identity = {"run": config.run, "weights": weights_digest(candidate.model)}
     if once and (folder := find_published(model_dir, identity)):
-        # An attempt before this one was stopped after it had published.
-        record["published"] = {"version": int(folder.name.removesuffix(RETIRED_SUFFIX)), "folder": str(folder)}
+        # An earlier attempt was stopped after it had published.
+        result.published = {"version": int(folder.name.removesuffix(RETIRED_SUFFIX)), "folder": str(folder)}
         again = f"; `python -m trainer publish {config.run_dir}` publishes it again"
         return f"Published before, in {folder}{again if folder.name.endswith(RETIRED_SUFFIX) else ''}."
-    published: Published = publish(
-        model,
-        evaluation,
-        splits.test,
+    published = publish(
+        candidate.model,
+        candidate.evaluation,
+        candidate.splits.test,
         model_dir=model_dir,
         gate=Gate(min_accuracy=config.min_accuracy, tolerance=config.tolerance),
         now=now,
-        metadata={**identity, "facts": record["facts"], "test_fingerprint": splits.test.fingerprint},
+        metadata={**identity, "facts": candidate.facts, "test_fingerprint": candidate.splits.test.fingerprint},
     )
-    record["published"] = {"version": published.version, "folder": str(published.folder), "check": published.check}
+    result.published = {"version": published.version, "folder": str(published.folder), "check": published.check}
     before = f"; before it: {published.served_before}" if published.served_before else ""
     return f"Published as version {published.version} in {published.folder}{before}."
 
 
 def _facts(config: TrainConfig, splits: Splits, trained: Trained, devices: Devices) -> dict[str, str]:
+    import tensorflow as tf
+
     shared = f" and those of {len(devices.cluster.peers)} other worker(s)" if devices.cluster else ""
     sizes = (len(part) for part in (splits.train, splits.validation, splits.test))
     return {
@@ -239,21 +279,18 @@ def _facts(config: TrainConfig, splits: Splits, trained: Trained, devices: Devic
     }
 
 
-def _tell(
-    config: TrainConfig,
-    evaluation: Evaluation,
-    outcome: str,
-    succeeded: bool,
-    record: dict[str, Any],
-    figures: list[Path],
-) -> None:
-    """Write the report and the model card, and print what came out and where it is."""
-    story = Story(config.run, outcome, succeeded, record["facts"], dataclasses.asdict(config))
+def _report(candidate: Candidate, outcome: str, *, succeeded: bool) -> None:
+    """Write the report and the model card, and print the outcome and where everything is."""
+    from trainer.evaluation.metrics import percent
+    from trainer.evaluation.report import Story, write_model_card, write_report
+
+    config, evaluation = candidate.config, candidate.evaluation
+    story = Story(config.run, outcome, succeeded, candidate.facts, dataclasses.asdict(config))
     try:
-        write_report(config.run_dir / "report.html", story, evaluation, figures)
+        write_report(config.run_dir / "report.html", story, evaluation, candidate.figures)
         write_model_card(config.run_dir / "model_card.md", story, evaluation)
     except OSError as error:
-        # A version may be live by now: a page that cannot be written must not make that look like a failure.
+        # A version may be live by now: a page that cannot be written must not look like a failure to publish.
         print(f"warning: cannot write the report: {error}", file=sys.stderr)
     low, high = evaluation.accuracy_interval
     print(f"Test accuracy {percent(evaluation.accuracy)} (95 % interval {percent(low)} to {percent(high)}).")

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.trainer.conftest import run_trainer
+from trainer.cli import main
 from trainer.config import TrainConfig, refuse_mismatch, resolve, to_json, what_it_computes
 from trainer.errors import ConfigError, ExitCode
 from trainer.presets import PRESETS
@@ -110,6 +111,31 @@ def test_bad_flags_exit_with_2_before_anything_is_written(tmp_path: Path) -> Non
         assert done.returncode == ExitCode.USAGE
         assert message in done.stderr
     assert not (tmp_path / "artifacts").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--epoch", "2"], "unrecognized argument --epoch; did you mean --epochs?"),
+        (["train", "--preset", "fest"], "did you mean fast?"),
+        (["trian"], "did you mean train?"),
+        (["rollback", "--alow-none"], "did you mean --allow-none?"),
+    ],
+)
+def test_a_typing_error_is_refused_once_with_the_nearest_name(arguments: list[str], message: str, capsys) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == ExitCode.USAGE
+    said = capsys.readouterr().err
+    assert message in said
+    assert len(said.splitlines()) == 2
+
+
+def test_help_shows_the_values_of_the_chosen_preset(capsys) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", "--preset", "accurate", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"fractions are allowed. [{PRESETS['accurate']['epochs']}]" in said
 
 
 def test_help_and_config_import_neither_tensorflow_nor_numpy() -> None:

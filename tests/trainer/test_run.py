@@ -157,7 +157,7 @@ def test_a_folder_with_other_files_is_not_taken_for_a_run(tmp_path: Path) -> Non
     (tmp_path / "runs" / "thesis" / "chapter1.txt").write_text("precious")
     done = run_trainer("train", "--artifacts", tmp_path, "--run", "thesis")
     assert done.returncode == ExitCode.USAGE
-    assert "holds files that are not of a run" in done.stderr
+    assert "holds files that do not belong to a run" in done.stderr
     assert (tmp_path / "runs" / "thesis" / "chapter1.txt").read_text() == "precious"
 
 

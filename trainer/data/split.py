@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -57,6 +58,11 @@ class Splits:
     train: Split
     validation: Split
     test: Split
+
+    @cached_property
+    def digests(self) -> dict[str, str]:
+        """`Split.digest` of each part, by its name."""
+        return {part: getattr(self, part).digest for part in ("train", "validation", "test")}
 
 
 def verify(split: Split, name: str) -> None:

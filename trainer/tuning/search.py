@@ -26,9 +26,10 @@ from trainer.config import ConfigError, TrainConfig, refuse_mismatch, resolve, w
 from trainer.errors import ExitCode
 from trainer.evaluation.figures import trials as draw
 from trainer.evaluation.metrics import percent
-from trainer.run import train_for_search
+from trainer.run import train_trial
 from trainer.runs.atomic import write_atomically
-from trainer.runs.folder import RESULT_FILE, TRIAL_FILE, open_run_folder, read_record, recorded, refuse_full_disk
+from trainer.runs.folder import open_run_folder, refuse_full_disk
+from trainer.runs.result import RESULT_FILE, TRIAL_FILE, RunResult, read_result
 from trainer.training.loop import DivergedError
 from trainer.tuning.search_space import Dimension
 
@@ -71,12 +72,13 @@ def search(configs: Sequence[TrainConfig], dimensions: Sequence[Dimension], fold
     for number, (config, result) in enumerate(zip(configs, results, strict=True), start=1):
         if is_new := not _is_finished(result):
             result = _run(config, now)
-        if data and result.get("data", data) != data:
+        result = result or RunResult()
+        if data and result.data and result.data != data:
             raise ConfigError(
                 f"{config.run_dir}: was trained on other data than {configs[0].run_dir}; nothing to compare"
             )
-        data = data or result.get("data", {})
-        score = result.get("validation", {"loss": math.inf, "accuracy": 0.0})
+        data = data or result.data
+        score = result.validation or {"loss": math.inf, "accuracy": 0.0}
         settings = {dimension.name: getattr(config, dimension.name) for dimension in dimensions}
         done.append(Trial(config.run_dir, settings, score["loss"], score["accuracy"]))
         best = min(done, key=lambda trial: trial.loss)
@@ -94,24 +96,22 @@ def table(trials: Sequence[Trial]) -> str:
     rows = [["run", "loss", "accuracy", *trials[0].settings]]
     for trial in trials:
         values = [str(value) for value in trial.settings.values()]
-        rows.append([trial.run_dir.name, f"{trial.loss:.4f}", f"{percent(trial.accuracy)}", *values])
+        rows.append([trial.run_dir.name, f"{trial.loss:.4f}", percent(trial.accuracy), *values])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
 
 
-def _run(config: TrainConfig, now: datetime) -> dict[str, Any]:
+def _run(config: TrainConfig, now: datetime) -> RunResult | None:
     keras.utils.clear_session()  # or the graphs of all trials would stay in memory
     with open_run_folder(config, now) as config:
         try:
-            with recorded(config.run_dir / TRIAL_FILE, now) as record:
-                train_for_search(config, record)
-        except DivergedError:
-            pass  # a result too, and recorded as one
-        return read_record(config.run_dir / TRIAL_FILE)
+            return train_trial(config, now)
+        except DivergedError:  # A result too: it is recorded as one.
+            return read_result(config.run_dir / TRIAL_FILE)
 
 
-def _result_of(config: TrainConfig) -> dict[str, Any]:
-    saved, result = config.run_dir / "config.json", read_record(config.run_dir / TRIAL_FILE)
+def _result_of(config: TrainConfig) -> RunResult | None:
+    saved, result = config.run_dir / "config.json", read_result(config.run_dir / TRIAL_FILE)
     if not result and (config.run_dir / RESULT_FILE).is_file():
         raise ConfigError(f"{config.run_dir}: is a run of `train`; give this search another --run")
     if saved.is_file():
@@ -119,8 +119,8 @@ def _result_of(config: TrainConfig) -> dict[str, Any]:
     return result
 
 
-def _is_finished(result: dict[str, Any]) -> bool:
-    return "validation" in result or result.get("exit_code") == ExitCode.DIVERGED
+def _is_finished(result: RunResult | None) -> bool:
+    return result is not None and (bool(result.validation) or result.exit_code == ExitCode.DIVERGED)
 
 
 def _describe(trial: Trial) -> str:

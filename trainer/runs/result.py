@@ -1,0 +1,107 @@
+"""How a command on a run ended: `result.json`, and `evaluate.json`, `publish.json` and `trial.json` beside it.
+
+    {
+      "format": 1,
+      "exit_code": 0, "status": "ok", "message": "done",             trainer/errors.py has all codes
+      "started": "2026-01-01T12:00:00+00:00", "finished": "...",     UTC
+      "facts": {"network": "cnn, 107,018 parameters", ...},          what the report shows first
+      "data": {"train": "<SHA-256>", "validation": ..., "test": ...},
+      "validation": {"loss": 0.05, "accuracy": 0.99, ...},           of a trial: Evaluation.summary()
+      "evaluation": {"loss": 0.04, "accuracy": 0.99, ...},           on the test split: Evaluation.summary()
+      "published": {"version": 20260101120000, "folder": "...", "check": {...}}
+    }
+
+Parts that the command did not reach are left out. A later format keeps these names or raises `format`.
+"""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from trainer.errors import ExitCode, RunError, exit_code_of
+from trainer.runs.atomic import write_atomically
+from trainer.runs.signals import StoppedError
+
+FORMAT = 1
+"""Version of the JSON form."""
+
+RESULT_FILE = "result.json"
+"""How `train` ended."""
+EVALUATE_FILE = "evaluate.json"
+"""How the last `evaluate` ended."""
+PUBLISH_FILE = "publish.json"
+"""How the last `publish` ended."""
+TRIAL_FILE = "trial.json"
+"""How a trial of `tune` ended."""
+
+
+@dataclass(kw_only=True)
+class RunResult:
+    """How a command on a run ended; the module's docstring shows its JSON form."""
+
+    format: int = FORMAT
+    exit_code: int = ExitCode.OK
+    status: str = ExitCode.OK.name.lower()
+    message: str = "done"
+    started: str = ""
+    finished: str = ""
+    facts: dict[str, str] = field(default_factory=dict)
+    """What is worth knowing of the run, by name: data, network, devices, times."""
+    data: dict[str, str] = field(default_factory=dict)
+    """SHA-256 of each split."""
+    validation: dict[str, Any] = field(default_factory=dict)
+    evaluation: dict[str, Any] = field(default_factory=dict)
+    published: dict[str, Any] = field(default_factory=dict)
+
+    def end(self, error: BaseException | None, now: datetime) -> None:
+        """Note how the command ended: with `error`, or well."""
+        code = exit_code_of(error) if error else ExitCode.OK
+        self.exit_code, self.status = int(code), code.name.lower()
+        if error:
+            is_known = isinstance(error, RunError | StoppedError)
+            self.message = f"{error}" if is_known else f"{type(error).__name__}: {error}"
+        self.finished = now.isoformat(timespec="seconds")
+
+    def to_json(self) -> str:
+        """The JSON form, without the parts that are empty."""
+        kept = {name: value for name, value in dataclasses.asdict(self).items() if value not in ("", {})}
+        return json.dumps(kept, indent=2, allow_nan=False) + "\n"
+
+
+@contextmanager
+def recorded(path: Path, started: datetime) -> Iterator[RunResult]:
+    """A result for the body to fill in; it is written to `path` however the body ends."""
+    result, failure = RunResult(started=started.isoformat(timespec="seconds")), None
+    try:
+        yield result
+    except BaseException as error:
+        failure = error
+        raise
+    finally:
+        result.end(failure, datetime.now(UTC))
+        try:
+            write_atomically(path, lambda partial: partial.write_text(result.to_json()))
+        except OSError as error:
+            # The body's own outcome matters more. A full disk is often behind both.
+            print(f"warning: cannot write {path}: {error}", file=sys.stderr)
+
+
+def read_result(path: Path) -> RunResult | None:
+    """The result that `recorded` wrote to `path`; None if there is none.
+
+    Raises:
+        ValueError: the file is not a result, or has a later format.
+    """
+    if not path.is_file():
+        return None
+    values = json.loads(path.read_text())
+    if values.get("format", FORMAT) > FORMAT:
+        raise ValueError(f"{path}: format {values['format']}; this version of the trainer reads up to {FORMAT}")
+    names = {each.name for each in dataclasses.fields(RunResult)}
+    return RunResult(**{name: value for name, value in values.items() if name in names})
