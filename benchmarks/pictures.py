@@ -37,7 +37,7 @@ FIGURE_COLUMNS, FIGURE_ROWS = 5, 4
 def main() -> None:
     """Print each table as it is ready."""
     args = _parse_arguments()
-    from serving.local_server.servable import Servable
+    from serving.local_server.model.servable import Servable
     from trainer.data.idx import read_idx_folder
 
     servable = Servable(args.version, intra_op_threads=args.intra_op_threads)

@@ -127,8 +127,8 @@ def render(summary: dict) -> str:
 
 def load_bare(models_dir: Path):
     """Returns a function images -> outputs over the newest version's session: the fastest way to call it."""
-    from serving.local_server.discovery import VersionPolicy, find_versions
-    from serving.local_server.servable import Servable
+    from serving.local_server.model.servable import Servable
+    from serving.local_server.versions.discovery import VersionPolicy, find_versions
 
     (path,) = VersionPolicy().choose(find_versions(models_dir)).values()
     servable = Servable(path)

@@ -4,7 +4,7 @@
     file       digit  confidence  version
     seven.png  7      99.8%       20261122134501
 
-Parsing is here; what the commands do is in serving/commands/run.py and serving/local_server/server.py. Only what the
+Parsing is here; what the commands do is in serving/commands/run.py and serving/local_server/command.py. Only what the
 chosen command needs is imported, so that `--help` answers at once and `predict` starts in a fraction of a second.
 """
 
@@ -29,9 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     try:
         if args.command == "serve":
-            import serving.local_server.server as local_server
+            import serving.local_server.command as serve_command
 
-            return local_server.run(args)
+            return serve_command.run(args)
         if args.command == "web" and (missing := [name for name in ("starlette", "uvicorn") if not find_spec(name)]):
             parser.exit(EXIT_USAGE, f"web needs {' and '.join(missing)}: python -m pip install '.[web]'\n")
         try:
@@ -88,9 +88,9 @@ def _build_parser(*, serve: bool) -> argparse.ArgumentParser:
     _add_connection_options(web, json=False)
     served = add("serve", "serve a models directory from this machine: for laptops, tests and demos")
     if serve:
-        import serving.local_server.server as local_server
+        import serving.local_server.command as serve_command
 
-        local_server.add_arguments(served)
+        serve_command.add_arguments(served)
     return parser
 
 

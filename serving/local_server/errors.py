@@ -1,16 +1,16 @@
-"""A refusal: the gRPC status code TensorFlow Serving would answer, and a sentence saying what was wrong."""
+"""An error with the gRPC status code that TensorFlow Serving returns, and a message."""
 
 import grpc
 
 CODES = {code.value[0]: code for code in grpc.StatusCode}
-"""From the integers that TensorFlow's own error codes share with gRPC to `grpc.StatusCode`."""
+"""Number -> `grpc.StatusCode`; TensorFlow uses the same numbers as gRPC."""
 
 MESSAGE_LIMIT_BYTES = 1024
-"""TF Serving cuts messages here too: they travel as HTTP/2 metadata, and a peer drops a header block above 8 KiB."""
+"""TF Serving truncates messages too: they travel as HTTP/2 metadata, and peers reject a header block above 8 KiB."""
 
 
-class ServingError(Exception):
-    """Ends one request, or the load of one version, with `code` and `message`."""
+class StatusError(Exception):
+    """A request, or the load of a version, failed with `code` and `message`."""
 
     def __init__(self, code: grpc.StatusCode, message: str):
         super().__init__(message)
@@ -19,21 +19,21 @@ class ServingError(Exception):
 
     @property
     def number(self) -> int:
-        """The code as the integer that a `StatusProto` carries."""
+        """The code as an integer, for a `StatusProto`."""
         return self.code.value[0]
 
 
-def invalid_argument(message: str) -> ServingError:
-    return ServingError(grpc.StatusCode.INVALID_ARGUMENT, message)
+def invalid_argument(message: str) -> StatusError:
+    return StatusError(grpc.StatusCode.INVALID_ARGUMENT, message)
 
 
-def not_found(message: str) -> ServingError:
-    return ServingError(grpc.StatusCode.NOT_FOUND, message)
+def not_found(message: str) -> StatusError:
+    return StatusError(grpc.StatusCode.NOT_FOUND, message)
 
 
-def failed_precondition(message: str) -> ServingError:
-    return ServingError(grpc.StatusCode.FAILED_PRECONDITION, message)
+def failed_precondition(message: str) -> StatusError:
+    return StatusError(grpc.StatusCode.FAILED_PRECONDITION, message)
 
 
-def unavailable(message: str) -> ServingError:
-    return ServingError(grpc.StatusCode.UNAVAILABLE, message)
+def unavailable(message: str) -> StatusError:
+    return StatusError(grpc.StatusCode.UNAVAILABLE, message)

@@ -1,7 +1,6 @@
-"""A Prometheus page with TensorFlow Serving's metric names, on a port of its own.
+"""Prometheus metrics under TensorFlow Serving's names, on their own port.
 
-The names hold colons and a counter does not end in `_total`, which Prometheus client libraries would not write; the
-text format is a dozen lines.
+The text format is written here because Prometheus' client library adds `_total` to the names of counters.
 """
 
 import http.server
@@ -10,7 +9,7 @@ from bisect import bisect_left
 from collections.abc import Iterator
 
 PATH = "/monitoring/prometheus/metrics"
-"""TF Serving's usual one."""
+"""TF Serving's default path."""
 
 REQUEST_COUNT = ":tensorflow:serving:request_count"
 REQUEST_LATENCY = ":tensorflow:serving:request_latency"
@@ -27,7 +26,7 @@ Labels = tuple[tuple[str, str], ...]
 
 
 class Metrics:
-    """Counters and latency histograms; every method may be called from any thread."""
+    """Counters and latency histograms. All methods are thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -45,7 +44,7 @@ class Metrics:
             series.setdefault(tuple(labels.items()), _Histogram()).add(seconds * 1e6)
 
     def render(self) -> str:
-        """Returns the page in Prometheus' text format."""
+        """Returns all metrics in Prometheus' text format."""
         with self._lock:
             return "\n".join([*self._counter_lines(), *self._histogram_lines(), ""])
 
@@ -68,7 +67,7 @@ class Metrics:
 
 
 class MetricsPage:
-    """Serves `metrics` over HTTP until `close`. Raises OSError where the port is taken."""
+    """Serves `metrics` over HTTP until `close`. Raises OSError if the port is taken."""
 
     def __init__(self, metrics: Metrics, host: str, port: int):
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -82,7 +81,7 @@ class MetricsPage:
                 self.wfile.write(body)
 
             def log_message(self, *arguments: object) -> None:
-                """A scrape every few seconds is no news."""
+                """Scrapes are not logged."""
 
         self._server = http.server.ThreadingHTTPServer((host, port), Handler)
         self.port: int = self._server.server_address[1]

@@ -1,4 +1,4 @@
-"""Everything that lives while the server runs: polling thread, batching threads, event loop, metrics page."""
+"""A running server: the polling thread, the batching threads, the event loop and the metrics page."""
 
 import asyncio
 import socket
@@ -8,21 +8,21 @@ from contextlib import closing
 from pathlib import Path
 
 import serving.local_server.metrics as names
-from serving.local_server.batching import Batcher
+from serving.local_server.api.predict import Limits
+from serving.local_server.api.warmup import replay_warmup
 from serving.local_server.config import ServerConfig
-from serving.local_server.errors import ServingError
+from serving.local_server.errors import StatusError
+from serving.local_server.grpc_server import Servicer, start_server
 from serving.local_server.metrics import Metrics, MetricsPage
-from serving.local_server.predict import Limits
-from serving.local_server.rpc import Servicer, start_server
-from serving.local_server.servable import Servable
-from serving.local_server.versions import VersionManager
-from serving.local_server.warmup import replay_warmup
+from serving.local_server.model.batching import Batcher
+from serving.local_server.model.servable import Servable
+from serving.local_server.versions.manager import VersionManager
 
 
 class Runtime:
-    """A started server. The gRPC port opens when the first version is AVAILABLE, as TensorFlow Serving's does.
+    """A started server. The gRPC port opens when the first version is AVAILABLE, as in TensorFlow Serving.
 
-    Raises OSError where a port is taken.
+    Raises OSError if a port is taken.
     """
 
     def __init__(self, config: ServerConfig):
@@ -40,8 +40,7 @@ class Runtime:
         self._loop = asyncio.new_event_loop()
         self._stop_with_grace: asyncio.Future[float] = self._loop.create_future()
         self._thread = threading.Thread(target=self._run_loop, name="grpc", daemon=True)
-        # Whether the port may still be opened, or has been: a version that finishes loading while the server is being
-        # stopped must not open it.
+        # Guards `_opened` and `_stopping`: a version that finishes loading while the server stops must not open the port.
         self._opening = threading.Lock()
         self._opened = self._stopping = False
         self._batcher = Batcher(
@@ -54,7 +53,7 @@ class Runtime:
         self._versions.start()
 
     def wait_until_serving(self, timeout_seconds: float | None) -> bool:
-        """Returns whether the port is open. Raises RuntimeError where every version was given up before."""
+        """Returns whether the port is open. Raises RuntimeError if no version can become AVAILABLE."""
         with self._changed:
             self._changed.wait_for(
                 lambda: self.port is not None or self._error or self._versions.failure, timeout_seconds
@@ -66,7 +65,7 @@ class Runtime:
         return self.port is not None
 
     def stop(self, grace_period_seconds: float) -> None:
-        """Ends it all, in the order in which a request passes through it."""
+        """Stops all parts, in the order in which a request passes them."""
         with self._opening:
             self._stopping = True
         if self._opened:
@@ -101,7 +100,7 @@ class Runtime:
         limits = Limits(max_rows=self._config.max_batch_size, max_bytes=self._config.max_message_bytes)
         try:
             replay_warmup(servable, limits)
-        except ServingError as error:
+        except StatusError as error:
             outcome = error.code.name
             raise
         finally:
@@ -140,6 +139,6 @@ class Runtime:
 
 
 def _check_port_is_free(host: str, port: int) -> None:
-    # Before the model loads, not after. SO_REUSEADDR, so that connections of an earlier server do not count.
+    # Fails before the model loads. `create_server` sets SO_REUSEADDR: connections of an earlier server do not count.
     with closing(socket.create_server((host, port), backlog=1)):
         pass

@@ -19,8 +19,8 @@ from types import MappingProxyType
 import pytest
 
 from serving import contract
-from serving.local_server.discovery import VersionPolicy
 from serving.local_server.server import LocalServer
+from serving.local_server.versions.discovery import VersionPolicy
 from tests.ports import free_port, port_is_open
 from tests.serving.saved_models import write_two_versions
 from tests.serving.stubs import Stubs

@@ -10,8 +10,8 @@ from serving.cli import main
 from serving.client import ClientConfig
 from serving.client.errors import InvalidRequestError, NotFoundError
 from serving.client.results import TensorSpec
-from serving.local_server.discovery import VersionPolicy
 from serving.local_server.server import LocalServer
+from serving.local_server.versions.discovery import VersionPolicy
 from tests.serving.client_calls import call_async, call_sync
 from tests.serving.saved_models import expected_digits, images_of, write_version
 

@@ -301,7 +301,7 @@ def test_predict_imports_no_tensorflow_and_nothing_it_does_not_use(files, name):
         "from serving.cli import main\n"
         "main(sys.argv[1:])\n"
         "print(*sorted({'tensorflow', 'tensorflow_serving', 'numpy.ma', 'PIL', 'serving.commands.bench',"
-        " 'serving.commands.contact_sheet', 'serving.local_server.server'}"
+        " 'serving.commands.contact_sheet', 'serving.local_server.command'}"
         " & set(sys.modules)))\n"
     )
     with scripted_server() as target:

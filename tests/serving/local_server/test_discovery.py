@@ -2,7 +2,7 @@
 
 import pytest
 
-from serving.local_server.discovery import VersionPolicy, find_versions, parse_version
+from serving.local_server.versions.discovery import VersionPolicy, find_versions, parse_version
 
 
 @pytest.mark.parametrize(

@@ -20,9 +20,9 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-import serving.local_server.tensors as tensors
+import serving.local_server.model.tensors as tensors
 from serving import contract
-from serving.local_server.errors import ServingError
+from serving.local_server.errors import StatusError
 from serving.local_server.server import LocalServer
 from tests.serving.saved_models import images_of, write_two_versions
 from tests.serving.stubs import Stubs, digits_of, model_spec, predict_request, refused
@@ -171,7 +171,7 @@ def test_tensors_come_back_as_they_were_sent_and_as_tensorflow_reads_them(array)
     tensors.encode(array, proto)
     assert not proto.tensor_content
     np.testing.assert_array_equal(tf.make_ndarray(proto), array)
-    spec = tensors.TensorSpec("x", "x:0", proto.dtype, (None,) * array.ndim)
+    spec = tensors.SignatureTensor("x", "x:0", proto.dtype, (None,) * array.ndim)
     for sent in (proto, tf.make_tensor_proto(array)):
         received = tensors.decode(sent, spec, max_bytes=1000, max_rows=1000)
         assert received.dtype == array.dtype
@@ -180,14 +180,14 @@ def test_tensors_come_back_as_they_were_sent_and_as_tensorflow_reads_them(array)
 
 def test_a_tensor_above_the_limit_of_bytes_is_refused_before_it_is_made():
     proto = tf.make_tensor_proto(np.float32(1), shape=[10, 1000, 1000])
-    spec = tensors.TensorSpec("x", "x:0", proto.dtype, (None, None, None))
-    with pytest.raises(ServingError, match="needs more than"):
+    spec = tensors.SignatureTensor("x", "x:0", proto.dtype, (None, None, None))
+    with pytest.raises(StatusError, match="needs more than"):
         tensors.decode(proto, spec, max_bytes=1000, max_rows=1000)
 
 
 def test_the_flags_need_neither_tensorflow_nor_grpc():
     code = (
-        "import argparse, sys; from serving.local_server.server import add_arguments;"
+        "import argparse, sys; from serving.local_server.command import add_arguments;"
         "add_arguments(argparse.ArgumentParser());"
         "print([name for name in ('tensorflow', 'grpc', 'numpy') if name in sys.modules])"
     )

@@ -9,9 +9,9 @@ import time
 import grpc
 import pytest
 
-from serving.local_server.discovery import VersionPolicy
-from serving.local_server.servable import Servable
+from serving.local_server.model.servable import Servable
 from serving.local_server.server import LocalServer
+from serving.local_server.versions.discovery import VersionPolicy
 from tests.ports import free_port, port_is_open
 from tests.serving.conftest import serve_in_a_process
 from tests.serving.saved_models import images_of, write_version

@@ -1,10 +1,10 @@
-"""Dynamic batching: one queue, many small requests, few large runs.
+"""Dynamic batching: joins queued requests into one run of the model.
 
-A run of the model costs nearly the same for one image as for eight. While one runs, requests queue up; the next run
-takes all that fit together. So nobody waits while the model is idle, and throughput grows with concurrency.
+A run costs nearly the same for one image as for eight. While one runs, requests queue up; the next run takes all that
+can be joined. No request waits while the model is idle, and throughput grows with concurrency.
 
-The queue belongs to the event loop alone and needs no lock; the threads get whole batches. A lock that both sides took
-for every request cost half the throughput, in threads waking each other up for Python's interpreter lock.
+Only the event loop uses the queue, so it needs no lock; the threads receive complete batches. A lock shared per request
+halved the throughput, because threads woke each other for Python's interpreter lock.
 """
 
 import asyncio
@@ -18,14 +18,14 @@ from dataclasses import dataclass
 import grpc
 import numpy as np
 
-from serving.local_server.errors import ServingError, failed_precondition, invalid_argument, unavailable
-from serving.local_server.servable import Servable, Signature
+from serving.local_server.errors import StatusError, failed_precondition, invalid_argument, unavailable
+from serving.local_server.model.servable import LoadedSignature, Servable
 
 PATIENCE_RUNS = 3
 PATIENCE_SECONDS = 0.002
-"""How long to wait for as many requests as the last run answered: that many times the run's own time, and no longer than
-this. Measured with 32 requests in flight on 2 cores: it makes larger batches and costs less CPU where a run is short
-(1.6 ms); where a run is long (10 ms) a wait of its whole length cost a fifth of the throughput, 2 ms cost none."""
+"""How long a run waits for as many requests as the previous run had: this multiple of the previous run's time, at most
+this many seconds. Measured with 32 requests in flight on 2 cores: for short runs (1.6 ms) batches are larger and cost less
+CPU; for long runs (10 ms) a wait of 10 ms costs a fifth of the throughput, a wait of 2 ms costs none."""
 
 
 Outputs = dict[str, np.ndarray]
@@ -34,12 +34,12 @@ Outputs = dict[str, np.ndarray]
 @dataclass(eq=False)
 class _Task:
     servable: Servable
-    signature: Signature
+    signature: LoadedSignature
     inputs: Mapping[str, np.ndarray]
     rows: int
     future: asyncio.Future
     arrived: float
-    outcome: Outputs | ServingError | None = None
+    outcome: Outputs | StatusError | None = None
 
     def joins(self, other: "_Task") -> bool:
         return (
@@ -50,13 +50,13 @@ class _Task:
 
 
 class Batcher:
-    """A bounded queue in front of the model and the threads that run its batches. `run` belongs on one event loop.
+    """A bounded queue of requests, and the threads that run them in batches. Call `run` on one event loop.
 
     Args:
-      max_batch_size: most rows in one run.
-      max_enqueued_batches: full batches that may wait.
-      timeout_seconds: how long the first in the queue waits for others to join it; None adapts it to the load.
-      threads: runs at the same time.
+        max_batch_size: Most rows in one run.
+        max_enqueued_batches: Full batches that may wait.
+        timeout_seconds: How long the first request in the queue waits for others; None adapts to the load.
+        threads: Number of simultaneous runs.
     """
 
     def __init__(self, *, max_batch_size: int, max_enqueued_batches: int, timeout_seconds: float | None, threads: int):
@@ -73,12 +73,12 @@ class Batcher:
         for thread in self._threads:
             thread.start()
 
-    async def run(self, servable: Servable, signature: Signature, inputs: Mapping[str, np.ndarray]) -> Outputs:
-        """Returns the outputs for `inputs`, run together with whatever else waits.
+    async def run(self, servable: Servable, signature: LoadedSignature, inputs: Mapping[str, np.ndarray]) -> Outputs:
+        """Returns the outputs for `inputs`, computed together with other queued requests.
 
         Raises:
-          ServingError: UNAVAILABLE where the queue is full, INVALID_ARGUMENT where the inputs differ in their number of
-            rows, else what the run itself fails with. A failure of one request is not passed on to the others.
+            StatusError: UNAVAILABLE if the queue is full, INVALID_ARGUMENT if the inputs differ in their number of rows,
+                else the error of the run. An error of one request does not affect the others.
         """
         loop = asyncio.get_running_loop()
         rows = _count_rows(inputs) if signature.can_batch else 1
@@ -91,7 +91,7 @@ class Batcher:
         return await task.future
 
     def close(self) -> None:
-        """Ends the threads. Call it when no request is in flight."""
+        """Ends the threads. No request may be in flight."""
         for _ in self._threads:
             self._batches.put(None)
         for thread in self._threads:
@@ -99,7 +99,7 @@ class Batcher:
 
     def _schedule_dispatch(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._idle_threads and not self._dispatch_timer:
-            # Not at once: what else this turn of the loop has received can then join.
+            # After the current turn of the loop, so that other requests received in it can join.
             self._dispatch_timer = loop.call_later(0, self._dispatch, loop)
 
     def _dispatch(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -118,19 +118,18 @@ class Batcher:
             return 0.0
         if self._timeout_seconds is not None:
             return self._queue[0].arrived + self._timeout_seconds - now
-        # Those just answered tend to ask again: wait for as many. A client that is alone never waits; among many, runs
-        # are large, which leaves more of the machine to everything else.
+        # Clients that just got a response tend to send the next request: wait for as many. A single client never waits.
         if len(self._queue) >= self._last.tasks:
             return 0.0
         return self._last.ended + min(PATIENCE_RUNS * self._last.seconds, PATIENCE_SECONDS) - now
 
     def _take_batch(self) -> list[_Task]:
-        """Takes the first task and, in their order, those that fit into one run with it."""
+        """Takes the first task and, in order, the others that can join its run."""
         batch: list[_Task] = []
         left: deque[_Task] = deque()
         rows = 0
         for task in self._queue:
-            if task.future.cancelled():  # its deadline has passed: nobody waits for it
+            if task.future.cancelled():  # its deadline has passed
                 self._queued_rows -= task.rows
             elif not batch or (
                 task.signature.can_batch and task.joins(batch[0]) and rows + task.rows <= self._max_batch_size
@@ -149,7 +148,7 @@ class Batcher:
             _run_batch(batch)
             loop = batch[0].future.get_loop()
             loop.call_soon_threadsafe(self._deliver, loop, batch, time.perf_counter() - started)
-            del batch  # or its arrays would live until the next request comes
+            del batch  # otherwise its arrays stay in memory until the next request
 
     def _deliver(self, loop: asyncio.AbstractEventLoop, batch: list[_Task], seconds: float) -> None:
         self._idle_threads += 1
@@ -157,7 +156,7 @@ class Batcher:
         for task in batch:
             if task.future.done():
                 continue
-            if isinstance(task.outcome, ServingError):
+            if isinstance(task.outcome, StatusError):
                 task.future.set_exception(task.outcome)
             else:
                 task.future.set_result(task.outcome)
@@ -185,7 +184,7 @@ def _run_batch(batch: list[_Task]) -> None:
             _run_together(batch)
             return
     except Exception:
-        # One bad picture fails the whole run. Alone, each gets its own answer, and the message the right index.
+        # One bad picture fails the complete run. Run alone, each request gets its own outputs or error.
         pass
     for task in batch:
         _run_alone(task)
@@ -194,11 +193,11 @@ def _run_batch(batch: list[_Task]) -> None:
 def _run_alone(task: _Task) -> None:
     try:
         task.outcome = task.servable.run(task.signature, task.inputs)
-    except ServingError as error:
+    except StatusError as error:
         task.outcome = error
     except Exception as error:
-        # A batch thread that died would leave every later request waiting.
-        task.outcome = ServingError(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}")
+        # If the thread ended here, every later request would wait for ever.
+        task.outcome = StatusError(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}")
 
 
 def _run_together(batch: list[_Task]) -> None:
@@ -207,7 +206,9 @@ def _run_together(batch: list[_Task]) -> None:
     outputs = first.servable.run(first.signature, joined)
     total = sum(task.rows for task in batch)
     if any(len(array) != total for array in outputs.values()):
-        raise failed_precondition("Batched output tensor's 0th dimension does not equal the sum of the inputs' ones")
+        raise failed_precondition(
+            "Batched output tensor's 0th dimension does not equal the sum of the 0th dimension sizes of the input tensors"
+        )
     start = 0
     for task in batch:
         task.outcome = {alias: array[start : start + task.rows] for alias, array in outputs.items()}

@@ -1,7 +1,6 @@
-"""One SavedModel, loaded and run the way TensorFlow Serving does it: through the v1 Session path.
+"""One SavedModel, loaded and run as TensorFlow Serving does: through the v1 Session path.
 
-`tf.saved_model.load` takes another way through TensorFlow and has accepted exports that TF Serving could not serve, so
-a local server built on it would prove little.
+`tf.saved_model.load` uses other code and has accepted exports that TF Serving could not serve.
 """
 
 import threading
@@ -16,22 +15,22 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
 
-from serving.local_server.errors import CODES, ServingError, failed_precondition
-from serving.local_server.tensors import TensorSpec
+from serving.local_server.errors import CODES, StatusError, failed_precondition
+from serving.local_server.model.tensors import SignatureTensor
 
 DEFAULT_SIGNATURE = "serving_default"
-"""What a request that names no signature gets; the name is TensorFlow's."""
+"""The signature of a request that names none; the name is TensorFlow's."""
 
 _METHODS = {f"tensorflow/serving/{method}" for method in ("predict", "classify", "regress")}
 
 
 @dataclass(frozen=True)
-class Signature:
-    """One entry of the SavedModel's signature map, with what a run of it needs at hand."""
+class LoadedSignature:
+    """One entry of the SavedModel's signature map."""
 
     name: str
-    inputs: Mapping[str, TensorSpec]
-    outputs: Mapping[str, TensorSpec]
+    inputs: Mapping[str, SignatureTensor]
+    outputs: Mapping[str, SignatureTensor]
     method_name: str
 
     @property
@@ -45,9 +44,9 @@ class Signature:
 
 
 class Servable:
-    """A loaded version: signatures and a session. `run` may be called from any thread until `close`.
+    """A loaded version: signatures and a session. Any thread may call `run` until `close`.
 
-    Raises ServingError, with the code and message that GetModelStatus is to show, where the SavedModel does not load.
+    Raises StatusError if the SavedModel does not load, with the code and message for GetModelStatus.
     """
 
     def __init__(self, path: Path, *, intra_op_threads: int = 0, inter_op_threads: int = 0):
@@ -58,7 +57,7 @@ class Servable:
             intra_op_parallelism_threads=intra_op_threads,
             inter_op_parallelism_threads=inter_op_threads,
             use_per_session_threads=False,
-            # TensorFlow's idle threads would take from the cores what answering requests needs.
+            # Otherwise TensorFlow's idle threads compete with the event loop for the cores.
             experimental=config_pb2.ConfigProto.Experimental(disable_thread_spinning=True),
         )
         graph = tf.Graph()
@@ -73,27 +72,31 @@ class Servable:
             }
         except Exception as error:
             self._session.close()
-            raise _as_serving_error(error) from error
+            raise _as_status_error(error) from error
 
-    def signature(self, name: str) -> Signature:
-        """Returns the signature of that name, `serving_default` for an empty one; else FAILED_PRECONDITION."""
+    def signature(self, name: str) -> LoadedSignature:
+        """Returns the signature `name`; an empty name means `serving_default`.
+
+        Raises:
+            StatusError: FAILED_PRECONDITION; there is no such signature.
+        """
         found = self.signatures.get(name or DEFAULT_SIGNATURE)
         if found is None or not found.can_predict:
             raise failed_precondition(f'Serving signature key "{name or DEFAULT_SIGNATURE}" not found.')
         return found
 
-    def run(self, signature: Signature, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Returns every output of `signature` by alias. Raises ServingError with the failing operation's code."""
+    def run(self, signature: LoadedSignature, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Returns every output of `signature` by alias. Raises StatusError with the failing operation's code."""
         feeds = [inputs[alias] for alias in signature.inputs]
         try:
             with self._counted():
                 values = self._runs[signature.name](*feeds)
         except tf.errors.OpError as error:
-            raise _as_serving_error(error) from error
+            raise _as_status_error(error) from error
         return dict(zip(signature.outputs, values, strict=True))
 
     def close(self) -> None:
-        """Waits for the runs under way, then frees the session and its variables. No `run` may come after it."""
+        """Waits for current runs, then frees the session and its variables. Do not call `run` afterwards."""
         with self._idle:
             self._idle.wait_for(lambda: not self._running)
         self._runs.clear()
@@ -101,7 +104,7 @@ class Servable:
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
-        # A request whose deadline has passed lets go of its version while the run it shares may still be going on.
+        # A request releases its version when its deadline passes, even if its run has not ended yet.
         with self._idle:
             self._running += 1
         try:
@@ -111,8 +114,8 @@ class Servable:
                 self._running -= 1
                 self._idle.notify_all()
 
-    def _make_run(self, signature: Signature) -> Any:
-        # Session.run looks its fetches and feeds up anew on every call; a callable does so once.
+    def _make_run(self, signature: LoadedSignature) -> Any:
+        # Session.run resolves its fetches and feeds on every call; a callable resolves them once.
         options = config_pb2.CallableOptions(
             feed=[spec.tensor_name for spec in signature.inputs.values()],
             fetch=[spec.tensor_name for spec in signature.outputs.values()],
@@ -120,8 +123,8 @@ class Servable:
         return self._session._make_callable_from_options(options)
 
 
-def _signature(name: str, proto: meta_graph_pb2.SignatureDef) -> Signature:
-    return Signature(
+def _signature(name: str, proto: meta_graph_pb2.SignatureDef) -> LoadedSignature:
+    return LoadedSignature(
         name=name,
         inputs={alias: _spec(alias, info) for alias, info in sorted(proto.inputs.items())},
         outputs={alias: _spec(alias, info) for alias, info in sorted(proto.outputs.items())},
@@ -129,16 +132,16 @@ def _signature(name: str, proto: meta_graph_pb2.SignatureDef) -> Signature:
     )
 
 
-def _spec(alias: str, info: meta_graph_pb2.TensorInfo) -> TensorSpec:
+def _spec(alias: str, info: meta_graph_pb2.TensorInfo) -> SignatureTensor:
     sizes = tuple(dim.size if dim.size >= 0 else None for dim in info.tensor_shape.dim)
-    return TensorSpec(alias, info.name, info.dtype, None if info.tensor_shape.unknown_rank else sizes)
+    return SignatureTensor(alias, info.name, info.dtype, None if info.tensor_shape.unknown_rank else sizes)
 
 
-def _as_serving_error(error: Exception) -> ServingError:
+def _as_status_error(error: Exception) -> StatusError:
     if isinstance(error, tf.errors.OpError):
-        return ServingError(CODES.get(error.error_code, grpc.StatusCode.UNKNOWN), error.message)
+        return StatusError(CODES.get(error.error_code, grpc.StatusCode.UNKNOWN), error.message)
     if isinstance(error, OSError):
-        return ServingError(grpc.StatusCode.NOT_FOUND, str(error))
+        return StatusError(grpc.StatusCode.NOT_FOUND, str(error))
     if isinstance(error, RuntimeError) and "MetaGraphDef" in str(error):
-        return ServingError(grpc.StatusCode.NOT_FOUND, str(error))
-    return ServingError(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}")
+        return StatusError(grpc.StatusCode.NOT_FOUND, str(error))
+    return StatusError(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}")

@@ -16,25 +16,25 @@ from tensorflow_serving.apis import (
     prediction_service_pb2,
 )
 
+import serving.local_server.api.status as status
 import serving.local_server.metrics as names
-import serving.local_server.status as status
-from serving.local_server.batching import Batcher
+from serving.local_server.api.predict import Limits, prepare, respond
 from serving.local_server.config import ServerConfig
-from serving.local_server.errors import ServingError, invalid_argument
+from serving.local_server.errors import StatusError, invalid_argument
 from serving.local_server.metrics import Metrics
-from serving.local_server.predict import Limits, prepare, respond
-from serving.local_server.versions import VersionManager
+from serving.local_server.model.batching import Batcher
+from serving.local_server.versions.manager import VersionManager
 
 PREDICTION_SERVICE = prediction_service_pb2.DESCRIPTOR.services_by_name["PredictionService"].full_name
 MODEL_SERVICE = model_service_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name
 HEALTH_NAMES = ("", "PredictionService", "ModelService")
-"""The server as a whole, and the short names that TF Serving reports its services under."""
+"""The complete server, and TF Serving's short names of its services."""
 
 Answer = Callable[[Message], Awaitable[Message]]
 
 
 class Servicer:
-    """Answers one model's requests. Every method takes a parsed request and raises ServingError."""
+    """Serves the requests for one model. Every method takes a parsed request and raises StatusError."""
 
     def __init__(self, config: ServerConfig, versions: VersionManager, batcher: Batcher, metrics: Metrics):
         self._config = config
@@ -71,13 +71,13 @@ class Servicer:
         return status.report(spec.name, number, known)
 
     def _resolve(self, spec: model_pb2.ModelSpec) -> tuple[int | None, str]:
-        """Returns the version asked for, None for the latest, and the request in TF Serving's words."""
+        """Returns the requested version (None: the latest) and the request in TF Serving's words."""
         if not spec.name:
             raise invalid_argument("ModelSpec has no name specified.")
         number = self._number(spec)
         described = f"Latest({spec.name})" if number is None else f"Specific({spec.name}, {number})"
         if spec.name != self._config.model_name:
-            raise ServingError(grpc.StatusCode.NOT_FOUND, f"Servable not found for request: {described}")
+            raise StatusError(grpc.StatusCode.NOT_FOUND, f"Servable not found for request: {described}")
         return number, described
 
     def _number(self, spec: model_pb2.ModelSpec) -> int | None:
@@ -93,11 +93,11 @@ class Servicer:
 
 
 async def start_server(config: ServerConfig, servicer: Servicer, metrics: Metrics) -> tuple[grpc.aio.Server, int]:
-    """Returns a started server and its port. Raises RuntimeError where the port is taken."""
+    """Returns a started server and its port. Raises RuntimeError if the port is taken."""
     options = [
         ("grpc.max_receive_message_length", config.max_message_bytes),
         ("grpc.max_send_message_length", -1),
-        ("grpc.so_reuseport", 0),  # or a second server would share the port silently
+        ("grpc.so_reuseport", 0),  # otherwise a second server shares the port silently
     ]
     server = grpc.aio.server(options=options)
     server.add_generic_rpc_handlers(_handlers(servicer, config.model_name, metrics))
@@ -138,11 +138,11 @@ def _handler(request_type: type[Message], answer: Answer) -> grpc.RpcMethodHandl
     async def handle(request_bytes: bytes, context: grpc.aio.ServicerContext) -> bytes:
         try:
             request = request_type.FromString(request_bytes)
-        except DecodeError:  # what gRPC's C++ server answers; left to itself, the Python one would say UNKNOWN
+        except DecodeError:  # as gRPC's C++ server; the Python server's own code is UNKNOWN
             await context.abort(grpc.StatusCode.INTERNAL, f"not a {request_type.DESCRIPTOR.name}")
         try:
             return (await answer(request)).SerializeToString()
-        except ServingError as error:
+        except StatusError as error:
             await context.abort(error.code, error.message)
         raise AssertionError("abort raises")
 
@@ -160,18 +160,18 @@ def _refuses(reason: str) -> grpc.RpcMethodHandler:
 def _counted(answer: Answer, model_name: str, metrics: Metrics) -> Answer:
     async def counting(request: predict_pb2.PredictRequest) -> Message:
         started = time.perf_counter()
-        code = "CANCELLED"  # what stays if the client or its deadline ends the request
+        code = "CANCELLED"  # if the client or its deadline ends the request
         try:
             response = await answer(request)
             code = "OK"
             labels = {"model_name": model_name, "API": "Predict", "entrypoint": "GRPC"}
             metrics.observe(names.REQUEST_LATENCY, time.perf_counter() - started, **labels)
             return response
-        except ServingError as error:
+        except StatusError as error:
             code = error.code.name
             raise
         finally:
-            # A name that is not served is not recorded as sent: anyone could fill the page, and the memory, with names.
+            # Names of unknown models are not recorded; otherwise clients could fill the memory with names.
             asked = request.model_spec.name
             metrics.count(names.REQUEST_COUNT, model_name=asked if asked == model_name else "", status=code)
 

@@ -1,12 +1,12 @@
-"""What a version can be, and which step comes next: TensorFlow Serving's rules as functions of the state."""
+"""The states of a version, and the next step: TensorFlow Serving's rules as functions of the states."""
 
 import time
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
-from serving.local_server.errors import ServingError
-from serving.local_server.servable import Servable
+from serving.local_server.errors import StatusError
+from serving.local_server.model.servable import Servable
 
 
 class State(IntEnum):
@@ -21,23 +21,26 @@ class State(IntEnum):
 
 @dataclass
 class Version:
-    """One version from its first sighting to its end. Guarded by the manager's lock."""
+    """One version, from its discovery to its end. Guarded by the manager's lock."""
 
     number: int
     path: Path
     state: State = State.START
-    error: ServingError | None = None
+    error: StatusError | None = None
     is_wanted: bool = True
     servable: Servable | None = None
     in_flight: int = 0
     attempts: int = 0
     retry_at: float = 0.0
     is_given_up: bool = False
-    """Failed for good: not tried again while its directory stays."""
+    """All load attempts failed; there is no further attempt while its directory stays."""
 
 
 def next_to_unload(versions: list[Version]) -> Version | None:
-    """The lowest version that is no longer wanted, once something wanted serves or nothing is wanted at all."""
+    """Returns the lowest unwanted version that may be unloaded now, or None.
+
+    The last version that serves is kept until a wanted one is AVAILABLE, unless no version is wanted.
+    """
     serving = [version for version in versions if version.state == State.AVAILABLE]
     unwanted = [version for version in serving if not version.is_wanted]
     anything_wanted = any(version.is_wanted for version in versions)
@@ -47,7 +50,7 @@ def next_to_unload(versions: list[Version]) -> Version | None:
 
 
 def next_to_load(versions: list[Version]) -> Version | None:
-    """The highest version that is wanted and waits for its first or its next attempt."""
+    """Returns the highest wanted version whose first or next load attempt is due, or None."""
     now = time.monotonic()
     waiting = [
         version

@@ -1,8 +1,9 @@
-"""The life of each version: found, loaded and warmed up, served, drained, unloaded.
+"""Finds, loads, serves, drains and unloads the versions of a model.
 
-The rules are TensorFlow Serving's. What the policy wants is loaded, the highest number first; a version no longer
-wanted goes on serving until a wanted one is AVAILABLE, then takes no new requests, and is unloaded when its last one is
-answered. A load that fails is tried again, then given up while its directory stays, and what served before serves on.
+The rules are TensorFlow Serving's. The versions selected by the policy are loaded, the highest number first. A version
+that is no longer selected serves until a selected one is AVAILABLE; then it accepts no new requests, and it is unloaded
+after its last response. A failed load is retried; after the last attempt the number is ignored while its directory stays.
+The earlier version keeps serving meanwhile.
 """
 
 import logging
@@ -15,21 +16,21 @@ from pathlib import Path
 import grpc
 
 from serving.local_server.config import ServerConfig
-from serving.local_server.discovery import find_versions
-from serving.local_server.errors import ServingError, not_found
-from serving.local_server.lifecycle import State, Version, next_to_load, next_to_unload
-from serving.local_server.servable import Servable
+from serving.local_server.errors import StatusError, not_found
+from serving.local_server.model.servable import Servable
+from serving.local_server.versions.discovery import find_versions
+from serving.local_server.versions.lifecycle import State, Version, next_to_load, next_to_unload
 
 log = logging.getLogger(__name__)
 
 
 class VersionManager:
-    """Polls the base path in a thread of its own and keeps what the policy wants loaded.
+    """Polls the base path in its own thread and keeps the versions selected by the policy loaded.
 
     Args:
-      config: base path, policy, poll and retry settings.
-      load: path -> a loaded and warmed-up Servable, or ServingError.
-      on_change: called from the polling thread whenever a version has changed its state.
+        config: Base path, policy, poll and retry settings.
+        load: Returns a loaded and warmed-up Servable for a path, or raises StatusError.
+        on_change: Called from the polling thread after every change of a version's state.
     """
 
     def __init__(self, config: ServerConfig, load: Callable[[Path], Servable], on_change: Callable[[], None]):
@@ -41,13 +42,13 @@ class VersionManager:
         self._wake = threading.Event()
         self._stopping = False
         self._thread = threading.Thread(target=self._poll_until_stopped, name="versions", daemon=True)
-        self._last_complaint = ""
+        self._last_warning = ""
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stops polling, then closes every servable. Call it when no request is in flight."""
+        """Stops polling and closes every servable. No request may be in flight."""
         self._stopping = True
         self._wake.set()
         self._thread.join()
@@ -56,14 +57,14 @@ class VersionManager:
 
     @contextmanager
     def lease(self, number: int | None, described: str) -> Iterator[tuple[int, Servable]]:
-        """Holds a version for one request: it is not unloaded before the block ends.
+        """Holds a version for one request; the version is not unloaded before the block ends.
 
         Args:
-          number: the version, or None for the highest AVAILABLE one.
-          described: the request as TF Serving words it, for the message.
+            number: The version, or None for the highest AVAILABLE one.
+            described: The request in TF Serving's words, for the error message.
 
         Raises:
-          ServingError: NOT_FOUND where that version is not AVAILABLE, or none is.
+            StatusError: NOT_FOUND; that version is not AVAILABLE, or none is.
         """
         with self._lock:
             version = self._find(number)
@@ -80,7 +81,7 @@ class VersionManager:
                 self._wake.set()
 
     def statuses(self) -> list[Version]:
-        """Returns every version ever seen, the highest first; those that ended stay listed."""
+        """Returns every version found since the start, the highest first, including versions that ended."""
         with self._lock:
             return sorted(self._versions.values(), key=lambda version: -version.number)
 
@@ -90,7 +91,7 @@ class VersionManager:
 
     @property
     def failure(self) -> str | None:
-        """What went wrong where versions were found and every one of them was given up; else None."""
+        """Why no version can become AVAILABLE, or None while one still can or none was found."""
         versions = self.statuses()
         failed = [version for version in versions if version.state == State.END and version.error]
         if not failed or any(version.state != State.END for version in versions):
@@ -119,11 +120,11 @@ class VersionManager:
     def _poll(self) -> None:
         try:
             wanted = self._config.version_policy.choose(find_versions(self._config.base_path))
-        except OSError as error:  # a mount that is gone for a moment must not unload what serves
-            self._complain(f"cannot list the base path: {error}")
+        except OSError as error:  # a mount that is away for a moment must not unload the versions that serve
+            self._warn_once(f"cannot list the base path: {error}")
             return
         if not wanted:
-            self._complain(f"no version to serve under {self._config.base_path}; a version is named by a number")
+            self._warn_once(f"found no version to serve in {self._config.base_path}; the name of a version is a number")
         with self._lock:
             for version in self._versions.values():
                 version.is_wanted = version.number in wanted
@@ -136,7 +137,7 @@ class VersionManager:
             self._versions[number] = Version(number, path)
 
     def _act(self) -> bool:
-        """Takes one step towards what is wanted. Returns whether there may be another."""
+        """Takes the next step and returns whether there may be another one."""
         with self._lock:
             self._forget_unwanted_failures()
             versions = list(self._versions.values())
@@ -152,7 +153,7 @@ class VersionManager:
         return False
 
     def _forget_unwanted_failures(self) -> None:
-        # Should the number come back it gets new attempts, as in TF Serving; until then it stays listed as END.
+        # If the directory comes back, loading is attempted again, as in TF Serving. Until then the state is END.
         for version in self._versions.values():
             if not version.is_wanted and not version.servable:
                 version.state = State.END
@@ -164,19 +165,19 @@ class VersionManager:
         version.attempts += 1
         try:
             version.servable = self._load(version.path)
-        except ServingError as error:
+        except StatusError as error:
             self._load_failed(version, error)
             return
         except Exception as error:
-            # Whatever one version's files do, the thread that looks for the next version must live.
+            # A version that fails in an unexpected way must not end the thread that finds the next version.
             message = f"{type(error).__name__}: {error}"
-            self._load_failed(version, ServingError(grpc.StatusCode.INTERNAL, message))
+            self._load_failed(version, StatusError(grpc.StatusCode.INTERNAL, message))
             return
         version.error = None
         log.info("version %d is available", version.number)
         self._changed(version, State.AVAILABLE)
 
-    def _load_failed(self, version: Version, error: ServingError) -> None:
+    def _load_failed(self, version: Version, error: StatusError) -> None:
         log.error("version %d failed to load (attempt %d): %s", version.number, version.attempts, error)
         if version.attempts > self._config.max_load_retries:
             version.error = error
@@ -197,7 +198,7 @@ class VersionManager:
             version.servable = None
             log.info("version %d is unloaded", version.number)
 
-    def _complain(self, complaint: str) -> None:
-        if complaint != self._last_complaint:  # once, not at every poll
-            log.warning(complaint)
-        self._last_complaint = complaint
+    def _warn_once(self, warning: str) -> None:
+        if warning != self._last_warning:  # not at every poll
+            log.warning(warning)
+        self._last_warning = warning

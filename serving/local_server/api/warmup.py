@@ -1,7 +1,7 @@
-"""Warm-up: recorded requests replayed inside the load, so that the first user does not pay for lazy initialisation.
+"""Warm-up: replays recorded requests while a version loads, so that lazy initialisation does not delay the first request.
 
-As in TensorFlow Serving: `assets.extra/tf_serving_warmup_requests`, an uncompressed TFRecord file of `PredictionLog`.
-One record that cannot be read or answered fails the whole version; its model name and version are not looked at.
+As in TensorFlow Serving, the requests are in `assets.extra/tf_serving_warmup_requests`, an uncompressed TFRecord file of
+`PredictionLog`. One bad record fails the version. The model name and version in a record are ignored.
 """
 
 from pathlib import Path
@@ -11,20 +11,20 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow_serving.apis import prediction_log_pb2
 
-from serving.local_server.errors import ServingError, invalid_argument
-from serving.local_server.predict import Limits, prepare
-from serving.local_server.servable import Servable
+from serving.local_server.api.predict import Limits, prepare
+from serving.local_server.errors import StatusError, invalid_argument
+from serving.local_server.model.servable import Servable
 
 WARMUP_FILE = Path("assets.extra", "tf_serving_warmup_requests")
 MAX_RECORDS = 1000
 
 
 def replay_warmup(servable: Servable, limits: Limits) -> int:
-    """Runs every recorded request and returns their number; 0 where there is no file.
+    """Runs every recorded request and returns their number; 0 if there is no file.
 
     Raises:
-      ServingError: INVALID_ARGUMENT for more than 1000 records or one that does not parse, DATA_LOSS for a damaged
-        file, UNIMPLEMENTED for anything but a Predict, else what that request itself is answered.
+        StatusError: INVALID_ARGUMENT for more than 1000 records or one that does not parse, DATA_LOSS for a damaged file,
+            UNIMPLEMENTED for a record that is no Predict request, else the error of the request itself.
     """
     path = servable.path / WARMUP_FILE
     if not path.exists():
@@ -37,7 +37,7 @@ def replay_warmup(servable: Servable, limits: Limits) -> int:
                 raise invalid_argument(f"Number of warmup records exceeds the maximum ({MAX_RECORDS}) at {path}")
     except tf.errors.OpError as error:
         message = f"{error.message}. Please verify your warmup data is in TFRecord format."
-        raise ServingError(grpc.StatusCode.DATA_LOSS, message) from error
+        raise StatusError(grpc.StatusCode.DATA_LOSS, message) from error
     return number
 
 
@@ -50,9 +50,9 @@ def _replay(servable: Servable, record: bytes, limits: Limits, where: str) -> No
     if kind is None:
         return
     if kind != "predict_log":
-        raise ServingError(grpc.StatusCode.UNIMPLEMENTED, f"Unsupported log_type for warmup: {kind} ({where})")
+        raise StatusError(grpc.StatusCode.UNIMPLEMENTED, f"Unsupported log_type for warmup: {kind} ({where})")
     try:
         prepared = prepare(servable, log.predict_log.request, limits)
         servable.run(prepared.signature, prepared.inputs)
-    except ServingError as error:
-        raise ServingError(error.code, f"{where}: {error.message}") from error
+    except StatusError as error:
+        raise StatusError(error.code, f"{where}: {error.message}") from error

@@ -1,19 +1,19 @@
-"""GetModelMetadata and GetModelStatus: what is served, and how far each version has come."""
+"""GetModelMetadata and GetModelStatus: the signatures of a version, and the state of every version."""
 
 from collections.abc import Iterable
 
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, model_pb2
 
 from serving.local_server.errors import invalid_argument, not_found
-from serving.local_server.servable import Servable
-from serving.local_server.versions import Version
+from serving.local_server.model.servable import Servable
+from serving.local_server.versions.manager import Version
 
 SIGNATURE_DEF = "signature_def"
-"""The one metadata field that TF Serving knows."""
+"""The only metadata field that TF Serving supports."""
 
 
 def check_metadata_fields(fields: Iterable[str]) -> None:
-    """Raises ServingError, INVALID_ARGUMENT, unless `signature_def` and nothing else is asked for."""
+    """Raises StatusError (INVALID_ARGUMENT) unless `signature_def` is the only requested field."""
     fields = list(fields)
     if not fields:
         raise invalid_argument("GetModelMetadataRequest must specify at least one metadata_field")
@@ -23,7 +23,7 @@ def check_metadata_fields(fields: Iterable[str]) -> None:
 
 
 def describe(name: str, version: int, servable: Servable) -> get_model_metadata_pb2.GetModelMetadataResponse:
-    """Builds the metadata answer: the signatures as the SavedModel has them, packed in an Any."""
+    """Builds the metadata response: the signatures of the SavedModel, packed in an Any."""
     response = get_model_metadata_pb2.GetModelMetadataResponse(model_spec=model_pb2.ModelSpec(name=name))
     response.model_spec.version.value = version
     signatures = get_model_metadata_pb2.SignatureDefMap(signature_def=servable.signature_defs)
@@ -32,10 +32,10 @@ def describe(name: str, version: int, servable: Servable) -> get_model_metadata_
 
 
 def report(name: str, number: int | None, versions: Iterable[Version]) -> get_model_status_pb2.GetModelStatusResponse:
-    """Builds the status answer for version `number` of the model, or for all of `versions` where it is None.
+    """Builds the status response for version `number` of the model; None means all `versions`.
 
     Raises:
-      ServingError: NOT_FOUND where there is none.
+        StatusError: NOT_FOUND; there is no such version.
     """
     chosen = [version for version in versions if number is None or version.number == number]
     if not chosen:

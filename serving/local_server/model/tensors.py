@@ -1,8 +1,7 @@
-"""TensorProto <-> numpy, checked before anything is allocated.
+"""TensorProto <-> NumPy, checked before memory is allocated.
 
-TensorFlow's own parser trusts the shape that a message claims: a 20-byte request for [10**9, 28, 28] would make it
-allocate 730 GiB. Here the claim is held against the signature and a limit first, so that a bad request costs nothing
-but its own error.
+TensorFlow's own parser trusts the shape in a message: a 20-byte request for [10**9, 28, 28] makes it allocate 730 GiB.
+Here the shape is compared with the signature and a limit first.
 """
 
 import functools
@@ -28,10 +27,10 @@ _FIELDS: dict[int, tuple[str, np.dtype]] = {
     types_pb2.DT_BOOL: ("bool_val", np.dtype("?")),
     types_pb2.DT_STRING: ("string_val", np.dtype(object)),
 }
-"""Each dtype's typed field on the wire and its numpy dtype. Others (quantised, resource, ...) are refused."""
+"""Each dtype's typed field on the wire and its NumPy dtype. Others (quantised, resource, ...) are rejected."""
 
 MAX_RANK = 64
-"""numpy's; TensorFlow's own is 254, which no model comes near."""
+"""NumPy's limit; TensorFlow's is 254."""
 
 _DTYPES = {dtype: number for number, (_, dtype) in _FIELDS.items()}
 _PACKED_FLOAT_FIELD = {np.dtype("<f4"): b"\x2a", np.dtype("<f8"): b"\x32"}
@@ -39,7 +38,7 @@ _PACKED_FLOAT_FIELD = {np.dtype("<f4"): b"\x2a", np.dtype("<f8"): b"\x32"}
 
 
 @dataclass(frozen=True)
-class TensorSpec:
+class SignatureTensor:
     """One input or output of a signature."""
 
     alias: str
@@ -49,26 +48,26 @@ class TensorSpec:
     dtype: int
     """A `tensorflow.DataType`."""
     shape: tuple[int | None, ...] | None
-    """None for a size that is free; None as a whole where even the rank is."""
+    """None for an unknown size; None instead of the tuple for an unknown rank."""
 
     @property
     def has_batch_dimension(self) -> bool:
-        """Whether the first dimension is free, so that requests can be joined along it."""
+        """Whether the first size is unknown, so that requests can be joined along it."""
         return bool(self.shape) and self.shape[0] is None  # type: ignore[index]
 
 
-def decode(proto: tensor_pb2.TensorProto, spec: TensorSpec, *, max_bytes: int, max_rows: int) -> np.ndarray:
+def decode(proto: tensor_pb2.TensorProto, spec: SignatureTensor, *, max_bytes: int, max_rows: int) -> np.ndarray:
     """Returns the array that `proto` holds, read-only where it shares the message's bytes.
 
     Args:
-      proto: numbers in `tensor_content` or in the typed field of their dtype. Of typed values there may be fewer than
-        elements: the last one is repeated, and none at all means zeros, as TensorFlow has it.
-      spec: what the signature asks for.
-      max_bytes: the most that the array may take.
-      max_rows: the most rows of an input with a batch dimension.
+        proto: Values in `tensor_content` or in the typed field of their dtype. If there are fewer typed values than
+            elements, the last one is repeated; without values all elements are zero, as in TensorFlow.
+        spec: The input in the signature.
+        max_bytes: Most bytes of the array.
+        max_rows: Most rows of an input with a batch dimension.
 
     Raises:
-      ServingError: INVALID_ARGUMENT for a wrong dtype or shape, bytes that do not fit the shape, or too many rows.
+        StatusError: INVALID_ARGUMENT for a wrong dtype or shape, bytes that do not fit the shape, or too many rows.
     """
     if proto.dtype not in _FIELDS:
         raise invalid_argument(f"tensor parsing error: {spec.alias}")
@@ -89,7 +88,7 @@ def decode(proto: tensor_pb2.TensorProto, spec: TensorSpec, *, max_bytes: int, m
 
 
 def encode(array: np.ndarray, proto: tensor_pb2.TensorProto) -> None:
-    """Writes `array` into the empty `proto`, with typed fields, as TF Serving answers by default."""
+    """Writes `array` into the empty `proto`, with typed fields, which are TF Serving's default."""
     proto.CopyFrom(_without_values(array.dtype, array.shape))
     if array.dtype in _PACKED_FLOAT_FIELD and array.size:
         proto.MergeFromString(_PACKED_FLOAT_FIELD[array.dtype] + _varint(array.nbytes) + array.tobytes())
@@ -99,14 +98,14 @@ def encode(array: np.ndarray, proto: tensor_pb2.TensorProto) -> None:
 
 @functools.lru_cache(maxsize=1024)
 def _without_values(dtype: np.dtype, shape: tuple[int, ...]) -> tensor_pb2.TensorProto:
-    # Built once for all answers of that shape: copying one costs a fifth.
+    # Built once per shape: a copy costs a fifth.
     if dtype not in _DTYPES:
         raise invalid_argument(f"an output of dtype {dtype} cannot be encoded")
     dims = [tensor_shape_pb2.TensorShapeProto.Dim(size=size) for size in shape]
     return tensor_pb2.TensorProto(dtype=_DTYPES[dtype], tensor_shape=tensor_shape_pb2.TensorShapeProto(dim=dims))
 
 
-def _checked_shape(proto: tensor_shape_pb2.TensorShapeProto, spec: TensorSpec, max_rows: int) -> tuple[int, ...]:
+def _checked_shape(proto: tensor_shape_pb2.TensorShapeProto, spec: SignatureTensor, max_rows: int) -> tuple[int, ...]:
     shape = tuple(dim.size for dim in proto.dim[: MAX_RANK + 1])
     if proto.unknown_rank or len(shape) > MAX_RANK or any(size < 0 for size in shape):
         raise invalid_argument(f"tensor parsing error: {spec.alias}")
@@ -131,13 +130,13 @@ def _from_bytes(content: bytes, dtype: np.dtype, size: int, alias: str) -> np.nd
             f"tensor parsing error: {alias} (tensor_content has {len(content)} bytes, its shape needs "
             f"{size * dtype.itemsize})"
         )
-    if dtype == np.bool_:  # any byte but 0 is true; numpy would keep a 2 as an invalid bool
+    if dtype == np.bool_:  # every byte but 0 is true; NumPy would keep a 2 as an invalid bool
         return np.frombuffer(content, np.uint8) != 0
     return np.frombuffer(content, dtype)
 
 
 def _from_values(values, dtype: np.dtype, size: int) -> np.ndarray:
-    # int_val is 32 bits wide and carries narrower integers too; those keep their low bits, as in TensorFlow.
+    # int_val also carries narrower integers; they keep their low bits, as in TensorFlow.
     given = np.array(values[:size], np.int64 if dtype.kind in "iu" and dtype.itemsize < 8 else dtype).astype(dtype)
     array = np.empty(size, dtype)
     array[: len(given)] = given

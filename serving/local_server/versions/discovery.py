@@ -1,7 +1,7 @@
 """The version directories under a base path, found by TensorFlow Serving's rules.
 
-A child whose *name* is an integer is a version: `7`, `00017`, `20261122134501`. Nothing else about it is looked at: a
-plain file named `8` is version 8 (and will fail to load). Anything else (`.7.tmp`, `7.retired`, `v7`) is skipped.
+A child whose *name* is an integer is a version: `7`, `00017`, `20261122134501`. Only the name counts: a plain file named
+`8` is version 8 (and fails to load). Other names (`.7.tmp`, `7.retired`, `v7`) are skipped.
 """
 
 import logging
@@ -17,17 +17,17 @@ _INTEGER = re.compile(r"[ \t\n\v\f\r]*[+-]?[0-9]+[ \t\n\v\f\r]*", re.ASCII)
 
 @dataclass(frozen=True)
 class VersionPolicy:
-    """Which of the versions on disk are to be served; by default the latest one."""
+    """Selects the versions to serve among those on disk; by default the latest one."""
 
     kind: Literal["latest", "all", "specific"] = "latest"
     count: int = 1
-    """With `latest`: how many."""
+    """For `latest`: how many versions."""
     versions: frozenset[int] = frozenset()
-    """With `specific`: which."""
+    """For `specific`: the versions."""
 
     def __post_init__(self) -> None:
         if self.kind == "latest" and self.count < 1:
-            raise ValueError(f"the latest {self.count} versions would serve nothing; count must be at least 1")
+            raise ValueError(f"the policy 'latest' has count {self.count}; it must be at least 1")
         if self.kind == "specific" and not self.versions:
             raise ValueError("the policy 'specific' needs at least one version")
 
@@ -44,7 +44,7 @@ class VersionPolicy:
         return cls("specific", versions=frozenset(versions))
 
     def choose(self, found: dict[int, Path]) -> dict[int, Path]:
-        """Returns the part of `found` that is to be served."""
+        """Returns the versions of `found` to serve, with their paths."""
         if self.kind == "latest":
             return {version: found[version] for version in sorted(found)[-self.count :]}
         if self.kind == "specific":
@@ -53,9 +53,9 @@ class VersionPolicy:
 
 
 def parse_version(name: str) -> int | None:
-    """Returns the version that a child's name stands for, or None: a decimal that fits a signed 64-bit integer.
+    """Returns the version number in a child's name, or None if the name is no signed 64-bit decimal.
 
-    As the `absl::SimpleAtoi` that TF Serving calls: leading zeros, one sign and surrounding white space are accepted.
+    Leading zeros, one sign and surrounding white space are accepted, as by `absl::SimpleAtoi`, which TF Serving calls.
     """
     if not _INTEGER.fullmatch(name) or len(name) > 255:
         return None
@@ -64,9 +64,12 @@ def parse_version(name: str) -> int | None:
 
 
 def find_versions(base_path: Path) -> dict[int, Path]:
-    """Returns version -> path for every numeric child. Raises OSError where the base path cannot be listed.
+    """Returns version -> path for every numeric child.
 
-    Of two names for one number (`7`, `007`) the last in byte order wins, as in TF Serving.
+    If two names have the same number (`7`, `007`), the last one in byte order wins, as in TF Serving.
+
+    Raises:
+        OSError: The base path cannot be listed.
     """
     found: dict[int, Path] = {}
     for child in sorted(base_path.iterdir(), key=lambda child: child.name.encode(errors="surrogateescape")):
@@ -74,6 +77,6 @@ def find_versions(base_path: Path) -> dict[int, Path]:
         if version is None:
             continue
         if version in found:
-            log.warning("version %d is in both %s and %s; the first is ignored", version, found[version], child)
+            log.warning("version %d has two directories; serving %s, ignoring %s", version, child, found[version])
         found[version] = child
     return found

@@ -1,4 +1,4 @@
-"""PredictRequest -> PredictResponse, apart from where and when the model runs."""
+"""PredictRequest -> checked inputs, and outputs -> PredictResponse."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -6,14 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 from tensorflow_serving.apis import predict_pb2
 
-import serving.local_server.tensors as tensors
+import serving.local_server.model.tensors as tensors
 from serving.local_server.errors import invalid_argument
-from serving.local_server.servable import Servable, Signature
+from serving.local_server.model.servable import LoadedSignature, Servable
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request may ask for."""
+    """The limits of one request."""
 
     max_rows: int
     max_bytes: int
@@ -23,18 +23,18 @@ class Limits:
 class Prepared:
     """A checked request."""
 
-    signature: Signature
+    signature: LoadedSignature
     inputs: dict[str, np.ndarray]
     outputs: Collection[str]
-    """Aliases to answer with."""
+    """Aliases of the outputs to return."""
 
 
 def prepare(servable: Servable, request: predict_pb2.PredictRequest, limits: Limits) -> Prepared:
     """Checks `request` against the signature it names and decodes its inputs.
 
     Raises:
-      ServingError: FAILED_PRECONDITION for an unknown signature; INVALID_ARGUMENT for inputs or outputs that the
-        signature does not have, or that it has and the request lacks, and for tensors that `tensors.decode` refuses.
+        StatusError: FAILED_PRECONDITION for an unknown signature; INVALID_ARGUMENT for missing or unknown inputs, unknown
+            or repeated outputs, and tensors that `tensors.decode` rejects.
     """
     signature = servable.signature(request.model_spec.signature_name)
     _check_aliases(set(request.inputs), set(signature.inputs))
@@ -48,7 +48,7 @@ def prepare(servable: Servable, request: predict_pb2.PredictRequest, limits: Lim
 def respond(
     name: str, version: int, prepared: Prepared, outputs: Mapping[str, np.ndarray]
 ) -> predict_pb2.PredictResponse:
-    """Builds the answer: the name asked for, the signature resolved, the version that served, never a label."""
+    """Builds the response. Its spec has the requested name, the resolved signature and the version, never a label."""
     response = predict_pb2.PredictResponse()
     response.model_spec.name = name
     response.model_spec.signature_name = prepared.signature.name
@@ -70,7 +70,7 @@ def _check_aliases(sent: set[str], wanted: set[str]) -> None:
     )
 
 
-def _wanted_outputs(output_filter: list[str], signature: Signature) -> Collection[str]:
+def _wanted_outputs(output_filter: list[str], signature: LoadedSignature) -> Collection[str]:
     for index, alias in enumerate(output_filter):
         if alias not in signature.outputs:
             known = ",".join(signature.outputs)

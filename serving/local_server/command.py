@@ -1,0 +1,129 @@
+"""The command `python -m serving serve`: its flags, and the process that serves until a signal comes.
+
+    $ python -m serving serve artifacts/models/digits
+    serving digits on 127.0.0.1:8500
+
+This module imports neither TensorFlow nor gRPC before a server starts, so that `--help` is fast.
+"""
+
+import argparse
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from serving.local_server.config import ServerConfig
+from serving.local_server.server import LocalServer
+from serving.local_server.versions.discovery import VersionPolicy
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of `python -m serving serve` to `parser`."""
+    parser.description = (
+        "Serve a folder of versions with TensorFlow Serving's gRPC API on this machine: for laptops, tests and demos. "
+        "For production give the same folder to the tensorflow/serving container."
+    )
+    defaults = ServerConfig(base_path=Path())
+
+    def add(name: str, parse: Callable[[str], Any], explanation: str) -> None:
+        default = getattr(defaults, name)
+        suffix = "" if default is None else f" (default: {default})"
+        parser.add_argument(f"--{name.replace('_', '-')}", type=parse, default=default, help=explanation + suffix)
+
+    parser.add_argument(
+        "base_path", type=Path, metavar="MODELS_DIR", help="folder whose numeric children are the versions"
+    )
+    add("model_name", str, "name of the model in requests")
+    add("host", str, "address to listen on; 0.0.0.0 for all")
+    add("port", int, "gRPC port; 0 takes a free one")
+    add("metrics_port", int, "port for Prometheus metrics; 0 takes a free one (default: no metrics)")
+    add("poll_wait_seconds", float, "seconds between polls of the folder")
+    policy = parser.add_mutually_exclusive_group()
+    policy.add_argument("--latest", type=int, metavar="N", help="serve the latest N versions (default: 1)")
+    policy.add_argument("--all-versions", action="store_true", help="serve every version")
+    policy.add_argument("--versions", type=int, nargs="+", metavar="V", help="serve only these versions")
+    parser.add_argument(
+        "--label",
+        type=_label,
+        action="append",
+        default=[],
+        metavar="NAME=VERSION",
+        help="label a version; may be repeated",
+    )
+    add("max_load_retries", int, "retries of a failed load")
+    add("load_retry_interval_seconds", float, "seconds before a failed load is retried")
+    add("max_batch_size", int, "most rows in one run")
+    add("batch_timeout_seconds", float, "seconds to wait for more rows (default: adapts to the load, at most 0.002)")
+    add("max_enqueued_batches", int, "full batches that may wait")
+    add("batch_threads", int, "batches that run at the same time")
+    add("max_message_bytes", int, "largest request")
+    add("grace_period_seconds", float, "seconds for requests in flight after SIGTERM")
+    add("intra_op_threads", int, "threads inside one operation; 0 means one per core")
+    add("inter_op_threads", int, "operations that run at the same time; 0 means one per core")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serves until SIGTERM or SIGINT, then finishes the requests in flight.
+
+    Returns:
+        The exit status: 0 after a signal, 1 if nothing could be served, 2 for a setting out of range.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is imported
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    # TensorFlow warns that the v1 loading path is deprecated; this server uses it on purpose.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    try:
+        server = LocalServer(args.base_path, **_settings(args))
+        server.start()
+    except ValueError as error:
+        print(f"python -m serving serve: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"cannot serve {args.base_path}: {error}", file=sys.stderr)
+        return 1
+    try:
+        _serve_until(stopping, server)
+    except RuntimeError as error:
+        print(f"cannot serve {args.base_path}: {error}", file=sys.stderr)
+        return 1
+    finally:
+        server.stop()
+    return 0
+
+
+def _serve_until(stopping: threading.Event, server: LocalServer) -> None:
+    while not stopping.is_set() and not server.wait_until_serving(0.2):
+        pass
+    if server.target:
+        print(f"serving {server.config.model_name} on {server.target}", flush=True)
+    if server.metrics_target:
+        print(f"metrics on http://{server.metrics_target}/monitoring/prometheus/metrics", flush=True)
+    stopping.wait()
+
+
+def _settings(args: argparse.Namespace) -> dict[str, Any]:
+    flags = vars(args)
+    named = {name: flags[name] for name in ServerConfig.__dataclass_fields__ if name in flags and name != "base_path"}
+    return {**named, "version_policy": _policy(args), "version_labels": dict(args.label)}
+
+
+def _policy(args: argparse.Namespace) -> VersionPolicy:
+    if args.all_versions:
+        return VersionPolicy.all()
+    if args.versions:
+        return VersionPolicy.specific(*args.versions)
+    return VersionPolicy.latest(1 if args.latest is None else args.latest)
+
+
+def _label(text: str) -> tuple[str, int]:
+    name, separator, version = text.rpartition("=")
+    if not separator or not name:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VERSION")
+    return name, int(version)
