@@ -31,6 +31,7 @@ COPY requirements/web.txt /tmp/requirements.txt
 # The client and the page; NumPy's own tests are a sixth of what is installed.
 RUN pip install --no-cache-dir --require-hashes -r /tmp/requirements.txt && rm /tmp/requirements.txt \
     && find /usr/local/lib/python3.11/site-packages -name tests -type d -prune -exec rm -r {} +
+COPY quiet_tensorflow.py /app/
 COPY serving /app/serving
 RUN python -m compileall -q /app
 ARG VERSION=0.1.0
@@ -45,6 +46,7 @@ COPY requirements/gpu.txt /tmp/requirements.txt
 RUN pip install --no-cache-dir --require-hashes -r /tmp/requirements.txt && rm /tmp/requirements.txt
 # What the NVIDIA runtime is to mount into the container besides the device itself.
 ENV NVIDIA_DRIVER_CAPABILITIES=compute,utility
+COPY quiet_tensorflow.py /app/
 COPY serving /app/serving
 COPY trainer /app/trainer
 RUN python -m compileall -q /app
@@ -59,6 +61,7 @@ CMD ["trainer", "train"]
 FROM base AS trainer
 COPY requirements/train.txt /tmp/requirements.txt
 RUN pip install --no-cache-dir --require-hashes -r /tmp/requirements.txt && rm /tmp/requirements.txt
+COPY quiet_tensorflow.py /app/
 COPY serving /app/serving
 COPY trainer /app/trainer
 RUN python -m compileall -q /app

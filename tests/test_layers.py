@@ -38,6 +38,11 @@ def test_serving_knows_nothing_of_the_trainer(path: Path) -> None:
     assert not [name for name in imports_of(path) if name.split(".")[0] == "trainer"]
 
 
+def test_what_both_packages_import_knows_neither() -> None:
+    names = {name.split(".")[0] for name in imports_of(REPOSITORY / "quiet_tensorflow.py")}
+    assert not names & {"trainer", "serving"}
+
+
 @pytest.mark.parametrize("package", ["trainer", "serving"])
 def test_no_module_imports_in_a_circle(package: str) -> None:
     def name_of(path: Path) -> str:

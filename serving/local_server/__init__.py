@@ -4,3 +4,7 @@ In: a folder whose numeric children are SavedModels, and requests over gRPC. Out
 codes and metrics. Start at `command.py` (the command line) or `server.py` (`LocalServer`, for tests); `runtime.py` starts
 the rooms that a request passes: `grpc_server.py`, `api/`, `versions/`, `model/`.
 """
+
+import quiet_tensorflow
+
+quiet_tensorflow.install()

@@ -8,7 +8,6 @@ This module imports neither TensorFlow nor gRPC before a server starts, so that 
 
 import argparse
 import logging
-import os
 import signal
 import sys
 import threading
@@ -72,7 +71,6 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         The exit status: 0 after a signal, 1 if nothing could be served, 2 for a setting out of range.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is imported
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     # TensorFlow warns that the v1 loading path is deprecated; this server uses it on purpose.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)

@@ -53,7 +53,10 @@ def install(tmp_path):
         run(
             "cp",
             "-r",
-            *(ROOT / name for name in ("serving", "trainer", "pyproject.toml", "README.md", "LICENSE")),
+            *(
+                ROOT / name
+                for name in ("quiet_tensorflow.py", "serving", "trainer", "pyproject.toml", "README.md", "LICENSE")
+            ),
             source,
         )
         run(sys.executable, "-m", "venv", tmp_path / "venv")

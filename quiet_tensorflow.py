@@ -1,0 +1,67 @@
+"""Import TensorFlow without its log on standard error; used by both `trainer` and `serving.local_server`.
+
+    import quiet_tensorflow
+
+    quiet_tensorflow.install()
+    import tensorflow  # now, or later, anywhere in the process
+
+On a healthy machine without a GPU, the import prints half a dozen lines that look like a broken one: "failed call to
+cuInit: UNKNOWN ERROR". `TF_CPP_MIN_LOG_LEVEL` alone does not remove them: some are printed before TensorFlow reads it. So
+file descriptor 2 leads into a buffer during the import. If the import raises an exception, the buffer is printed.
+
+`TF_CPP_MIN_LOG_LEVEL=0` brings the whole log back: any value below 3 in the environment turns this module off. Use it to
+see why a process dies during the import, because then nothing prints the buffer.
+"""
+
+import importlib.machinery
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from types import ModuleType
+
+LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
+"""The environment variable for the log of TensorFlow's C++ code: 0 = everything, 3 = fatal errors only."""
+
+STDERR = 2
+"""File descriptor; the C++ code writes to it without going through `sys.stderr`."""
+
+
+def install() -> None:
+    """Make the first `import tensorflow` of this process a quiet one. Does not import it."""
+    if os.environ.setdefault(LOG_LEVEL, "3") != "3":
+        return
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    if "tensorflow" not in sys.modules and not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
+
+
+class _Finder:
+    """Finds TensorFlow as Python does, and wraps the function that executes it."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if name != "tensorflow":
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(name, path, target)
+        if spec and spec.loader:
+            execute = spec.loader.exec_module
+            spec.loader.exec_module = lambda module: _quietly(execute, module)  # type: ignore[method-assign]
+        return spec
+
+
+def _quietly(execute: Callable[[ModuleType], None], module: ModuleType) -> None:
+    with tempfile.TemporaryFile() as buffer:
+        stderr = os.dup(STDERR)
+        os.dup2(buffer.fileno(), STDERR)
+        try:
+            execute(module)
+        except Exception:
+            buffer.seek(0)
+            os.write(stderr, buffer.read())
+            raise
+        finally:
+            os.dup2(stderr, STDERR)
+            os.close(stderr)
