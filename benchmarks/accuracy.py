@@ -21,7 +21,7 @@ import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.turns import machine, write_json
+from testbed.report import machine, write_json
 from trainer.config import TrainConfig, resolve
 from trainer.presets import PRESETS
 

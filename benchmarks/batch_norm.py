@@ -18,7 +18,8 @@ training steps, which is what a user waits for.
 
 from pathlib import Path
 
-from benchmarks.turns import Case, Turns, argument_parser, machine, measure, print_rates, train_in_turns, write_json
+from testbed.report import argument_parser, machine, print_rates, write_json
+from testbed.turns import Case, Turns, measure, train_in_turns
 from trainer.config import TrainConfig, resolve
 
 KERAS = "keras, as it comes"

@@ -22,7 +22,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.turns import Case, Turns, argument_parser, machine, measure, print_rates, training_split, write_json
+from testbed.report import argument_parser, machine, print_rates, write_json
+from testbed.turns import Case, Turns, measure, training_split
 from trainer.config import TrainConfig, resolve
 from trainer.data.split import Split
 

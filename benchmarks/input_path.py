@@ -25,16 +25,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.strategies import STRATEGIES
-from benchmarks.turns import (
-    Case,
-    Turns,
-    argument_parser,
-    machine,
-    measure,
-    print_rates,
-    training_split,
-    write_json,
-)
+from testbed.report import argument_parser, machine, print_rates, write_json
+from testbed.turns import Case, Turns, measure, training_split
 from trainer.config import resolve
 
 DOCUMENTED, OURS = "documented", "ours"

@@ -26,7 +26,7 @@ import time
 from pathlib import Path
 
 from benchmarks.accuracy import train_and_score
-from benchmarks.turns import argument_parser, machine, write_json
+from testbed.report import argument_parser, machine, write_json
 from trainer.config import resolve
 from trainer.data.load import load_splits, read_dataset
 from trainer.data.split import Split

@@ -1,11 +1,12 @@
-"""How well a published version reads pictures, through the Session path that TensorFlow Serving uses.
+"""Measure how well a published version reads pictures, through the Session path that TensorFlow Serving uses.
 
     $ python -m benchmarks.pictures artifacts/models/digits/<version> --data-dir mnist/
 
-prints the machine, then: MNIST's test digits as 28x28 PNG files beside the same digits as arrays; optdigits' 8x8 digits,
-enlarged; photographs of test digits (benchmarks/photographs.py) with the accuracy per nuisance; drawn digits in scenes of
-other kinds (benchmarks/scenes.py); and the time of one picture of 500x500 pixels and of batches. Develop with training
-digits and other seeds, as has been done: of optdigits the last 360 were only ever scored.
+prints the machine, then the accuracy on: MNIST's test digits as arrays and as 28x28 PNG files; optdigits' 8x8 digits,
+enlarged; photographs of test digits (testbed/photographs.py), also per nuisance; drawn digits in other scenes
+(testbed/scenes.py). Last comes the time of one 500x500 picture and of batches.
+
+The preparation was developed with training digits and other seeds. The last 360 of optdigits were only scored.
 """
 
 import argparse
@@ -22,20 +23,19 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks.photographs import photographs
-from benchmarks.scenes import SCENES, scenes
-from benchmarks.turns import machine, write_json
 from serving.contract import DIGIT, ENCODED, IMAGES, NORMALIZED, PICTURES, SIGNATURE
+from testbed.photographs import photographs
+from testbed.report import machine, write_json
+from testbed.scenes import SCENES, scenes
 
 SEED = 2026
-"""Of the photographs and scenes that are scored; develop with others."""
-
+"""Seed of the photographs and scenes that are scored; develop with others."""
 
 FIGURE_COLUMNS, FIGURE_ROWS = 5, 4
 
 
 def main() -> None:
-    """Print each table as it is ready."""
+    """Print each table as soon as it is ready."""
     args = _parse_arguments()
     from serving.local_server.model.servable import Servable
     from trainer.data.idx import read_idx_folder
@@ -85,7 +85,7 @@ def _answers(servable: Any, signature: str, name: str, values: Sequence, size: i
 
 
 def _draw(servable: Any, files: list[bytes], tile: int = 84) -> Image.Image:
-    """Photographs, each beside what the network saw of it."""
+    """Draw photographs, each beside the image that the network saw."""
     seen = servable.run(servable.signature(PICTURES), {ENCODED: np.array(files, object)})[NORMALIZED]
     sheet = Image.new("RGB", (FIGURE_COLUMNS * (2 * tile + 8), FIGURE_ROWS * (tile + 8)), "white")
     for position, (file, image) in enumerate(zip(files, seen, strict=True)):

@@ -35,8 +35,8 @@ from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from benchmarks.turns import machine
 from serving import contract
+from testbed.report import machine
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CONCURRENCY = 32

@@ -21,7 +21,8 @@ what it brings. GPUs are hidden, for the same reason.
 import dataclasses
 import os
 
-from benchmarks.turns import Case, argument_parser, machine, measure, print_rates, train_in_turns, write_json
+from testbed.report import argument_parser, machine, print_rates, write_json
+from testbed.turns import Case, measure, train_in_turns
 from trainer.config import resolve
 
 DEFAULT = "default strategy"

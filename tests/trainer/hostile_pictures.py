@@ -1,4 +1,4 @@
-"""Damaged and hostile picture files, seeded."""
+"""Generate damaged and hostile picture files from a seed."""
 
 import io
 import struct
@@ -17,7 +17,7 @@ MODES = {
 
 
 def hostile_files(seed: int) -> Iterator[bytes]:
-    """Without end: whole files of every mode, cut, flipped, grown, with false sizes, animated, and what is no picture."""
+    """Yield files without end: intact, cut, with changed bytes, with false sizes, animated, and no pictures at all."""
     random = np.random.default_rng(seed)
     while True:
         content = _picture(random)
@@ -82,7 +82,7 @@ def _animated(random: np.random.Generator) -> bytes:
 
 
 def _png_bomb(height: int, width: int) -> bytes:
-    """A whole header of a vast picture, and hardly any content."""
+    """A valid header of a huge picture, and hardly any content."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))

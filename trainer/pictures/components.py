@@ -1,38 +1,88 @@
-"""Connected pieces of a mask, in TensorFlow ops: there is no op for it.
+"""Choose the digit: which of the connected components of an ink mask belong to it.
 
-Every pixel of the mask points to one of its piece; neighbours hang the larger of their roots under the smaller, and all
-paths are halved, until nothing changes: a number of rounds that grows with the logarithm of the longest piece
-(Y. Zhang, A. Azad, Z. Hu, "FastSV", SIAM PP 2020).
+All images here are the reduced picture, h x w. Lengths of components are in its pixels.
 """
 
 import tensorflow as tf
 
+from trainer.pictures.morphology import connected_components, dilate
 
-def connected_components(mask: tf.Tensor, where: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The piece of each pixel: labels int32 [n], from 0, of the pixels that are true, and the number of pieces.
+JOIN_WINDOW_PIXELS = 3
+"""Ink is dilated by this window before it is labelled, so that gaps of up to two pixels do not part a stroke."""
+
+OFF_CENTRE_PENALTY = 0.5
+"""Share of its score that a component loses when its middle lies on the rim of the picture."""
+
+RIM_WEIGHT, CORNER_WEIGHT, RIM_EXPONENT = 1.1, 1.6, 6
+"""A component's score is divided by 1 + (weight * share of its length that lies on the rim) ** exponent. A shadow that
+comes in from the rim nearly always holds a corner of the picture; a digit that fills the picture does not."""
+
+CORNER_PIXELS = 4
+"""A component whose nearest pixel is closer than this to a corner, along the sides, holds it."""
+
+FRAME_BAND, FRAME_MIN_SHARE = 0.1, 0.9
+"""A frame drawn around the digit: so much of it lies within this share of its longer side from its own bounding box."""
+
+MIN_MASS = 0.05
+"""Components lighter than this share of the main one's mass are specks."""
+
+MAX_GAP = 0.15
+"""Components farther from the main one than this share of its longer side do not belong to the digit."""
+
+MAX_RIM_SHARE = 0.5
+"""Components with more of their length on the rim of the picture do not belong to the digit."""
+
+
+def choose_digit(mask: tf.Tensor, ink: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Choose the components that are the digit.
 
     Args:
-        mask: bool [h, w].
-        where: int64 [n, 2], `tf.where(mask)`; n may be 0.
+        mask: bool [h, w], the pixels that are ink; at least one.
+        ink: float32 [h, w], how much darker than paper each pixel is.
+
+    Returns:
+        The score of the main component, float32, and the digit's pixels, bool [h, w].
     """
-    count = tf.shape(where)[0]
-    numbers = tf.range(count)
-    # The number of each pixel of the mask, with a frame of pixels outside of it: -1.
-    grid = tf.tensor_scatter_nd_update(tf.fill(tf.shape(mask) + 2, -1), where + 1, numbers)
-    ends = []
-    for down, right in ((0, 1), (1, -1), (1, 0), (1, 1)):
-        neighbour = tf.gather_nd(grid, where + tf.constant([1 + down, 1 + right], tf.int64))
-        ends.append(tf.where(neighbour < 0, numbers, neighbour))
-    one, other = tf.tile(numbers, [4]), tf.concat(ends, axis=0)
+    height, width = (tf.cast(side, tf.float32) for side in tf.unstack(tf.shape(mask)))
+    joined = dilate(tf.cast(mask, tf.float32), JOIN_WINDOW_PIXELS) > 0
+    where = tf.where(joined)
+    labels, count = connected_components(joined, where)
+    y, x = tf.unstack(tf.cast(where, tf.float32), axis=1)
 
-    def join(parents: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        a, b = tf.gather(parents, one), tf.gather(parents, other)
-        lower, higher = tf.minimum(a, b), tf.maximum(a, b)
-        joined = tf.tensor_scatter_nd_min(parents, higher[:, tf.newaxis], lower)
-        joined = tf.gather(joined, joined)
-        joined = tf.gather(joined, joined)
-        return joined, tf.reduce_any(joined != parents)
+    def total(values: tf.Tensor) -> tf.Tensor:
+        return tf.math.unsorted_segment_sum(values, labels, count)
 
-    roots, _ = tf.while_loop(lambda _, changed: changed, join, (numbers, tf.constant(True)))
-    pieces, labels = tf.unique(roots)
-    return labels, tf.size(pieces)
+    def lowest(values: tf.Tensor) -> tf.Tensor:
+        return tf.math.unsorted_segment_min(values, labels, count)
+
+    mass = total(tf.gather_nd(tf.where(mask, ink, 0.0), where))
+    top, left, bottom, right = lowest(y), lowest(x), 1 - lowest(-y), 1 - lowest(-x)
+    longer = tf.maximum(bottom - top, right - left)
+    rim_share = total(tf.cast((y == 0) | (x == 0) | (y == height - 1) | (x == width - 1), tf.float32)) / longer
+    from_corner = tf.minimum(y, height - 1 - y) + tf.minimum(x, width - 1 - x)
+    rim_weight = tf.where(lowest(from_corner) < CORNER_PIXELS, CORNER_WEIGHT, RIM_WEIGHT)
+    off_centre = tf.maximum(tf.abs((top + bottom) / height - 1), tf.abs((left + right) / width - 1))
+    score = mass * (1 - OFF_CENTRE_PENALTY * off_centre) / (1 + (rim_weight * rim_share) ** RIM_EXPONENT)
+    to_side = tf.reduce_min(
+        [y - tf.gather(top, labels), x - tf.gather(left, labels),
+         tf.gather(bottom, labels) - 1 - y, tf.gather(right, labels) - 1 - x], axis=0
+    )  # fmt: skip
+    in_band = total(tf.cast(to_side < FRAME_BAND * tf.gather(longer, labels), tf.float32)) / total(tf.ones_like(y))
+    is_frame = in_band > FRAME_MIN_SHARE
+
+    def inside(outer: tf.Tensor) -> tf.Tensor:
+        return (top > top[outer]) & (left > left[outer]) & (bottom < bottom[outer]) & (right < right[outer])
+
+    def around(inner: tf.Tensor) -> tf.Tensor:
+        return (top < top[inner]) & (left < left[inner]) & (bottom > bottom[inner]) & (right > right[inner])
+
+    main = tf.argmax(score)
+    # Inside a frame the best component is the digit.
+    framed = tf.where(is_frame[main] & inside(main) & (mass > MIN_MASS * mass[main]), score, 0.0)
+    main = tf.cond(tf.reduce_max(framed) > 0, lambda: tf.argmax(framed), lambda: main)
+    gap_y = tf.maximum(top - bottom[main], top[main] - bottom)
+    gap_x = tf.maximum(left - right[main], left[main] - right)
+    is_near = tf.maximum(gap_y, gap_x) < MAX_GAP * longer[main]
+    belongs = is_near & (mass > MIN_MASS * mass[main]) & (rim_share < MAX_RIM_SHARE) & ~(is_frame & around(main))
+    belongs = belongs | (tf.range(count, dtype=tf.int64) == main)
+    return score[main], tf.scatter_nd(where, tf.gather(belongs, labels), tf.shape(mask, tf.int64))

@@ -1,8 +1,8 @@
-"""The bytes of a picture file -> its pixels, as TensorFlow ops: the first half of the `pictures` signature.
+"""The bytes of a picture file -> its pixels, as TensorFlow ops that run inside the served graph.
 
-What a file claims to be is read from its first bytes, so that one that would unpack to gigabytes is refused before a
-decoder sees it. Left out, for want of an op: orientation and colour profiles in PNG files, transparency in GIF and BMP
-files, BMP files that are compressed or have a palette of colours, WebP, HEIC and AVIF.
+The first bytes of a file tell its format and size, so a file that would unpack to gigabytes is rejected before a decoder
+sees it. TensorFlow has no op for the following, and they are not supported: orientation and colour profiles in PNG files,
+transparency in GIF and BMP files, BMP files that are compressed or have a colour palette, WebP, HEIC and AVIF.
 """
 
 from collections.abc import Callable
@@ -15,69 +15,76 @@ import tensorflow as tf
 from serving.contract import MAX_PICTURE_BYTES
 
 MAX_PIXELS = 2**25
-"""Pixels of the largest picture accepted: 33.5 million."""
+"""Pixels of the largest picture that is accepted: 33.5 million. A telephone's photograph has 12 to 24 million."""
 
-UNREADABLE = "cannot be decoded; expected a whole PNG, JPEG, BMP or GIF file"
+UNDECODABLE = "cannot be decoded; expected a complete PNG, JPEG, BMP or GIF file"
 
-_HEAD = 4096
-"""Bytes in which a file's format, size and orientation are looked for."""
+HEAD_BYTES = 4096
+"""Bytes at the start of a file in which its format, size and orientation are searched."""
 
-_ENOUGH_PIXELS = 2**20
-"""Larger JPEG files are decoded at a half, a quarter or an eighth of their size, as long as so many pixels are left."""
+MIN_REDUCED_PIXELS = 2**20
+"""JPEG files are decoded at a half, a quarter or an eighth of their size, as long as so many pixels are left."""
 
 _PNG, _JPEG, _BMP, _GIF, _UNKNOWN = range(5)
 
 
-class _Claims(NamedTuple):
-    """What the beginning of a file says of it."""
+class _Header(NamedTuple):
+    """What the first bytes of a file declare."""
 
     format: tf.Tensor
+    """int32: one of `_PNG` to `_UNKNOWN`."""
     pixels: tf.Tensor
+    """int64: width times height; 0 if unknown."""
     orientation: tf.Tensor
-    """EXIF's: 1 is upright."""
+    """int64: EXIF's; 1 is upright."""
     depth: tf.Tensor
-    """Bits of a value in a PNG file."""
+    """int64: bits of a value in a PNG file."""
 
 
 def decode(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The pixels of one file, uint8 [H, W, 3], and what is wrong with it: a string, empty if nothing is.
+    """Decode one file; transparent pixels are blended over white.
 
-    Transparent pixels are blended over white. What cannot be decoded gives one white pixel.
+    Args:
+        encoded: string, the bytes of the file.
+
+    Returns:
+        The pixels, uint8 [H, W, 3], and the reason why the file cannot be used: a string, empty if it can. A file that
+        cannot be used gives one white pixel.
     """
-    claims, length = _claims(encoded), tf.strings.length(encoded)
+    header, length = _read_header(encoded), tf.strings.length(encoded)
     problem = tf.case(
         [
-            (length > MAX_PICTURE_BYTES, lambda: _beyond(length, "bytes", MAX_PICTURE_BYTES)),
-            (claims.format == _UNKNOWN, lambda: tf.constant(UNREADABLE)),
-            (claims.pixels > MAX_PIXELS, lambda: _beyond(claims.pixels, "pixels", MAX_PIXELS)),
+            (length > MAX_PICTURE_BYTES, lambda: _too_large(length, "bytes", MAX_PICTURE_BYTES)),
+            (header.format == _UNKNOWN, lambda: tf.constant(UNDECODABLE)),
+            (header.pixels > MAX_PIXELS, lambda: _too_large(header.pixels, "pixels", MAX_PIXELS)),
         ],
         default=lambda: tf.constant(""),
     )
     nothing = tf.zeros([0, 0, 0], tf.uint8)
-    pixels = tf.cond(problem == "", lambda: _decode(encoded, claims), lambda: nothing)
+    pixels = tf.cond(problem == "", lambda: _decode(encoded, header), lambda: nothing)
     failed = tf.size(pixels) == 0
     white = tf.fill([1, 1, 3], tf.constant(255, tf.uint8))
-    pixels = tf.cond(failed, lambda: white, lambda: _upright(_rgb(pixels, claims), claims.orientation))
-    return pixels, tf.where(failed & (problem == ""), UNREADABLE, problem)
+    pixels = tf.cond(failed, lambda: white, lambda: _upright(_rgb(pixels, header), header.orientation))
+    return pixels, tf.where(failed & (problem == ""), UNDECODABLE, problem)
 
 
-def _beyond(value: tf.Tensor, unit: str, limit: int) -> tf.Tensor:
-    return tf.strings.join(["is of ", tf.strings.as_string(value), f" {unit}; expected at most {limit}"])
+def _too_large(value: tf.Tensor, unit: str, limit: int) -> tf.Tensor:
+    return tf.strings.join(["has ", tf.strings.as_string(value), f" {unit}; expected at most {limit}"])
 
 
 def _or_else(encoded: tf.Tensor, attempt: Callable[[tf.Tensor], tf.Tensor], otherwise: tf.Tensor) -> tf.Tensor:
-    """What `attempt` makes of a file, or another tensor where it fails.
+    """The result of `attempt`, or of `otherwise` where it fails.
 
-    A graph has no `except`; a data set that leaves out what fails is one. It prepares `attempt` anew each time, so let it
-    be small.
+    A graph has no `except`, so a data set that drops failed elements takes its place. The data set instantiates `attempt`
+    at every call, so `attempt` should be small.
     """
     tried = tf.data.Dataset.from_tensors(encoded).map(attempt).ignore_errors()
     return tried.concatenate(tf.data.Dataset.from_tensors(otherwise)).take(1).get_single_element()
 
 
-def _claims(encoded: tf.Tensor) -> _Claims:
-    head = tf.strings.join([tf.strings.substr(encoded, 0, _HEAD), b"\0" * _HEAD])
-    head = tf.ensure_shape(tf.io.decode_raw(tf.strings.substr(head, 0, _HEAD), tf.uint8), [_HEAD])
+def _read_header(encoded: tf.Tensor) -> _Header:
+    head = tf.strings.join([tf.strings.substr(encoded, 0, HEAD_BYTES), b"\0" * HEAD_BYTES])
+    head = tf.ensure_shape(tf.io.decode_raw(tf.strings.substr(head, 0, HEAD_BYTES), tf.uint8), [HEAD_BYTES])
 
     def begins(magic: bytes) -> tf.Tensor:
         return tf.reduce_all(head[: len(magic)] == list(magic))
@@ -97,7 +104,7 @@ def _claims(encoded: tf.Tensor) -> _Claims:
         ],
     )
     orientation = tf.cond(file_format == _JPEG, lambda: _orientation(head), lambda: tf.constant(1, tf.int64))
-    return _Claims(file_format, pixels, orientation, depth=tf.cast(head[24], tf.int64))
+    return _Header(file_format, pixels, orientation, depth=tf.cast(head[24], tf.int64))
 
 
 def _little(values: tf.Tensor) -> tf.Tensor:
@@ -109,39 +116,41 @@ def _big(values: tf.Tensor) -> tf.Tensor:
 
 
 def _orientation(head: tf.Tensor) -> tf.Tensor:
-    """EXIF's tag 0x0112, a short, in either byte order; 1 where there is none."""
+    """EXIF's orientation (tag 0x0112, a short, in either byte order); 1 where there is none."""
     found = tf.constant(1, tf.int64)
     for pattern, at in ((b"\x12\x01\x03\x00\x01\x00\x00\x00", 8), (b"\x01\x12\x00\x03\x00\x00\x00\x01", 9)):
-        windows = tf.stack([head[k : _HEAD - 10 + k] for k in range(len(pattern))])
+        windows = tf.stack([head[k : HEAD_BYTES - 10 + k] for k in range(len(pattern))])
         matches = tf.reduce_all(windows == np.frombuffer(pattern, np.uint8)[:, np.newaxis], axis=0)
         value = tf.cast(head[tf.argmax(matches) + at], tf.int64)
         found = tf.where(tf.reduce_any(matches) & (value >= 1) & (value <= 8), value, found)
     return found
 
 
-def _decode(encoded: tf.Tensor, claims: _Claims) -> tf.Tensor:
-    """uint8 [H, W, channels], or nothing where it fails; a JPEG smaller than it is where it has pixels to spare."""
+def _decode(encoded: tf.Tensor, header: _Header) -> tf.Tensor:
+    """uint8 [H, W, channels]; [0, 0, 0] if it fails. A JPEG of many pixels is decoded at a fraction of its size."""
 
     def attempt(decoder: Callable[[tf.Tensor], tf.Tensor]) -> Callable[[], tf.Tensor]:
         return lambda: _or_else(encoded, decoder, tf.zeros([0, 0, 0], tf.uint8))
 
     def jpeg() -> tf.Tensor:
         ratios = (1, 2, 4, 8)
-        spare = tf.reduce_sum([tf.cast(claims.pixels >= ratio**2 * _ENOUGH_PIXELS, tf.int32) for ratio in ratios[1:]])
+        allowed = [header.pixels >= ratio**2 * MIN_REDUCED_PIXELS for ratio in ratios[1:]]
+        reduction = tf.reduce_sum(tf.cast(tf.stack(allowed), tf.int32))
         decoders = [partial(tf.io.decode_jpeg, channels=3, ratio=ratio) for ratio in ratios]
-        return tf.switch_case(spare, [attempt(decoder) for decoder in decoders])
+        return tf.switch_case(reduction, [attempt(decoder) for decoder in decoders])
 
     def gif(encoded: tf.Tensor) -> tf.Tensor:
         return tf.io.decode_image(_first_frame(encoded), channels=3, expand_animations=False)
 
     png = attempt(partial(tf.io.decode_png, channels=4))
-    return tf.switch_case(claims.format, [png, jpeg, attempt(tf.io.decode_bmp), attempt(gif)])
+    return tf.switch_case(header.format, [png, jpeg, attempt(tf.io.decode_bmp), attempt(gif)])
 
 
 def _first_frame(encoded: tf.Tensor) -> tf.Tensor:
-    """A GIF file up to the end of its first frame: the decoder would unpack all of them before it drops the others.
+    """Cut a GIF file after its first frame, because the decoder unpacks all frames before it drops the others.
 
-    A frame larger than the picture it belongs to fails.
+    Raises:
+        InvalidArgumentError: when it runs; the frame is larger than its picture.
     """
     content = tf.cast(tf.io.decode_raw(tf.strings.join([encoded, b"\0" * 16]), tf.uint8), tf.int32)
     end = tf.strings.length(encoded)
@@ -166,12 +175,12 @@ def _first_frame(encoded: tf.Tensor) -> tf.Tensor:
     return tf.strings.join([tf.strings.substr(encoded, 0, at), b";"])
 
 
-def _rgb(pixels: tf.Tensor, claims: _Claims) -> tf.Tensor:
-    """uint8 [H, W, 3] of uint8 [H, W, channels]: PNG's four channels over white, BMP's fourth left out."""
+def _rgb(pixels: tf.Tensor, header: _Header) -> tf.Tensor:
+    """uint8 [H, W, 3] of uint8 [H, W, channels]: a PNG is blended over white, BMP's fourth channel is dropped."""
 
     def over_white() -> tf.Tensor:
-        # TensorFlow 2.21 fills in an alpha of 2**depth - 1, which below 8 bits is not opaque.
-        filled = tf.cast(tf.bitwise.left_shift(tf.constant(1, tf.int64), tf.minimum(claims.depth, 8)) - 1, tf.uint8)
+        # Where a file has no alpha, TensorFlow 2.21 fills in 2**depth - 1, which is not 255 below 8 bits.
+        filled = tf.cast(tf.bitwise.left_shift(tf.constant(1, tf.int64), tf.minimum(header.depth, 8)) - 1, tf.uint8)
         return tf.cond(tf.reduce_all(pixels[..., 3] == filled), lambda: pixels[..., :3], blended)
 
     def blended() -> tf.Tensor:
@@ -180,7 +189,7 @@ def _rgb(pixels: tf.Tensor, claims: _Claims) -> tf.Tensor:
 
     return tf.case(
         [
-            (claims.format == _PNG, over_white),
+            (header.format == _PNG, over_white),
             (tf.shape(pixels)[2] == 1, lambda: tf.repeat(pixels, 3, axis=2)),
         ],
         default=lambda: pixels[..., :3],
@@ -188,7 +197,7 @@ def _rgb(pixels: tf.Tensor, claims: _Claims) -> tf.Tensor:
 
 
 def _upright(pixels: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
-    """The picture as EXIF says it is to be seen."""
+    """Turn the picture as EXIF's orientation says."""
 
     def among(*orientations: int) -> tf.Tensor:
         return tf.reduce_any(orientation == orientations)

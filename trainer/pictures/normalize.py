@@ -1,22 +1,41 @@
 """Any picture of a digit -> MNIST's own preparation, as TensorFlow ops, so that it runs inside the served graph.
 
-MNIST's digits are white on black, fitted into 20x20 keeping their aspect, and centred by mass in 28x28. A network that
-learned from them answers well about a photograph only after the same has been done to it, and doing it here, once, means
-that no client can do it otherwise.
+MNIST's digits are white on black, fitted into 20x20 keeping their aspect ratio, and centred by mass in 28x28. A network
+that learned from them answers well about a photograph only if the photograph is prepared in the same way. The served graph
+does it, so that all clients get the same preparation.
 
-    file -> decode -> look: the picture, reduced      -> paper, ink, its colour and which of the two is darker
-                                                      -> pieces of ink -> which of them are the digit
-                   -> read: the digit's part of the picture, in its own resolution -> ink -> pen -> fitted, centred
+    file -> decode  -> pixels
+         -> locate  -> the ink that is the digit, in the picture reduced to 128 to 256 pixels
+         -> extract -> the digit's ink, in the picture's own resolution -> stroke width -> fitted, centred
 
-Lengths are in pixels of the image that a function works on, light and ink in 0 to 1.
+Lengths are in pixels of the image that a function works on; light and ink are in 0 to 1.
 """
 
 import tensorflow as tf
 
 from serving.contract import IMAGE_SHAPE
 from trainer.pictures.decode import decode
-from trainer.pictures.extract import BOX, read_digit
-from trainer.pictures.locate import find_digit
+from trainer.pictures.extract import BOX_SIDE_PIXELS, extract_digit
+from trainer.pictures.locate import locate_digit
+
+PREPARED_MAX_INKED = 0.6
+"""Share of the pixels of an image in MNIST's form that may hold ink. MNIST's fullest digit has 0.45."""
+
+PREPARED_BOX_TOLERANCE_PIXELS, PREPARED_CENTRE_TOLERANCE_PIXELS = 2, 1
+"""How far the box and the centre of mass of an image in MNIST's form may be from MNIST's."""
+
+SAME_COLOUR_LEVELS, EXACT_COLOUR_LEVELS, INK_COLOUR_LEVELS = 8, 2, 64
+"""Differences, of 255 levels. Up to the first a colour is the same paper's, up to the second it is the same but for JPEG's
+rounding, above the third it is ink's."""
+
+RIM_MIN_PAPER = 0.5
+"""Share of a picture's rim that must have the colour of paper before it is extended."""
+
+SIDE_MIN_PAPER = 0.1
+"""Share of each side of it. A side without any paper is a frame, not ink."""
+
+ROOM = 4
+"""A picture is extended on each side by its longer side divided by this."""
 
 
 def normalize(encoded: tf.Tensor) -> tf.Tensor:
@@ -26,10 +45,10 @@ def normalize(encoded: tf.Tensor) -> tf.Tensor:
         encoded: string [N], the bytes of PNG, JPEG, BMP or GIF files.
 
     Returns:
-        uint8 [N, 28, 28], 0 = paper, 255 = ink; all paper where no digit was found.
+        uint8 [N, 28, 28], 0 = paper, 255 = ink; all paper where no digit was located.
 
     Raises:
-        InvalidArgumentError: when it runs; some cannot be decoded, or are too large. The message names them.
+        InvalidArgumentError: when it runs; some files cannot be decoded, or are too large. The message names them.
     """
 
     def one(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -50,7 +69,7 @@ def normalize(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def normalize_pixels(pixels: tf.Tensor) -> tf.Tensor:
-    """uint8 [28, 28], 0 = paper, 255 = ink, of a picture uint8 [H, W, 3]."""
+    """Bring one picture uint8 [H, W, 3] to MNIST's form, uint8 [28, 28], 0 = paper, 255 = ink."""
     return tf.cond(
         _is_prepared(pixels),
         lambda: tf.ensure_shape(pixels[..., 0], IMAGE_SHAPE),
@@ -59,44 +78,46 @@ def normalize_pixels(pixels: tf.Tensor) -> tf.Tensor:
 
 
 def _is_prepared(pixels: tf.Tensor) -> tf.Tensor:
-    """Whether the picture has MNIST's form already: 28x28 grey, mostly 0, within the box, its mass in the middle."""
+    """Whether the picture has MNIST's form already: 28x28, grey, mostly 0, box and centre of mass where MNIST has them."""
 
-    def looks_prepared() -> tf.Tensor:
+    def has_form() -> tf.Tensor:
         grey = pixels[..., 0]
         ink = tf.cast(grey, tf.float32)
         inked = grey > 0
         sides = [_extent(tf.reduce_any(inked, axis)) for axis in (1, 0)]
         mass = tf.reduce_sum(ink) + 1e-6
-        away = [tf.abs(tf.reduce_sum(tf.reduce_sum(ink, a) * (tf.range(28.0) - 13.5)) / mass) for a in (1, 0)]
+        middle = (IMAGE_SHAPE[0] - 1) / 2
+        off_centre = [
+            tf.abs(tf.reduce_sum(tf.reduce_sum(ink, axis) * (tf.range(28.0) - middle)) / mass) for axis in (1, 0)
+        ]
         return tf.reduce_all(
             [
                 tf.reduce_all(pixels == pixels[..., :1]),
-                tf.reduce_mean(tf.cast(inked, tf.float32)) < 0.6,
+                tf.reduce_mean(tf.cast(inked, tf.float32)) < PREPARED_MAX_INKED,
                 tf.reduce_max(ink) > 127,
-                tf.abs(tf.maximum(*sides) - BOX) <= 2,
-                tf.maximum(*away) <= 1,
+                tf.abs(tf.maximum(*sides) - BOX_SIDE_PIXELS) <= PREPARED_BOX_TOLERANCE_PIXELS,
+                tf.maximum(*off_centre) <= PREPARED_CENTRE_TOLERANCE_PIXELS,
             ]
         )
 
-    return tf.cond(tf.reduce_all(tf.shape(pixels)[:2] == IMAGE_SHAPE), looks_prepared, lambda: False)
+    return tf.cond(tf.reduce_all(tf.shape(pixels)[:2] == IMAGE_SHAPE), has_form, lambda: False)
 
 
 def _extent(inked: tf.Tensor) -> tf.Tensor:
-    """Pixels from the first to the last true one of bool [n]; 0 where there is none."""
+    """Pixels from the first true one of bool [n] to the last; 0 where there is none."""
     where = tf.where(inked)[:, 0]
     return tf.cond(tf.size(where) > 0, lambda: tf.cast(where[-1] - where[0] + 1, tf.int32), lambda: 0)
 
 
 def _prepare(pixels: tf.Tensor) -> tf.Tensor:
-    part, look = find_digit(_with_room(pixels))
-    return tf.cond(look.score > 0, lambda: read_digit(part, look), lambda: tf.zeros(IMAGE_SHAPE, tf.uint8))
+    part, located = locate_digit(_with_room(pixels))
+    return tf.cond(located.score > 0, lambda: extract_digit(part, located), lambda: tf.zeros(IMAGE_SHAPE, tf.uint8))
 
 
 def _with_room(pixels: tf.Tensor) -> tf.Tensor:
-    """A drawing or scan whose ink runs into its rim, with more of its paper around; other pictures as they are.
+    """Extend a drawing or scan whose ink touches its rim with more of its paper; leave other pictures as they are.
 
-    At the rim of a photograph a shadow is more likely than ink, but not where the paper has one colour up to all corners,
-    nor where most of the rim has exactly one.
+    At the rim of a photograph a shadow is more likely than ink, unless the paper has one colour up to all corners.
     """
     sides = [tf.cast(side, tf.int32) for side in (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1])]
     rim = tf.concat(sides, axis=0)
@@ -106,13 +127,16 @@ def _with_room(pixels: tf.Tensor) -> tf.Tensor:
         return tf.reduce_mean(tf.cast(tf.reduce_max(tf.abs(colours - paper), axis=1) <= tolerance, tf.float32))
 
     corners = tf.stack([sides[0][0], sides[0][-1], sides[1][0], sides[1][-1]])
-    photographed = (share(corners, 8) == 1) & (share(rim, 8) > 0.5)
-    # No camera gives a rim of one colour, so a corner may hold ink there; a whole side of it is a frame.
-    drawn = (share(rim, 2) > 0.5) & tf.reduce_all([share(side, 2) > 0.1 for side in sides])
-    inked = (photographed | drawn) & (share(rim, 64) < 1)
+    is_even = (share(corners, SAME_COLOUR_LEVELS) == 1) & (share(rim, SAME_COLOUR_LEVELS) > RIM_MIN_PAPER)
+    # No camera gives a rim of one exact colour: in a drawing a corner may hold ink.
+    is_drawn = (share(rim, EXACT_COLOUR_LEVELS) > RIM_MIN_PAPER) & tf.reduce_all(
+        [share(side, EXACT_COLOUR_LEVELS) > SIDE_MIN_PAPER for side in sides]
+    )
+    has_ink = share(rim, INK_COLOUR_LEVELS) < 1
 
-    def padded() -> tf.Tensor:
-        room, colour = tf.reduce_max(tf.shape(pixels)) // 4, tf.cast(paper, tf.uint8)
-        return tf.pad(pixels - colour, [[room, room], [room, room], [0, 0]]) + colour  # modulo 256
+    def extended() -> tf.Tensor:
+        room, colour = tf.reduce_max(tf.shape(pixels)) // ROOM, tf.cast(paper, tf.uint8)
+        # In uint8 both operations are modulo 256, so the difference is undone exactly.
+        return tf.pad(pixels - colour, [[room, room], [room, room], [0, 0]]) + colour
 
-    return tf.cond(inked, padded, lambda: pixels)
+    return tf.cond((is_even | is_drawn) & has_ink, extended, lambda: pixels)

@@ -1,4 +1,4 @@
-"""What any picture of a digit becomes. Accuracy on photographs is a benchmark's: benchmarks/pictures.py."""
+"""Pictures of digits are brought to MNIST's form. benchmarks/pictures.py measures the accuracy on photographs."""
 
 import io
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from benchmarks.scenes import SCENES, drawing
+from testbed.scenes import SCENES, drawing
 from trainer.data.optdigits import read_optdigits
 
 
@@ -27,7 +27,7 @@ def file_of(pixels: np.ndarray, kind: str = "PNG", **options) -> bytes:
 
 
 def seven(height: int = 300, width: int = 240, paper: int = 225, ink: int = 40, pen: int = 16) -> np.ndarray:
-    """uint8 [height, width, 3]: a seven of straight strokes, from (0.2, 0.25) to (0.8, 0.7) of the picture."""
+    """Draw a seven of straight strokes, uint8 [height, width, 3], from (0.2, 0.25) to (0.8, 0.7) of the picture."""
     picture = np.full((height, width, 3), paper, np.uint8)
     y, x = np.mgrid[:height, :width]
     top, bottom, left, right = 0.2 * height, 0.8 * height, 0.25 * width, 0.7 * width
@@ -42,7 +42,7 @@ def likeness(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.corrcoef(one.ravel().astype(float), other.ravel().astype(float))[0, 1])
 
 
-def test_a_digit_in_mnist_s_form_comes_through_unchanged(normalize) -> None:
+def test_an_image_in_mnist_form_is_not_changed(normalize) -> None:
     images = read_optdigits()[1].images[:50]
     assert np.array_equal(normalize(*map(file_of, images)), images)
 
@@ -74,12 +74,12 @@ def on_a_table(picture: np.ndarray, margin: int) -> np.ndarray:
         pytest.param(lambda picture: on_a_table(picture, 150), id="a note on a large dark table"),
     ],
 )  # fmt: skip
-def test_the_same_digit_looks_the_same_however_it_was_taken(normalize, change) -> None:
+def test_light_paper_and_position_do_not_change_the_result(normalize, change) -> None:
     plain, changed = normalize(file_of(seven()), file_of(change(seven())))
     assert likeness(plain, changed) > 0.93
 
 
-def test_a_thin_pen_is_found_beside_the_soft_edge_of_a_shadow(normalize) -> None:
+def test_a_thin_pen_is_located_beside_the_soft_edge_of_a_shadow(normalize) -> None:
     large = seven(height=2400, width=1920, pen=9)
     x, y = np.mgrid[:1920, :2400]
     light = 1 - 0.35 / (1 + np.exp(-(0.7 * x + 0.5 * y - 1150) / 40))
@@ -89,19 +89,19 @@ def test_a_thin_pen_is_found_beside_the_soft_edge_of_a_shadow(normalize) -> None
 
 
 @pytest.mark.parametrize(("digit", "scene"), [(position % 10, scene) for position, scene in enumerate(SCENES)])
-def test_a_digit_is_found_in_scenes_that_people_photograph(normalize, digit, scene) -> None:
+def test_a_digit_is_located_in_every_scene(normalize, digit, scene) -> None:
     taken = SCENES[scene](digit, np.random.default_rng(digit))
     plain, found = normalize(drawing(digit), taken)
     assert likeness(plain, found) > 0.8
 
 
 @pytest.mark.parametrize("pen", [3, 8, 40])
-def test_any_pen_is_brought_to_the_width_of_mnist_s(normalize, pen) -> None:
+def test_strokes_of_any_width_are_brought_to_mnist_width(normalize, pen) -> None:
     usual, other = normalize(file_of(seven()), file_of(seven(pen=pen)))
     assert likeness(usual, other) > 0.8
 
 
-def test_specks_and_a_box_around_the_digit_are_left_out(normalize) -> None:
+def test_specks_and_a_frame_around_the_digit_are_left_out(normalize) -> None:
     picture = seven()
     picture[10:14, 200:203] = picture[280:283, 20:24] = 30
     boxed = np.pad(seven(), ((60, 60), (60, 60), (0, 0)), mode="edge")
@@ -113,7 +113,7 @@ def test_specks_and_a_box_around_the_digit_are_left_out(normalize) -> None:
 
 
 @pytest.mark.parametrize("side", [1, 2, 8, 28, 500])
-def test_a_picture_of_nothing_is_all_paper(normalize, side) -> None:
+def test_a_picture_without_ink_gives_an_image_without_ink(normalize, side) -> None:
     noise = np.random.default_rng(0).normal(200, 4, (side, side, 3)).clip(0, 255).astype(np.uint8)
     plain = (np.full((side, side, 3), value, np.uint8) for value in (0, 90, 255))
     assert not normalize(*map(file_of, plain)).any()
@@ -126,7 +126,7 @@ def test_every_format_gives_the_same_digit(normalize, kind) -> None:
     assert likeness(plain, other) > 0.98
 
 
-def test_transparent_is_white_and_a_jpeg_is_turned_upright(normalize) -> None:
+def test_transparency_is_white_and_a_jpeg_is_turned_upright(normalize) -> None:
     drawn = np.zeros((300, 240, 4), np.uint8)
     drawn[seven()[..., 0] < 128] = 0, 0, 0, 255
     plain, transparent = normalize(file_of(seven(paper=255, ink=0)), file_of(drawn))
@@ -134,7 +134,7 @@ def test_transparent_is_white_and_a_jpeg_is_turned_upright(normalize) -> None:
     for orientation in range(1, 9):
         exif = Image.Exif()
         exif[0x0112] = orientation
-        # What a viewer would turn into the upright seven.
+        # The orientation that undoes this one.
         back = {2: 2, 3: 3, 4: 4, 5: 5, 6: 8, 7: 7, 8: 6}.get(orientation, 1)
         turn = Image.Exif()
         turn[0x0112] = back
@@ -152,7 +152,7 @@ def test_png_files_of_every_depth_give_the_same_digit(normalize, mode) -> None:
     assert likeness(plain, other) > 0.99
 
 
-def test_a_drawing_that_fills_its_picture_keeps_the_strokes_along_the_rim(normalize) -> None:
+def test_a_drawing_that_fills_its_picture_keeps_its_strokes_at_the_rim(normalize) -> None:
     drawn = seven(pen=40, paper=0, ink=255)
     filling = drawn[40:, 20:-20]  # the bar runs along the upper rim
     cornered = drawn[40:, 60:-20]  # and from its corner
@@ -161,7 +161,7 @@ def test_a_drawing_that_fills_its_picture_keeps_the_strokes_along_the_rim(normal
         assert likeness(plain, other) > 0.9
 
 
-def test_the_frame_along_one_side_of_a_drawing_is_no_ink(normalize) -> None:
+def test_a_frame_along_one_side_of_a_drawing_is_not_ink(normalize) -> None:
     drawn = seven(paper=255, ink=0)
     framed = drawn.copy()
     framed[:, :6] = 0
@@ -173,7 +173,7 @@ def test_no_pictures_give_no_images(normalize) -> None:
     assert normalize().shape == (0, 28, 28)
 
 
-def test_what_cannot_be_read_is_named_with_its_index_and_the_reason(normalize) -> None:
+def test_the_error_names_the_index_and_the_reason_of_each_unusable_file(normalize) -> None:
     import tensorflow as tf
 
     good = file_of(seven())
@@ -181,16 +181,16 @@ def test_what_cannot_be_read_is_named_with_its_index_and_the_reason(normalize) -
     with pytest.raises(tf.errors.InvalidArgumentError) as refusal:
         normalize(good, b"", good[:200], vast, good + bytes(2**24))
     for reason in (
-        "picture 1 cannot be decoded; expected a whole PNG, JPEG, BMP or GIF file",
+        "picture 1 cannot be decoded; expected a complete PNG, JPEG, BMP or GIF file",
         "picture 2 cannot be decoded",
-        "picture 3 is of 3600000000 pixels; expected at most 33554432",
-        f"picture 4 is of {len(good) + 2**24} bytes; expected at most 16777216",
+        "picture 3 has 3600000000 pixels; expected at most 33554432",
+        f"picture 4 has {len(good) + 2**24} bytes; expected at most 16777216",
     ):
         assert reason in refusal.value.message
     assert "picture 0" not in refusal.value.message
 
 
-def test_of_an_animation_only_the_first_frame_is_unpacked(normalize) -> None:
+def test_only_the_first_frame_of_an_animation_is_used(normalize) -> None:
     frames = [
         Image.fromarray(seven()),
         *(Image.fromarray(np.full((300, 240, 3), value, np.uint8)) for value in (9, 250)),
@@ -201,11 +201,11 @@ def test_of_an_animation_only_the_first_frame_is_unpacked(normalize) -> None:
     assert likeness(plain, animated) > 0.98
 
 
-def test_the_pieces_of_a_mask_are_numbered_whatever_their_form() -> None:
+def test_connected_components_are_those_of_scipy() -> None:
     import tensorflow as tf
     from scipy import ndimage
 
-    from trainer.pictures.components import connected_components
+    from trainer.pictures.morphology import connected_components
 
     random = np.random.default_rng(3)
     for density in (0.0, 0.2, 0.4, 0.6, 1.0):

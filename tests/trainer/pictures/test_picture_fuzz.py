@@ -1,4 +1,4 @@
-"""Damaged and hostile picture files against a served version: the right code or an answer, and a server that lives on."""
+"""Damaged and hostile picture files get an answer or INVALID_ARGUMENT, and the server keeps running."""
 
 import collections
 import itertools
@@ -11,7 +11,7 @@ import pytest
 from tests.trainer.hostile_pictures import hostile_files
 
 GIB = 2**20
-"""In the kibibytes of /proc."""
+"""In kibibytes, the unit of /proc."""
 
 
 def resident_kib() -> int:
@@ -19,7 +19,7 @@ def resident_kib() -> int:
     return int(status.split("VmRSS:")[1].split()[0])
 
 
-def assault(tmp_path: Path, trained, count: int) -> collections.Counter:
+def send_hostile_files(tmp_path: Path, trained, count: int) -> collections.Counter:
     from serving.client import ClientConfig, DigitClient
     from serving.client.errors import InvalidRequestError
     from serving.local_server.server import LocalServer
@@ -39,20 +39,20 @@ def assault(tmp_path: Path, trained, count: int) -> collections.Counter:
                 assert np.isfinite(predictions.probabilities).all()
                 outcomes["answered"] += 1
             except InvalidRequestError as error:
-                outcomes["refused" if "picture 0 " in str(error) else f"refused without its index: {error}"] += 1
+                outcomes["rejected" if "picture 0 " in str(error) else f"rejected without its index: {error}"] += 1
             if number == count // 4:
                 before = resident_kib()
         assert resident_kib() < before + GIB
-    assert outcomes["answered"] + outcomes["refused"] == count, outcomes
+    assert outcomes["answered"] + outcomes["rejected"] == count, outcomes
     return outcomes
 
 
-def test_hostile_pictures_are_answered_or_refused_and_the_server_lives_on(tmp_path: Path, trained) -> None:
-    outcomes = assault(tmp_path, trained, 200)
-    assert min(outcomes["answered"], outcomes["refused"]) > 40
+def test_hostile_pictures_are_answered_or_rejected_and_the_server_keeps_running(tmp_path: Path, trained) -> None:
+    outcomes = send_hostile_files(tmp_path, trained, 200)
+    assert min(outcomes["answered"], outcomes["rejected"]) > 40
 
 
 @pytest.mark.slow
-def test_five_thousand_hostile_pictures_harm_nobody_and_leave_nothing_behind(tmp_path: Path, trained) -> None:
-    outcomes = assault(tmp_path, trained, 5000)
-    assert min(outcomes["answered"], outcomes["refused"]) > 1000
+def test_five_thousand_hostile_pictures_leave_the_server_and_its_memory_intact(tmp_path: Path, trained) -> None:
+    outcomes = send_hostile_files(tmp_path, trained, 5000)
+    assert min(outcomes["answered"], outcomes["rejected"]) > 1000

@@ -1,23 +1,17 @@
-"""What the training benchmarks share: cases that take turns on the machine, a table, and the JSON file beside it.
+"""Measure the speed of several cases that take turns on the machine; the training benchmarks use it.
 
 A case is a function that runs in a process of its own, so that no case sees the devices, the memory or the compiled
-functions of another. All cases stay alive; one works while the others wait. In every round each takes one turn, in
-opposite order every second round, so that a slow moment or a slow drift of the machine hits all of them. The first
-turns, in which TensorFlow traces and warms up, are not counted.
+functions of another. All processes stay alive; one works while the others wait. In every round each case takes one turn,
+and every second round runs in the opposite order, so that a slow moment or a slow drift of the machine affects all cases.
+The first round, in which TensorFlow traces and warms up, is not counted.
 """
 
-import argparse
 import contextlib
 import dataclasses
 import io
-import json
 import multiprocessing
-import os
-import platform
-import statistics
 import tempfile
 from collections.abc import Callable
-from importlib.metadata import version
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -29,29 +23,29 @@ from trainer.data.idx import read_idx_folder
 from trainer.data.split import Split
 
 Case = tuple[Callable[..., None], tuple[Any, ...]]
-"""A function to be called with a `Turns` first, and its other arguments."""
+"""A function, and its arguments after the first, which is a `Turns`."""
 
 
 class Turns:
-    """A case's side of the conversation; `wait` raises EOFError when the benchmark is over."""
+    """The connection of a case to the benchmark; `wait` raises EOFError when the benchmark has ended."""
 
     def __init__(self, connection: Connection):
         self._connection = connection
 
     def wait(self) -> None:
-        """Return when it is this case's turn to work."""
+        """Block until it is this case's turn to work."""
         self._connection.recv()
 
     def report(self, images_per_second: float) -> None:
-        """End the turn."""
+        """End the turn and report its speed."""
         self._connection.send(images_per_second)
 
 
 def measure(cases: dict[str, Case], rounds: int) -> dict[str, list[float]]:
-    """Images per second of each case in each round.
+    """Measure the images per second of each case in each round.
 
     Raises:
-        RuntimeError: a case's process ended; why is on standard error.
+        RuntimeError: a case's process ended; its standard error says why.
     """
     context = multiprocessing.get_context("spawn")
     connections, processes = {}, []
@@ -73,7 +67,7 @@ def measure(cases: dict[str, Case], rounds: int) -> dict[str, list[float]]:
                 if round_number:
                     rates[name].append(rate)
     for process in processes:
-        process.join(30)  # the closed connection ends it
+        process.join(30)  # it ends because its connection is closed
     return rates
 
 
@@ -83,9 +77,9 @@ def _take_turns(connection: Connection, work: Callable[..., None], arguments: tu
 
 
 def train_in_turns(turns: Turns, config: TrainConfig, data_dir: Path | None, steps_per_turn: int, rounds: int) -> None:
-    """Run `trainer.training.loop.train` itself, halted between two of its calls whenever a turn's steps are done.
+    """Run `trainer.training.loop.train` itself, and halt it between two compiled calls when a turn's steps are done.
 
-    A turn's speed is that of the compiled calls as the trainer times them.
+    The speed of a turn is that of the compiled calls, as the trainer times them.
     """
     from trainer.runs.tracking import RunTracker
     from trainer.training.distribute import choose_devices
@@ -109,7 +103,7 @@ def train_in_turns(turns: Turns, config: TrainConfig, data_dir: Path | None, ste
             turns.wait()
         return False
 
-    few = Split(split.images[:500], split.labels[:500])  # evaluations are not timed, but would take time
+    few = Split(split.images[:500], split.labels[:500])  # evaluation is not timed; few images keep it short
     with tempfile.TemporaryDirectory() as folder, RunTracker(Path(folder), {}, stream=io.StringIO()) as tracker:
         train(config, split, few, devices, tracker, stop_requested=halt_between_turns)
 
@@ -120,49 +114,3 @@ def training_split(data_dir: Path | None) -> Split:
         return read_idx_folder(data_dir)[0]
     random = np.random.default_rng(0)
     return Split(random.integers(0, 256, (60_000, 28, 28), np.uint8), random.integers(0, 10, 60_000, np.uint8))
-
-
-def argument_parser(description: str | None, *, rounds: int, steps: int | None = None) -> argparse.ArgumentParser:
-    """A parser with the flags that several benchmarks have; `--steps` only where a number is given."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=rounds, help="turns of each case (default: %(default)s)")
-    if steps:
-        parser.add_argument("--steps", type=int, default=steps, help="training steps in a turn (default: %(default)s)")
-        parser.add_argument(
-            "--data-dir", type=Path, help="folder of IDX files (default: random images of MNIST's size)"
-        )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there too")
-    return parser
-
-
-def machine() -> str:
-    """One line about where the figures come from."""
-    cpu = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), cpu)
-    onednn = os.environ.get("TF_ENABLE_ONEDNN_OPTS", "by TensorFlow's choice")  # `import trainer` sets it
-    return (
-        f"{cpu}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; Python {platform.python_version()}, "
-        f"TensorFlow {version('tensorflow')}, Keras {version('keras')}, oneDNN {onednn}"
-    )
-
-
-def print_rates(rates: dict[str, list[float]], reference: Callable[[str], str]) -> dict[str, dict[str, float]]:
-    """Print median, range and ratio of each case to its reference's median; returns the same as plain values."""
-    medians = {name: statistics.median(values) for name, values in rates.items()}
-    width = max(map(len, rates))
-    print(f"{'':{width}}  images/s      (lowest - highest)   ratio")
-    for name, values in rates.items():
-        ratio = medians[name] / medians[reference(name)]
-        print(f"{name:{width}}  {medians[name]:8,.0f}  {min(values):8,.0f} - {max(values):8,.0f}  {ratio:6.2f}")
-    return {
-        name: {"images_per_second": median, "ratio": median / medians[reference(name)]}
-        for name, median in medians.items()
-    }
-
-
-def write_json(file: Path | None, **figures: object) -> None:
-    """Write the figures, if a file is wanted."""
-    if file:
-        file.write_text(json.dumps(figures, indent=2, default=str) + "\n")

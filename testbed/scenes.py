@@ -1,8 +1,8 @@
-"""Pictures of the kinds that people send, which the photographs of benchmarks/photographs.py are not: a sheet on a desk,
-ruled and squared paper, a whiteboard, a finger in view, the shadow of a hand, a thin pen in 12 megapixels.
+"""Render digits in scenes that people photograph and `photographs.py` does not cover: a sheet on a desk, ruled and squared
+paper, a whiteboard, a finger in view, the shadow of a hand, a thin pen in 12 megapixels.
 
-The digits are drawn here, as strokes, in one hand. The preparation of pictures was developed with some of these scenes and
-other seeds; what they are for is to notice what a change breaks.
+The digits are drawn as strokes, in one handwriting. The preparation of pictures was developed with some of these scenes
+and other seeds, so they show what a change breaks, not how accurate the preparation is.
 """
 
 import functools
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from benchmarks.photographs import Photograph
+from testbed.photographs import Photograph
 
 Colour = tuple[int, int, int]
 
@@ -35,14 +35,14 @@ PAPER: Colour = (236, 233, 226)
 
 
 def scenes(seed: int) -> Iterator[Photograph]:
-    """Each digit in each scene; a picture depends on (seed, its scene, its digit) alone."""
+    """Render each digit in each scene. A picture depends only on (seed, scene, digit)."""
     for position, (name, draw) in enumerate(SCENES.items()):
         for digit in DIGITS:
             yield Photograph(draw(digit, np.random.default_rng([seed, position, digit])), digit, {"scene": name})
 
 
 def drawing(digit: int) -> bytes:
-    """The digit as a plain drawing, to compare with."""
+    """Draw the digit on plain white, for comparison."""
     return _file(_write(_paper(400, 400, (255, 255, 255)), digit, np.random.default_rng(0), 100, 60, 280, 20), "PNG")
 
 
@@ -82,7 +82,7 @@ def _take(image: Image.Image, random: np.random.Generator, light: np.ndarray | N
 
 
 def _positions(image: Image.Image) -> tuple[np.ndarray, np.ndarray]:
-    """y and x of pixels as shares of height and width, to be broadcast."""
+    """y [height, 1] and x [1, width] of the pixels, as shares of height and width."""
     y, x = np.linspace(0, 1, image.height, dtype=np.float32), np.linspace(0, 1, image.width, dtype=np.float32)
     return y[:, np.newaxis], x[np.newaxis]
 
@@ -186,4 +186,4 @@ SCENES: dict[str, Callable[[int, np.random.Generator], bytes]] = {
         )
     },
 }
-"""How each scene is drawn and taken: of a digit and a generator, the bytes of a JPEG file."""
+"""From the name of each scene to its function, which takes a digit and a generator and returns a JPEG file."""

@@ -1,10 +1,11 @@
-"""MNIST digits as if somebody had written them on paper or a board and taken a picture: seeded, for benchmarks and tests.
+"""Render MNIST digits as photographs of handwriting on paper or a board. Every picture is a function of its seed.
 
-A digit becomes an outline (the signed distance to its edge, in high resolution), is drawn again with another pen, size,
-place and tilt, on paper with a colour and a grain, in uneven light, with specks and ruling, and is photographed: blurred,
-noisy, JPEG. What was done is kept beside the file, so that accuracy can be told apart by nuisance.
+A digit becomes an outline (the signed distance to its edge, in high resolution). It is drawn again with another pen, size,
+place and tilt, on paper with a colour and a grain, in uneven light, with specks and ruled lines. Blur, noise and JPEG
+follow.
+Each picture lists its nuisances, so that accuracy can be counted per nuisance.
 
-Digits of the test split are for the final score alone. Develop with `Split`s of training digits and other seeds.
+Digits of the test split are for the final score only. Develop with training digits and other seeds.
 """
 
 import io
@@ -22,16 +23,16 @@ OVERSAMPLING = 8
 
 @dataclass(frozen=True)
 class Photograph:
-    """A picture file and what is in it."""
+    """A picture file, its label and its nuisances."""
 
     encoded: bytes
     label: int
     nuisances: dict[str, str]
-    """Name of a nuisance and which of its kinds or levels this picture has."""
+    """From the name of each nuisance to its kind or level in this picture."""
 
 
 def photographs(images: np.ndarray, labels: np.ndarray, seed: int) -> Iterator[Photograph]:
-    """One photograph of each digit: uint8 [N, 28, 28] and [N]. The k-th depends on (seed, k) and its digit alone."""
+    """Render one photograph of each digit, uint8 [N, 28, 28] and [N]. The k-th depends only on (seed, k) and its digit."""
     digits = ((image, int(label), seed, k) for k, (image, label) in enumerate(zip(images, labels, strict=True)))
     if len(images) < 50:
         yield from map(_numbered, digits)
@@ -46,7 +47,7 @@ def _numbered(digit: tuple[np.ndarray, int, int, int]) -> Photograph:
 
 
 def photograph(image: np.ndarray, label: int, random: np.random.Generator) -> Photograph:
-    """One photograph of a digit, uint8 [28, 28], 0 = paper, 255 = ink."""
+    """Render one photograph of a digit, uint8 [28, 28], 0 = paper, 255 = ink."""
     nuisances: dict[str, str] = {}
     height, width = _size(random, nuisances)
     ink = _written(image, height, width, random, nuisances)
@@ -103,7 +104,7 @@ def _written(
 
 
 def _outline(image: np.ndarray) -> np.ndarray:
-    """Signed distance to the edge of the ink in samples, positive inside, with room around for wider pens."""
+    """Signed distance to the edge of the ink in samples, positive inside; the margin leaves room for wider pens."""
     padded = np.pad(image.astype(np.float32), 6)
     inside = ndimage.gaussian_filter(ndimage.zoom(padded, OVERSAMPLING, order=1), 0.3 * OVERSAMPLING) > 110
     return ndimage.distance_transform_edt(inside) - ndimage.distance_transform_edt(~inside)
@@ -139,7 +140,7 @@ def _specks(height: int, width: int, random: np.random.Generator, nuisances: dic
 
 
 def _colours(random: np.random.Generator, nuisances: dict[str, str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """RGB of paper, pen and ruling, 0 to 1; drawn until pen and paper can be told apart, and the ruling is the fainter."""
+    """RGB of paper, pen and ruled lines, 0 to 1. Pen and paper differ by at least 0.3; ruled lines are fainter."""
     light_on_dark = random.random() < 0.3
     nuisances["polarity"] = "light on dark" if light_on_dark else "dark on light"
     coloured = random.random() < 0.4
@@ -185,7 +186,7 @@ def _light(height: int, width: int, random: np.random.Generator, nuisances: dict
 
 
 def _taken(picture: np.ndarray, random: np.random.Generator, nuisances: dict[str, str]) -> bytes:
-    """The file: exposure, blur and noise of a camera, then PNG or JPEG."""
+    """Apply a camera's exposure, blur and noise, then write PNG or JPEG."""
     blur = min(picture.shape[:2]) * random.uniform(0.001, 0.012) if random.random() < 0.5 else 0.0
     nuisances["blur"] = "none" if not blur else "some"
     if blur:

@@ -1,0 +1,5 @@
+"""What tests, benchmarks and the notebook share, and neither training nor serving needs.
+
+`photographs` and `scenes` render pictures of digits; `turns` measures speed, one case at a time; `report` prints and saves
+figures. Nothing in `trainer/` or `serving/` imports this package.
+"""

@@ -1,0 +1,130 @@
+"""Morphology of masks and grey images, as TensorFlow ops that run inside the served graph.
+
+Lengths are in pixels of the image that a function works on.
+"""
+
+import tensorflow as tf
+
+MAX_RULE_WIDTH_PIXELS = 7
+"""Ruled lines are narrower than this, in the reduced picture, whose longer side has 128 to 256 pixels."""
+
+MAX_RULE_SLOPE = 0.35
+"""Paper is photographed up to 19 degrees askew."""
+
+RULE_SLOPES = 29
+"""Slopes that are tried, 0.025 apart: at the rims of 256 pixels a line is at most 1.6 pixels beside one of them."""
+
+MIN_RULE_COVERAGE = 0.75
+"""Share of a line's columns that must be dark. The rest may be faint, or hidden by ink."""
+
+
+def dilate(values: tf.Tensor, window: int) -> tf.Tensor:
+    """Maximum of float32 [h, w] over a square of `window` pixels around each pixel."""
+    return tf.transpose(dilate_columns(tf.transpose(dilate_columns(values, window)), window))
+
+
+def dilate_columns(values: tf.Tensor, window: int) -> tf.Tensor:
+    """Maximum of float32 [h, w] over `window` pixels of the column around each pixel.
+
+    Rows are given to the pooling op as channels, so that it works on whole vectors.
+    """
+    return tf.nn.max_pool2d(values[tf.newaxis, :, tf.newaxis, :], [window, 1], 1, "SAME")[0, :, 0, :]
+
+
+def erode(values: tf.Tensor, window: int) -> tf.Tensor:
+    """Minimum of float32 [h, w] over a square of `window` pixels around each pixel."""
+    return -dilate(-values, window)
+
+
+def closing(grey: tf.Tensor, window: int) -> tf.Tensor:
+    """Morphological closing: fill what is darker than its surroundings and nowhere as wide as the window."""
+    return erode(dilate(grey, window), window)
+
+
+def bounding_box(mask: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Top, bottom, left and right, float32, of the true pixels of bool [h, w]; at least one must be true."""
+    sides = []
+    for axis in (1, 0):
+        where = tf.cast(tf.where(tf.reduce_any(mask, axis))[:, 0], tf.float32)
+        sides += [where[0], where[-1] + 1]
+    top, bottom, left, right = sides
+    return top, bottom, left, right
+
+
+def connected_components(mask: tf.Tensor, where: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Label the 8-connected components of a mask; TensorFlow has no op for it.
+
+    Every pixel points to a pixel of its component. In each round the larger of two neighbours' roots is hung under the
+    smaller, and all paths are halved. The number of rounds grows with the logarithm of the longest component
+    (Y. Zhang, A. Azad, Z. Hu, "FastSV", SIAM PP 2020).
+
+    Args:
+        mask: bool [h, w].
+        where: int64 [n, 2], `tf.where(mask)`; n may be 0.
+
+    Returns:
+        The label of each true pixel, int32 [n] from 0, and the number of components.
+    """
+    count = tf.shape(where)[0]
+    numbers = tf.range(count)
+    # The number of each pixel of the mask, in a frame of -1 that stands for the pixels outside.
+    grid = tf.tensor_scatter_nd_update(tf.fill(tf.shape(mask) + 2, -1), where + 1, numbers)
+    ends = []
+    for down, right in ((0, 1), (1, -1), (1, 0), (1, 1)):
+        neighbour = tf.gather_nd(grid, where + tf.constant([1 + down, 1 + right], tf.int64))
+        ends.append(tf.where(neighbour < 0, numbers, neighbour))
+    one, other = tf.tile(numbers, [4]), tf.concat(ends, axis=0)
+
+    def join(parents: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        a, b = tf.gather(parents, one), tf.gather(parents, other)
+        lower, higher = tf.minimum(a, b), tf.maximum(a, b)
+        joined = tf.tensor_scatter_nd_min(parents, higher[:, tf.newaxis], lower)
+        joined = tf.gather(joined, joined)
+        joined = tf.gather(joined, joined)
+        return joined, tf.reduce_any(joined != parents)
+
+    roots, _ = tf.while_loop(lambda _, changed: changed, join, (numbers, tf.constant(True)))
+    components, labels = tf.unique(roots)
+    return labels, tf.size(components)
+
+
+def ruled_lines(mask: tf.Tensor) -> tf.Tensor:
+    """The lines that paper is ruled with: the thin straight lines from rim to rim of bool [h, w].
+
+    Pixels where a wider stroke crosses a line are not part of the result.
+    """
+    across = _lines_across(mask)
+    return across | tf.transpose(_lines_across(tf.transpose(mask & ~across)))
+
+
+def _lines_across(mask: tf.Tensor) -> tf.Tensor:
+    """Ruled lines from the left rim to the right one."""
+    tall = tf.cast(mask, tf.float32)
+    # Opening along columns keeps the vertical runs that are too long for a ruled line.
+    tall = dilate_columns(-dilate_columns(-tall, MAX_RULE_WIDTH_PIXELS), MAX_RULE_WIDTH_PIXELS) > 0
+    thin = mask & ~tall
+    slopes = tf.linspace(-MAX_RULE_SLOPE, MAX_RULE_SLOPE, RULE_SLOPES)
+    height, width = tf.unstack(tf.shape(mask))
+    x = tf.range(tf.cast(width, tf.float32))
+    # How far below its middle the line with each slope is in each column: [slopes, width].
+    below = tf.cast(tf.round(slopes[:, tf.newaxis] * (x - tf.reduce_mean(x))), tf.int32)
+
+    def lines_across() -> tf.Tensor:
+        reach = tf.reduce_max(below)
+        padded = tf.pad(dilate_columns(tf.cast(thin, tf.float32), 3), [[reach, reach], [0, 0]])
+        columns = tf.transpose(padded)  # [width, height + 2 reach]
+        y = tf.range(height)
+        positions = y[:, tf.newaxis, tf.newaxis] + below + reach  # [height, slopes, width]
+        flat = tf.range(width) * tf.shape(columns)[1] + positions
+        # Every second column is enough to tell a line.
+        covered = tf.reduce_mean(tf.gather(tf.reshape(columns, [-1]), flat[..., ::2]), axis=2)
+        lines = tf.where(covered > MIN_RULE_COVERAGE)  # [n, (y, slope)]
+        rows = tf.cast(lines[:, :1], tf.int32) + tf.gather(below, lines[:, 1])  # [n, width]
+        rows = tf.clip_by_value(rows, 0, height - 1)
+        points = tf.stack([rows, tf.broadcast_to(tf.range(width), tf.shape(rows))], axis=-1)
+        ruled = tf.scatter_nd(tf.reshape(points, [-1, 2]), tf.ones([tf.size(rows)]), tf.shape(mask))
+        return (dilate_columns(ruled, 3) > 0) & thin
+
+    # Most pictures have nothing thin at both rims and are spared the search.
+    at_both_rims = tf.reduce_any(thin[:, :3]) & tf.reduce_any(thin[:, -3:])
+    return tf.cond(at_both_rims, lines_across, lambda: tf.zeros_like(mask))
