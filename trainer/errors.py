@@ -1,6 +1,6 @@
-"""What each exit status of `python -m trainer` means, and the exception that carries it.
+"""The exit statuses of `python -m trainer`, and the exceptions that carry them.
 
-A Kubernetes Job decides from these numbers whether a retry can help, so they are part of the interface.
+A Kubernetes Job decides from these numbers whether to retry, so they are part of the interface.
 """
 
 from enum import IntEnum
@@ -22,17 +22,17 @@ class ExitCode(IntEnum):
     ARTIFACT = 6
     """The exported files failed their check and were not published. A retry cannot help."""
     PEERS = 69
-    """Another worker did not come, or was lost; the state is saved. Run all of them again."""
+    """Another worker is missing or was lost; the state is saved. Start all workers again."""
     BUG = 70
-    """An error that nobody foresaw; the traceback is printed."""
+    """An unexpected error; the traceback is printed."""
     IO = 74
-    """The operating system refused a read or a write (disk full, quota, permission, fault). A retry may help."""
+    """The operating system refused a read or a write (full disk, quota, permission, I/O error). A retry may help."""
     STOPPED = 75
-    """Stopped by a signal before it was done. Run it again: training goes on where it was."""
+    """Stopped by a signal, with the state saved. The same command resumes it."""
 
 
 class RunError(Exception):
-    """An error with a known cause: its message says what was given, what was expected and how to fix it."""
+    """An error with a known cause. Its message says what was given, what was expected and how to fix it."""
 
     exit_code = ExitCode.BUG
 
@@ -44,7 +44,7 @@ class ConfigError(RunError):
 
 
 class BusyError(RunError):
-    """Another process is at work there."""
+    """Another process holds the lock."""
 
     exit_code = ExitCode.IO
 

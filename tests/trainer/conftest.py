@@ -60,7 +60,11 @@ def trained(splits: Any) -> Trained:
 
 
 def run_trainer(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
-    """`python -m trainer ARGUMENTS` in a process of its own."""
+    """`python -m trainer ARGUMENTS` in a process of its own; with options, in a new interpreter."""
+    if not options:
+        from tests.trainer.runner import run_forked
+
+        return run_forked(*arguments)
     command = [sys.executable, "-m", "trainer", *map(str, arguments)]
     return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=600, **options)
 

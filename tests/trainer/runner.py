@@ -1,13 +1,15 @@
-"""Whole runs in processes that can be killed.
+"""Commands of the trainer in processes of their own, which a test can kill.
 
-They are forked from a server that has TensorFlow imported already, which saves ten seconds for each; everything else
-they do as `python -m trainer` does it.
+The processes are forked from a server that has imported TensorFlow, which saves several seconds each. Apart from that a
+process does what `python -m trainer` does.
 """
 
 import json
 import multiprocessing
 import os
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from multiprocessing.context import ForkServerProcess
@@ -17,11 +19,23 @@ from typing import Any
 
 import numpy as np
 
-import trainer.run
 from serving.contract import IMAGES, MODEL_NAME, PROBABILITIES, SIGNATURE
 from trainer.cli import main
 from trainer.publishing.versions import live_versions, version_folder
 from trainer.runs.tracking import read_rows
+
+REPOSITORY = Path(__file__).parents[2]
+
+PRELOADED = (
+    "trainer.data.optdigits",
+    "trainer.evaluation.figures",
+    "trainer.evaluation.report",
+    "trainer.publishing.publish",
+    "trainer.runs.tracking",
+    "trainer.training.loop",
+    "sklearn.datasets",
+)
+"""What `trainer.run` imports step by step."""
 
 TIMINGS = {"images_per_second", "input_wait_fraction", "time"}
 
@@ -30,23 +44,38 @@ def start_run(
     artifacts: Path, *flags: object, environment: Mapping[str, str] = MappingProxyType({}), said: str = "said"
 ) -> ForkServerProcess:
     """`python -m trainer train --run r FLAGS`, in a process of its own; what it prints goes to the file `said`."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, trainer.run.__name__])
     arguments = ["train", "--artifacts", str(artifacts), "--run", "r", *map(str, flags)]
-    process = context.Process(target=_run, args=(arguments, artifacts / said, dict(environment)), daemon=True)
+    return _start(arguments, artifacts / said, artifacts / said, environment)
+
+
+def run_forked(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """`python -m trainer ARGUMENTS`, run to its end."""
+    with tempfile.TemporaryDirectory() as folder:
+        out, err = Path(folder, "out"), Path(folder, "err")
+        process = _start([*map(str, arguments)], out, err, {})
+        process.join(600)
+        assert process.exitcode is not None, f"still running after 600 s: {err.read_text()}"
+        return subprocess.CompletedProcess(arguments, process.exitcode, out.read_text(), err.read_text())
+
+
+def _start(arguments: list[str], out: Path, err: Path, environment: Mapping[str, str]) -> ForkServerProcess:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, *PRELOADED])
+    process = context.Process(target=_run, args=(arguments, out, err, dict(environment)), daemon=True)
     process.start()
     return process
 
 
-def _run(arguments: list[str], said: Path, environment: dict[str, str]) -> None:
-    # A group of its own, as a container is: a kill of the parent's does not reach it by accident.
+def _run(arguments: list[str], out: Path, err: Path, environment: dict[str, str]) -> None:
+    # A group of its own, as in a container: a signal to the parent's group does not reach it.
     os.setpgrp()
+    os.chdir(REPOSITORY)
     os.environ.update(environment)
-    said.parent.mkdir(parents=True, exist_ok=True)
-    with said.open("a") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-        sys.exit(main(arguments))
+    for path, descriptor in ((out, 1), (err, 2)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a") as file:
+            os.dup2(file.fileno(), descriptor)
+    sys.exit(main(arguments))
 
 
 def wait_for_step(artifacts: Path, step: int) -> None:

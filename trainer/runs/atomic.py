@@ -1,4 +1,4 @@
-"""Files written whole or not at all: another name beside the target, flushed to the disk, then one rename."""
+"""Atomic file writes: write under a temporary name beside the target, flush to the disk, rename once."""
 
 import os
 from collections.abc import Callable
@@ -6,14 +6,18 @@ from pathlib import Path
 from typing import Any
 
 PARTIAL_PREFIX = ".partial-"
-"""What the names of unfinished files begin with; a process that was killed leaves them."""
+"""Prefix of temporary names. A killed process leaves such files behind."""
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Have `write` write a file whole or not at all; when this returns it has reached the disk.
+    """Write a file completely or not at all; when this returns, it is on the disk.
+
+    Args:
+        path: the target.
+        write: writes the content to the path that it gets.
 
     Raises:
-        OSError: it could not be written; what was at `path` before is still there.
+        OSError: the file could not be written; the earlier file at `path` is unchanged.
     """
     partial = path.with_name(PARTIAL_PREFIX + path.name)
     try:
@@ -27,7 +31,7 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable: a rename may otherwise be lost with the power."""
+    """Flush the names in a folder to the disk: without it a power failure can undo a rename."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,9 +1,9 @@
-"""Checkpoints: numbered by step, checksummed, written whole or not at all, the last few kept.
+"""Checkpoints: numbered by step, checksummed, written atomically, the last few kept.
 
     runs/<run>/checkpoints/step-00004200-<SHA-256 of the content>.npz
 
-A checkpoint is an ordinary .npz file of arrays, one of which holds JSON, so `numpy.load` opens it anywhere. The checksum
-is part of the name: what a name promises is there, or the file is set aside and the one before it is used.
+A checkpoint is an ordinary .npz file of arrays, one of which holds JSON, so `numpy.load` opens it anywhere. Its name holds
+its checksum. A file whose content does not match is renamed to `.damaged`, and the checkpoint before it is used.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ import numpy as np
 from trainer.runs.atomic import write_atomically
 
 FOLDER = "checkpoints"
-"""Where a run keeps them, in its own folder."""
+"""Name of the checkpoints' folder inside a run's folder."""
 
 FACTS = "facts.json"
 """Name of the array that holds the JSON."""
@@ -34,22 +34,22 @@ DAMAGED_SUFFIX = ".damaged"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A moment of a run."""
+    """The state of a run after one step."""
 
     step: int
     """Steps that have run."""
     arrays: dict[str, np.ndarray]
     facts: dict[str, Any]
-    """Whatever else is needed, JSON-ready."""
+    """Everything that is not an array, ready for JSON."""
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The settings and the data that it was computed with."""
+        """The settings and the digests of the data that it was computed with."""
         return self.facts["identity"]
 
 
 class Checkpoints:
-    """The checkpoints of one run; they are written in a thread, so that training goes on meanwhile."""
+    """The checkpoints of one run, written in a thread while training continues."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class Checkpoints:
         keep: int,
         before_write: Callable[[], None] = lambda: None,
     ):
-        """Use `run_dir`/checkpoints.
+        """Read and write `run_dir`/checkpoints; the folder is made by the first write.
 
         Args:
             run_dir: the run's folder.
@@ -69,7 +69,7 @@ class Checkpoints:
             every_seconds: how long after the last checkpoint the next is due; 0 = never.
             every_steps: how many steps after the last checkpoint the next is due; 0 = never.
             keep: how many to keep.
-            before_write: run in the writing thread before each, to flush what must not be behind a checkpoint.
+            before_write: called in the writing thread before each write, to flush files that must cover the same steps.
         """
         self.folder = run_dir / FOLDER
         self.identity = identity
@@ -81,11 +81,11 @@ class Checkpoints:
 
     @property
     def identity_digest(self) -> str:
-        """SHA-256 of what must be the same for all workers, and for a run to go on."""
+        """SHA-256 of `identity`, which must be the same on all workers and when a run is resumed."""
         return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
 
     def newest(self) -> str:
-        """Name of the newest sound checkpoint, empty if there is none; damaged ones are reported and set aside."""
+        """Name of the newest intact checkpoint, empty if there is none; damaged ones are reported and renamed."""
         found = newest_checkpoint(self.folder)
         return found[0].name if found else ""
 
@@ -93,38 +93,37 @@ class Checkpoints:
         """The checkpoint of that name. Its `identity` may be another run's: the caller compares it.
 
         Raises:
-            OSError: it is not there, or cannot be read.
+            OSError: it is missing, or cannot be read.
         """
         checkpoint = read_checkpoint(self.folder / name)
         self._last_step = checkpoint.step
         return checkpoint
 
     def due(self, step: int) -> bool:
-        """Whether it is time for the next."""
+        """Whether the next checkpoint is due after `step`."""
         by_time = self._every_seconds and time.monotonic() - self._last_time >= self._every_seconds
         by_steps = self._every_steps and step - self._last_step >= self._every_steps
         return bool(by_time or by_steps)
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Begin to write `checkpoint`, whose arrays must not change any more; waits for the one before, if need be.
+        """Start to write `checkpoint`, whose arrays must not change afterwards; waits for the previous write.
 
-        One that cannot be written is reported on standard error and costs nothing but itself: the training is worth
-        more, and the next may succeed.
+        A failed write is reported on standard error and does not stop training: the next write may succeed.
         """
         try:
             self.finish()
         except OSError as error:
-            print(f"warning: {error}; training goes on", file=sys.stderr, flush=True)
+            print(f"warning: {error}; training continues", file=sys.stderr, flush=True)
         self._last_step, self._last_time = checkpoint.step, time.monotonic()
         named = replace(checkpoint, facts={**checkpoint.facts, "identity": self.identity})
         self._thread = threading.Thread(target=self._write, args=(named,), name="checkpoint")
         self._thread.start()
 
     def finish(self) -> None:
-        """Wait until what was given to `save` is on the disk.
+        """Wait until the last saved checkpoint is on the disk.
 
         Raises:
-            OSError: it could not be written; the checkpoints before it are still there.
+            OSError: it could not be written; the earlier checkpoints are intact.
         """
         self.wait()
         self._thread, error, self._error = None, self._error, None
@@ -134,7 +133,7 @@ class Checkpoints:
             raise error
 
     def wait(self) -> None:
-        """Wait until no checkpoint is being written, whatever came of it."""
+        """Wait until no write is pending, without raising its error."""
         if self._thread:
             self._thread.join()
 
@@ -143,14 +142,14 @@ class Checkpoints:
             self._before_write()
             write_checkpoint(self.folder, checkpoint)
             for old in checkpoint_files(self.folder)[: -self._keep]:
-                with contextlib.suppress(OSError):  # one too many does no harm, and the next save tries again
+                with contextlib.suppress(OSError):  # An extra file does no harm, and the next save retries.
                     old.unlink()
         except Exception as error:
-            self._error = error  # for `finish`, in the thread that trains
+            self._error = error  # `finish` raises it in the training thread.
 
 
 def is_trained(run_dir: Path) -> bool:
-    """Whether the newest checkpoint of a run is the one at its end; nothing is set aside if it is damaged."""
+    """Whether the newest checkpoint of a run is the one at its end; False if that file is damaged."""
     files = checkpoint_files(run_dir / FOLDER)
     try:
         return bool(files) and read_checkpoint(files[-1]).facts.get("is_trained", False)
@@ -175,12 +174,12 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
 
 
 def newest_checkpoint(folder: Path) -> tuple[Path, Checkpoint] | None:
-    """The newest checkpoint whose content is what its checksum says, and its file; damaged ones are set aside."""
+    """The newest checkpoint that matches its checksum, and its file; damaged files are reported and renamed."""
     for path in reversed(checkpoint_files(folder)):
         try:
             return path, read_checkpoint(path)
         except (OSError, ValueError) as error:
-            print(f"warning: {error}; taking the one before it", file=sys.stderr, flush=True)
+            print(f"warning: {error}; using the checkpoint before it", file=sys.stderr, flush=True)
             with contextlib.suppress(OSError):
                 path.rename(path.with_name(path.name + DAMAGED_SUFFIX))
     return None
@@ -191,13 +190,13 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
     Raises:
         OSError: it cannot be read.
-        ValueError: its content is not what its name promises.
+        ValueError: its content does not match the checksum in its name.
     """
     content = path.read_bytes()
     _, step, checksum = path.stem.split("-")
     if hashlib.sha256(content).hexdigest() != checksum:
         raise ValueError(
-            f"checkpoint {path} is damaged: its {len(content):,} bytes do not have the checksum of its name"
+            f"checkpoint {path} is damaged: its {len(content):,} bytes do not match the checksum in its name"
         )
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         facts = json.loads(arrays[FACTS].tobytes())

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: an error at once, or, while training, a question that the loop asks between two calls."""
+"""SIGTERM, SIGINT and SIGHUP: they raise an error at once; during training they set a flag that the loop polls."""
 
 import os
 import signal
@@ -9,19 +9,19 @@ from types import FrameType
 
 from trainer.errors import ExitCode
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class StoppedError(KeyboardInterrupt):
-    """The process was asked to stop. Not an Exception, so that no `except Exception` on the way takes it for a failure."""
+    """A signal stopped the process. It is no Exception, so that no `except Exception` handles it as a failure."""
 
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """While inside, SIGTERM and SIGINT raise StoppedError, so that everything on the way out cleans up after itself."""
+    """Inside, each of `SIGNALS` raises StoppedError, so that every `finally` and `with` on the way out cleans up."""
 
     def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-        raise StoppedError(f"stopped by {signal.Signals(number).name}. Start it again")
+        raise StoppedError(f"stopped by {signal.Signals(number).name}. Run the same command again")
 
     with _handled(stop):
         yield
@@ -29,7 +29,7 @@ def stoppable() -> Iterator[None]:
 
 @contextmanager
 def deferred_stop() -> Iterator[Callable[[], bool]]:
-    """While inside, a first signal only makes the yielded function return True; a second one ends the process at once."""
+    """Inside, the first signal makes the yielded function return True; the second one ends the process at once."""
     requested = False
 
     def on_signal(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
@@ -39,21 +39,21 @@ def deferred_stop() -> Iterator[Callable[[], bool]]:
     with _handled(on_signal), _ended_by_a_second_signal():
         yield lambda: requested
     if requested:
-        raise StoppedError("stopped by a signal after the training. Start the run again, and it goes on from there")
+        raise StoppedError("stopped by a signal after the training. Run the same command again to resume")
 
 
 @contextmanager
 def _ended_by_a_second_signal() -> Iterator[None]:
-    # Python's handlers wait until the main thread comes back from TensorFlow; this pipe hears a signal when it comes.
+    # Python runs a handler only when the main thread returns from TensorFlow. This pipe receives each signal at once.
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
 
     def count() -> None:
-        heard = 0
+        received = 0
         while number := os.read(reader, 1):
-            heard += number[0] in SIGNALS
-            if heard == 2:
+            received += number[0] in SIGNALS
+            if received == 2:
                 os._exit(ExitCode.STOPPED)
         os.close(reader)
 

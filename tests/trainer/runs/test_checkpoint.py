@@ -23,7 +23,7 @@ def open_checkpoints(folder: Path, **options) -> Checkpoints:
     return Checkpoints(folder, IDENTITY, **{"every_seconds": 0.0, "every_steps": 10, "keep": 3, **options})
 
 
-def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
+def test_a_checkpoint_is_read_back_unchanged(tmp_path: Path) -> None:
     checkpoints = open_checkpoints(tmp_path)
     assert checkpoints.newest() == ""
     checkpoints.save(checkpoint(7))
@@ -57,7 +57,9 @@ def test_a_checkpoint_is_due_by_steps_and_by_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["flipped bit", "cut short", "empty"])
-def test_a_damaged_newest_is_reported_and_the_one_before_it_taken(tmp_path: Path, capsys, damage: str) -> None:
+def test_a_damaged_newest_checkpoint_is_reported_and_the_one_before_it_used(
+    tmp_path: Path, capsys, damage: str
+) -> None:
     folder = tmp_path / "checkpoints"
     write_checkpoint(folder, checkpoint(5))
     path = write_checkpoint(folder, checkpoint(6))
@@ -67,7 +69,7 @@ def test_a_damaged_newest_is_reported_and_the_one_before_it_taken(tmp_path: Path
     assert newest_checkpoint(folder)[1].step == 5
     assert f"{path} is damaged" in capsys.readouterr().err
     assert not path.exists()
-    assert path.with_name(path.name + ".damaged").exists(), "it is set aside, not thrown away"
+    assert path.with_name(path.name + ".damaged").exists(), "it is renamed, not deleted"
 
 
 def test_other_settings_and_other_data_are_refused_by_name(tmp_path: Path) -> None:
@@ -103,7 +105,7 @@ def test_whatever_call_fails_no_earlier_checkpoint_is_lost_and_the_next_one_succ
     assert not list(tmp_path.rglob(".partial-*"))
 
 
-def test_a_newest_that_cannot_be_read_costs_no_more_than_itself(tmp_path: Path, monkeypatch, capsys) -> None:
+def test_an_unreadable_newest_checkpoint_is_skipped(tmp_path: Path, monkeypatch, capsys) -> None:
     folder = tmp_path / "checkpoints"
     write_checkpoint(folder, checkpoint(5))
     newest = write_checkpoint(folder, checkpoint(6))
@@ -119,7 +121,7 @@ def test_a_newest_that_cannot_be_read_costs_no_more_than_itself(tmp_path: Path, 
     assert os.strerror(errno.EIO) in capsys.readouterr().err
 
 
-def test_a_rename_that_may_not_last_is_reported(tmp_path: Path, monkeypatch) -> None:
+def test_a_rename_without_a_flushed_folder_is_reported(tmp_path: Path, monkeypatch) -> None:
     write_checkpoint(tmp_path / "checkpoints", checkpoint(1))
     real, calls = os.fsync, []
 

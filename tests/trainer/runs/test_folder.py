@@ -1,4 +1,4 @@
-"""A run's folder: whose fault it is when it cannot be opened."""
+"""Opening a run's folder: which failures a retry can help."""
 
 import errno
 import itertools
@@ -23,7 +23,7 @@ def open_once(artifacts: Path, run: str = "r") -> None:
 
 @pytest.mark.parametrize(("number", "code"), [(errno.ENOSPC, ExitCode.IO), (errno.EACCES, ExitCode.USAGE)])
 @pytest.mark.parametrize("call", ["mkdir", "fsync", "replace"])
-def test_a_full_disk_is_worth_a_retry_and_a_wrong_path_is_not(
+def test_a_full_disk_can_be_retried_and_a_wrong_path_cannot(
     tmp_path: Path, monkeypatch, call: str, number: int, code: ExitCode
 ) -> None:
     real = getattr(os, call)
@@ -63,7 +63,7 @@ def test_a_run_killed_while_it_wrote_its_first_file_can_be_started(tmp_path: Pat
     assert not partial.exists()
 
 
-def test_a_run_at_work_is_left_alone(tmp_path: Path) -> None:
+def test_a_run_in_progress_cannot_be_opened(tmp_path: Path) -> None:
     with (
         open_run_folder(TrainConfig(artifacts=tmp_path, run="r"), NOW),
         pytest.raises(BusyError, match="another process"),
@@ -77,7 +77,7 @@ def _open_often(artifacts: Path, run: str) -> None:
         open_once(artifacts, f"{run}{number}")
 
 
-def test_runs_that_start_at_once_do_not_stumble_over_each_other(tmp_path: Path) -> None:
+def test_runs_that_start_at_the_same_time_do_not_disturb_each_other(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     processes = [context.Process(target=_open_often, args=(tmp_path, run)) for run in "ab"]
     for process in processes:

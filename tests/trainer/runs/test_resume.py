@@ -1,4 +1,4 @@
-"""The promise that a run that is killed and started again ends as one that was left alone, bit for bit."""
+"""The promise: a run that is killed and resumed ends with the same bits as an uninterrupted run."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from trainer.errors import ExitCode
 from trainer.runs.checkpoint import checkpoint_files
 from trainer.runs.tracking import read_rows
 
-# A second of training in which everything is switched on that has a state.
+# A second of training with every feature that has state.
 STATEFUL = (
     "--deterministic", "--epochs", 6, "--width", 0.25, "--dropout", 0.3, "--steps-per-call", 4, "--checkpoint-steps", 8,
     "--early-stopping-patience", 5, "--min-accuracy", 0.3,
@@ -38,7 +38,7 @@ def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory) -> Path:
-    """The artefacts of a run that nobody disturbed."""
+    """The artefacts of an uninterrupted run."""
     artifacts = tmp_path_factory.mktemp("alone")
     run_to_the_end(artifacts, *QUIETLY)
     return artifacts
@@ -50,7 +50,7 @@ def images(splits):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
-def test_a_run_stopped_in_mid_training_goes_on_and_ends_as_if_it_had_not_been(
+def test_a_run_stopped_during_training_is_resumed_and_ends_with_the_same_bits(
     alone: Path, tmp_path: Path, images, number: int
 ) -> None:
     process = start_run(tmp_path, *QUIETLY)
@@ -68,7 +68,9 @@ def test_a_run_stopped_in_mid_training_goes_on_and_ends_as_if_it_had_not_been(
     assert differences(outcome(alone, images), outcome(tmp_path, images)) == []
 
 
-def test_a_damaged_newest_checkpoint_costs_the_steps_since_the_one_before(alone: Path, tmp_path: Path, images) -> None:
+def test_with_a_damaged_newest_checkpoint_the_run_resumes_from_the_one_before(
+    alone: Path, tmp_path: Path, images
+) -> None:
     process = start_run(tmp_path, *QUIETLY)
     wait_for_step(tmp_path, 60)
     process.kill()
@@ -80,7 +82,7 @@ def test_a_damaged_newest_checkpoint_costs_the_steps_since_the_one_before(alone:
     assert differences(outcome(alone, images), outcome(tmp_path, images)) == []
 
 
-def test_a_trained_run_started_again_trains_nothing_and_publishes_once(alone: Path, tmp_path: Path, images) -> None:
+def test_a_trained_run_started_again_skips_training_and_publishes_once(alone: Path, tmp_path: Path, images) -> None:
     shutil.copytree(alone, tmp_path, dirs_exist_ok=True)
     run_to_the_end(tmp_path, *STATEFUL)
     published = outcome(tmp_path, images)
@@ -88,7 +90,7 @@ def test_a_trained_run_started_again_trains_nothing_and_publishes_once(alone: Pa
     times = [row["time"] for row in read_rows(tmp_path / "runs" / "r")]
     assert times == [row["time"] for row in read_rows(alone / "runs" / "r")], "no step was trained again"
 
-    (tmp_path / "runs" / "r" / "result.json").unlink()  # as if it had been killed just before it wrote that
+    (tmp_path / "runs" / "r" / "result.json").unlink()  # As after a kill just before this file was written.
     run_to_the_end(tmp_path, *STATEFUL)
     assert differences(published, outcome(tmp_path, images)) == []
     assert "Published before, in" in (tmp_path / "said").read_text()
@@ -114,7 +116,7 @@ def test_tensorboard_shows_each_step_of_a_resumed_run_once(tmp_path: Path) -> No
     ]
 
 
-def test_other_settings_are_refused_by_name_and_touch_nothing(alone: Path, tmp_path: Path) -> None:
+def test_other_settings_are_refused_by_name_and_change_no_file(alone: Path, tmp_path: Path) -> None:
     shutil.copytree(alone, tmp_path, dirs_exist_ok=True)
     before = {path: path.read_bytes() for path in (tmp_path / "runs").rglob("*") if path.is_file()}
     done = run_trainer("train", "--artifacts", tmp_path, "--run", "r", *QUIETLY, "--seed", 1, "--dropout", 0.1)
@@ -141,13 +143,13 @@ def test_other_data_are_refused_by_name(tmp_path: Path, splits) -> None:
     assert "train data was '" in (tmp_path / "said").read_text()
 
 
-def test_a_run_that_is_at_work_is_not_started_twice(tmp_path: Path) -> None:
+def test_a_run_in_progress_is_not_started_twice(tmp_path: Path) -> None:
     process = start_run(tmp_path, *QUIETLY, "--epochs", 1000)
     wait_for_step(tmp_path, 1)
     second = start_run(tmp_path, *QUIETLY, "--epochs", 1000)
     second.join(60)
     assert second.exitcode == ExitCode.IO
-    assert "another process is at work on this run" in (tmp_path / "said").read_text()
+    assert "another process is training this run" in (tmp_path / "said").read_text()
     process.kill()
     process.join()
 

@@ -1,4 +1,4 @@
-"""Signals: heard between two calls, and a second one at once."""
+"""Signals: the first one sets a flag during training, the second one ends the process."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ from tests.trainer.conftest import REPOSITORY
 from trainer.errors import ExitCode, exit_code_of
 from trainer.runs.signals import StoppedError, deferred_stop, stoppable
 
-# Minutes of C without a look at Python's signal handlers, as a call of TensorFlow is.
+# Minutes in C code, in which Python runs no signal handler: like a call of TensorFlow.
 STUCK = """
 import hashlib
 from trainer.runs.signals import deferred_stop
@@ -22,7 +22,7 @@ with deferred_stop() as stop_requested:
 """
 
 
-def test_a_first_signal_is_a_question_and_an_error_only_at_the_end() -> None:
+def test_the_first_signal_sets_the_flag_and_raises_at_the_end() -> None:
     heard = []
     with pytest.raises(StoppedError) as raised, deferred_stop() as stop_requested:  # noqa: PT012
         heard.append(stop_requested())
@@ -32,30 +32,30 @@ def test_a_first_signal_is_a_question_and_an_error_only_at_the_end() -> None:
     assert exit_code_of(raised.value) == ExitCode.STOPPED
 
 
-def test_a_second_signal_ends_the_process_even_in_the_midst_of_a_call() -> None:
+def test_the_second_signal_ends_the_process_even_inside_a_call() -> None:
     process = subprocess.Popen([sys.executable, "-c", STUCK], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "stuck\n"
     process.send_signal(signal.SIGTERM)
     time.sleep(0.5)
-    assert process.poll() is None, "one signal lets the call come to its end"
+    assert process.poll() is None, "one signal lets the call finish"
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=10) == ExitCode.STOPPED
 
 
-def test_no_handler_of_failures_takes_a_signal_for_one() -> None:
-    # The gate did: scoring the served version was stopped, and the run ended with "retire it", for good.
+def test_except_exception_does_not_catch_a_signal() -> None:
+    # The gate once did: it reported a stopped scoring of the served version as a failed one.
     def score() -> None:
         try:
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(10)
         except Exception:
-            pytest.fail("taken for a failure")
+            pytest.fail("handled as a failure")
 
     with pytest.raises(StoppedError, match="stopped by SIGTERM"), stoppable():
         score()
 
 
-def test_the_handlers_before_are_back_afterwards() -> None:
+def test_the_earlier_handlers_are_restored() -> None:
     before = signal.getsignal(signal.SIGTERM), signal.set_wakeup_fd(-1)
     with deferred_stop():
         pass
