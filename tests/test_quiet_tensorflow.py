@@ -28,7 +28,7 @@ def test_importing_and_using_tensorflow_prints_nothing_and_other_output_goes_thr
 
 
 def test_a_server_started_by_a_quiet_process_is_quiet_as_well() -> None:
-    code = f"import serving.local_server.servable, tensorflow as tf; {USE}"
+    code = f"import serving.local_server.runtime, tensorflow as tf; {USE}"
     done = run(code, TF_CPP_MIN_LOG_LEVEL="3")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
