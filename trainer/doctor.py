@@ -2,11 +2,12 @@
 
     python -m trainer doctor
 
-    ok       python      3.11.7, TensorFlow 2.21.0, Keras 3.15.1
-    warning  data        MNIST is not prepared in artifacts/data: run `python -m trainer data prepare`
+    warning  data     MNIST is not prepared in artifacts/data: `python -m trainer data prepare`, which downloads it ...
+    ok       python   3.11.7, TensorFlow 2.21.0, Keras 3.15.1, x86_64
+    ok       devices  no GPU; a run of one worker trains on CPU:0 with no strategy
     ...
 
-Every check looks and changes nothing, but for making the strategy that a run would use.
+No check changes anything on disk.
 """
 
 import os
@@ -27,12 +28,12 @@ from trainer.training.cluster import find_cluster, unreachable
 
 
 class Level(StrEnum):
-    """How bad a finding is; the worst come first."""
+    """How bad a finding is, the worst first."""
 
     PROBLEM = "PROBLEM"
     """A run would fail."""
     WARNING = "warning"
-    """A run would be slower, or less than was asked for."""
+    """A run would be slower, or would miss something."""
     OK = "ok"
 
 
@@ -52,9 +53,9 @@ def examine(artifacts: Path, data_dir: Path, environment: Mapping[str, str]) -> 
     """All findings, the worst first.
 
     Args:
-        artifacts: root of everything that runs write.
+        artifacts: root folder of everything that runs write.
         data_dir: folder of the data set.
-        environment: as in os.environ; where the other workers are found.
+        environment: as in os.environ; it names the other workers.
     """
     checks: tuple[Callable[[], Findings], ...] = (
         _versions,
@@ -122,7 +123,7 @@ def _threads() -> Findings:
     threads = int(os.environ.get("TF_NUM_INTRAOP_THREADS", 0)) or usable
     text = f"{usable} CPU cores, {threads} thread(s) for TensorFlow's operations"
     if quota and quota < threads:
-        text += f", but a quota of {quota:g} cores: threads wait for each other; set TF_NUM_INTRAOP_THREADS"
+        text += f", but a quota of {quota:g} cores: the threads would wait for each other; set TF_NUM_INTRAOP_THREADS"
         yield Finding(Level.WARNING, "threads", text)
     else:
         yield Finding(Level.OK, "threads", text)
@@ -165,7 +166,7 @@ def _models(model_dir: Path) -> Findings:
     newest = f", the newest is {versions[-1]}" if versions else ""
     yield Finding(Level.OK, "models", f"{model_dir}: {len(versions)} version(s){newest}")
     if model_dir.is_dir() and (left := list(model_dir.glob(f"{STAGING_PREFIX}*"))):
-        text = f"{left[0]} is being written, or was left by a publisher that died; the next one removes it"
+        text = f"{left[0]} is being written, or was left by a killed publisher; the next publish removes it"
         yield Finding(Level.OK, "models", text)
 
 
@@ -176,7 +177,7 @@ def _runs(folder: Path) -> Findings:
         if files and not is_trained(run):
             step = step_of(files[-1])
             text = (
-                f"{run} has come to step {step}; if nothing is at work on it, it goes on by "
+                f"{run} has checkpoints up to step {step}. Unless a process is training it, resume it with "
                 f"`python -m trainer train --config {run}/config.json --run {run.name}`"
             )
             yield Finding(Level.WARNING, "runs", text)
@@ -196,5 +197,5 @@ def _peers(environment: Mapping[str, str]) -> Findings:
     yield Finding(Level.OK, "peers", text)
     for peer in cluster.peers:
         reason = unreachable(peer)
-        # Before a run begins, nobody listens: only a name that does not resolve is wrong for sure.
+        # Workers listen only once a run has started: before that, an unreachable one is no problem.
         yield Finding(Level.WARNING if reason else Level.OK, "peers", f"{peer}: {reason or 'can be reached'}")

@@ -1,4 +1,4 @@
-"""What the doctor sees, and in what order it says it."""
+"""The doctor's findings and their order."""
 
 import json
 import os
@@ -46,16 +46,16 @@ def test_a_healthy_machine_has_no_problem(examine) -> None:
     assert f"{len(os.sched_getaffinity(0))} CPU cores" in found["threads"][0]
 
 
-def test_an_unfinished_run_is_named_with_the_way_to_go_on(examine, tmp_path: Path) -> None:
+def test_an_unfinished_run_is_named_with_the_command_that_resumes_it(examine, tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "mine" / "checkpoints"
     write_checkpoint(folder, Checkpoint(42, {"losses": np.zeros(42)}, {"is_trained": False}))
-    assert "has come to step 42" in examine()["runs"][0]
+    assert "has checkpoints up to step 42" in examine()["runs"][0]
     assert f"--config {tmp_path}/runs/mine/config.json --run mine" in examine()["runs"][0]
     write_checkpoint(folder, Checkpoint(43, {"losses": np.zeros(43)}, {"is_trained": True}))
     assert "runs" not in examine()
 
 
-def test_peers_are_named_with_what_keeps_them_away(examine) -> None:
+def test_unreachable_peers_are_named_with_the_reason(examine) -> None:
     task = {"cluster": {"worker": ["127.0.0.1:9", "nobody.invalid:9"]}, "task": {"type": "worker", "index": 0}}
     assert examine(TF_CONFIG=json.dumps(task))["peers"] == [
         "warning: nobody.invalid:9: its name does not resolve",
