@@ -1,4 +1,4 @@
-"""One way through the house: who may import whom, read from the source."""
+"""The direction of imports, read from the source: one way through the project."""
 
 import ast
 import subprocess
@@ -26,7 +26,7 @@ def files_of(package: str) -> list[Path]:
 
 
 @pytest.mark.parametrize("path", files_of("trainer"), ids=str)
-def test_the_trainer_knows_of_serving_only_the_contract(path: Path) -> None:
+def test_the_trainer_imports_only_the_contract_of_serving(path: Path) -> None:
     assert {n for n in imports_of(path) if n.split(".")[0] == "serving"} <= {
         "serving.contract",
         *(n for n in imports_of(path) if n.startswith("serving.contract.")),
@@ -34,13 +34,54 @@ def test_the_trainer_knows_of_serving_only_the_contract(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", files_of("serving"), ids=str)
-def test_serving_knows_nothing_of_the_trainer(path: Path) -> None:
+def test_serving_imports_nothing_of_the_trainer(path: Path) -> None:
     assert not [name for name in imports_of(path) if name.split(".")[0] == "trainer"]
 
 
-def test_what_both_packages_import_knows_neither() -> None:
+def test_the_module_that_both_packages_import_imports_neither() -> None:
     names = {name.split(".")[0] for name in imports_of(REPOSITORY / "quiet_tensorflow.py")}
     assert not names & {"trainer", "serving"}
+
+
+MAY_IMPORT = {
+    # Settings and errors, below everything.
+    "trainer.errors": set(),
+    "trainer.presets": set(),
+    "trainer.settings": {"errors"},
+    "trainer.config": {"errors", "presets", "settings"},
+    # What a run keeps on disk.
+    "trainer.runs": {"config", "errors", "settings"},
+    # Along the data.
+    "trainer.pictures": set(),
+    "trainer.data": {"errors", "pictures"},
+    "trainer.evaluation": {"config", "data", "errors", "runs"},
+    "trainer.training": {"config", "data", "errors", "evaluation", "runs", "settings"},
+    "trainer.publishing": {"data", "errors", "evaluation", "pictures", "runs"},
+    # What calls the rooms in order.
+    "trainer.run": {"config", "data", "errors", "evaluation", "publishing", "runs", "training"},
+    "trainer.tuning": {"config", "errors", "evaluation", "run", "runs", "settings", "training"},
+    # On the other side of the contract.
+    "serving.client": set(),
+    "serving.commands": {"client", "exit_codes"},
+    "serving.web": {"client", "exit_codes"},
+    "serving.local_server": {"exit_codes"},
+}
+"""For each room the rooms of its own package that it may import; `serving.contract` is open to all."""
+
+
+@pytest.mark.parametrize("room", MAY_IMPORT)
+def test_a_room_imports_only_the_rooms_before_it(room: str) -> None:
+    package, name = room.split(".")
+    place = REPOSITORY / package / name
+    paths = sorted(place.rglob("*.py")) if place.is_dir() else [place.with_suffix(".py")]
+    assert paths
+    imported = {
+        parts[1]
+        for path in paths
+        for parts in (full_name.split(".") for full_name in imports_of(path))
+        if parts[0] == package and len(parts) > 1 and parts[1][0].islower()
+    }
+    assert imported - {name, "contract", "__version__"} <= MAY_IMPORT[room]
 
 
 @pytest.mark.parametrize("package", ["trainer", "serving"])
