@@ -5,6 +5,6 @@ import sys
 
 from serving.cli import main
 
-# SIGTERM is what Ctrl-C is. Without a handler, process 1 of a container never hears of it. The servers set their own.
+# SIGTERM ends a command as Ctrl-C does. Without a handler, process 1 of a container ignores it. Servers set their own.
 signal.signal(signal.SIGTERM, signal.default_int_handler)
 sys.exit(main())

@@ -1,16 +1,17 @@
-"""`python -m serving`: ask a model server, wait for it, measure it, or run a small one.
+"""`python -m serving`: query a model server, wait for it, measure it, or run a small one.
 
     $ python -m serving predict seven.png
     file       digit  confidence  version
     seven.png  7      99.8%       20261122134501
 
-Parsing is here; what the commands do is in serving/commands/run.py and serving/local_server/command.py. Only what the
-chosen command needs is imported, so that `--help` answers at once and `predict` starts in a fraction of a second.
+This module only parses arguments. The commands are in serving/commands/, serving/web/ and serving/local_server/; each is
+imported when it is chosen, so that `--help` prints at once and `predict` starts in a fraction of a second.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import sys
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from serving.client.config import MAX_ATTEMPTS, MAX_CHUNK_IMAGES, MIN_CONFIDENCE, ClientConfig, Tls
-from serving.exit_codes import EXIT_INTERRUPTED, EXIT_STATUS, EXIT_USAGE
+from serving.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_STATUS, EXIT_USAGE
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,24 +39,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
             config = _client_config(args)
         except ValueError as error:
             parser.error(str(error))
-        # What gRPC logs, our errors say; both would be said twice. GRPC_VERBOSITY=debug still shows it.
+        # Silence gRPC's own log: our errors carry the same text. GRPC_VERBOSITY=debug still shows it.
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         if args.command == "web":
             from serving.web import command
 
             return command.run(args, config)
-        import serving.commands.run as commands
-
-        return commands.run(args, config)
+        return _run_client_command(args, config)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
 
 
+def _run_client_command(args: argparse.Namespace, config: ClientConfig) -> int:
+    """Runs the module of `serving.commands` that has the command's name, and turns its errors into an exit status."""
+    from serving.client.errors import ServingError
+
+    try:
+        return importlib.import_module(f"serving.commands.{args.command}").run(args, config)
+    except ServingError as error:
+        return _fail(error, EXIT_FAILED)
+    except BrokenPipeError:
+        # The reader closed the pipe early, as `| head` does. Python would write to stdout once more at exit, and fail.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    except (OSError, ValueError) as error:
+        return _fail(error, EXIT_USAGE)
+
+
+def _fail(error: Exception, exit_status: int) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return exit_status
+
+
 def _build_parser(*, serve: bool) -> argparse.ArgumentParser:
-    """The whole parser; `serve`'s own options, which the server's module defines, only when they are needed."""
+    """Builds the parser. The options of `serve` are defined by the server's module, which is imported only if chosen."""
     parser = argparse.ArgumentParser(
         prog="python -m serving",
-        description="Ask a server of the digit model, wait for it, measure it, draw for it, or run a small one.",
+        description="Query a server of the digit model, wait for it, measure it, draw digits for it, or run a small one.",
         epilog=EXIT_STATUS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -73,17 +93,20 @@ def _build_parser(*, serve: bool) -> argparse.ArgumentParser:
     )
     _add_min_confidence(predict)
     predict.add_argument(
-        "--show", type=_page, metavar="FILE.html", help="write a page of the pictures beside what the model saw of them"
+        "--show",
+        type=_page,
+        metavar="FILE.html",
+        help="write a page with each picture beside the network's input",
     )
     _add_connection_options(predict)
-    _add_connection_options(add("status", "print the state of the model's versions"), label=False)
+    _add_connection_options(add("status", "print the state of each version of the model"), label=False)
     _add_connection_options(add("metadata", "print the model's signatures"))
     wait = add("wait", "wait until a version is AVAILABLE, and print its number")
     _add_connection_options(wait, label=False, timeout_seconds=60.0, timeout_help="how long to wait")
     bench = add("bench", "measure throughput and latency under load")
     _add_bench_options(bench)
     _add_connection_options(bench)
-    web = add("web", "serve a page to draw a digit on, or drop a photo of one")
+    web = add("web", "serve a page on which to draw a digit, or drop a photo of one")
     _add_web_options(web)
     _add_connection_options(web, json=False)
     served = add("serve", "serve a models directory from this machine: for laptops, tests and demos")
@@ -110,9 +133,9 @@ def _add_connection_options(
     )
     server.add_argument("--model", default=ClientConfig.model_name, help="(default: %(default)s)")
     version = server.add_mutually_exclusive_group()
-    version.add_argument("--version", type=int, help="only this version (default: whichever there is)")
+    version.add_argument("--version", type=int, help="use only this version (default: the newest served)")
     if label:
-        version.add_argument("--label", help="only the version with this label")
+        version.add_argument("--label", help="use only the version with this label")
     server.add_argument(
         "--timeout",
         type=float,
@@ -123,11 +146,13 @@ def _add_connection_options(
     if json:
         server.add_argument("--json", action="store_true", help="print JSON instead of a table")
     tls = parser.add_argument_group("encryption")
-    tls.add_argument("--tls", action="store_true", help="encrypt; implied by the options below")
-    tls.add_argument("--ca-file", type=Path, metavar="PEM", help="who signed the server's certificate")
+    tls.add_argument("--tls", action="store_true", help="encrypt the connection; implied by the options below")
+    tls.add_argument(
+        "--ca-file", type=Path, metavar="PEM", help="certificate of the authority that signed the server's"
+    )
     tls.add_argument("--certificate-file", type=Path, metavar="PEM", help="the client's own certificate")
     tls.add_argument("--key-file", type=Path, metavar="PEM", help="the key of the client's certificate")
-    tls.add_argument("--server-name", help="the name in the server's certificate, if not the target's")
+    tls.add_argument("--server-name", help="the name in the server's certificate, if it differs from the target's")
 
 
 def _add_min_confidence(parser: argparse.ArgumentParser) -> None:
@@ -136,7 +161,7 @@ def _add_min_confidence(parser: argparse.ArgumentParser) -> None:
         type=_probability,
         default=MIN_CONFIDENCE,
         metavar="P",
-        help='below it the answer is "not sure" (default: %(default)s)',
+        help='show predictions below this confidence as "not sure" (default: %(default)s)',
     )
 
 
@@ -144,13 +169,13 @@ def _add_web_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for all (default: %(default)s)"
     )
-    parser.add_argument("--port", type=_port, default=8080, help="0 takes a free one (default: %(default)s)")
+    parser.add_argument("--port", type=_port, default=8080, help="0 for any free port (default: %(default)s)")
     parser.add_argument(
         "--allowed-host",
         action="append",
         default=[],
         metavar="NAME",
-        help="name that browsers may know it by, besides localhost, --host and all IP addresses; may be repeated",
+        help="host name that browsers may use, besides localhost, --host and IP addresses; may be repeated",
     )
     _add_min_confidence(parser)
 
@@ -163,42 +188,49 @@ def _add_bench_options(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="N",
         default=[1, 8, 32],
-        help="closed loop: N requests under way, each followed by the next (default: 1 8 32)",
+        help="closed loop: keep N requests in flight (default: 1 8 32)",
     )
     load.add_argument(
         "--rate",
         type=float,
         nargs="+",
         metavar="PER_SECOND",
-        help="open loop: requests at random times, this many per second on average, however slow the answers are",
+        help="open loop: requests at random times, this many per second on average, however slow the responses are",
     )
     parser.add_argument("--batch", type=int, default=1, metavar="N", help="images per request (default: %(default)s)")
     parser.add_argument(
-        "--seconds", type=float, default=10.0, help="measured, for each of the loads (default: %(default)s)"
+        "--seconds", type=float, default=10.0, help="how long to measure each load (default: %(default)s)"
     )
     parser.add_argument(
-        "--warmup", type=float, default=2.0, metavar="SECONDS", help="discarded before that (default: %(default)s)"
+        "--warmup",
+        type=float,
+        default=2.0,
+        metavar="SECONDS",
+        help="requests are sent this long before measuring (default: %(default)s)",
     )
     parser.add_argument(
-        "--attempts", type=int, default=1, help=f"1 shows every failure, {MAX_ATTEMPTS} retries (default: %(default)s)"
+        "--attempts",
+        type=int,
+        default=1,
+        help=f"attempts per request, 1 to {MAX_ATTEMPTS}; 1 for no retries (default: %(default)s)",
     )
 
 
 def _port(text: str) -> int:
-    if not 0 <= int(text) <= 65535:  # the system would take the remainder
+    if not 0 <= int(text) <= 65535:  # the system would use the remainder
         raise argparse.ArgumentTypeError(f"must be from 0 to 65535, not {text}")
     return int(text)
 
 
 def _page(text: str) -> Path:
-    # `--show a.jpg b.jpg` would write its page over the first picture.
+    # `--show a.jpg b.jpg` would overwrite the first picture with the page.
     if Path(text).suffix.lower() not in (".html", ".htm"):
-        raise argparse.ArgumentTypeError(f"must end in .html, not {text}; the pictures come before --show")
+        raise argparse.ArgumentTypeError(f"must end in .html, not {text}; give the pictures before --show")
     return Path(text)
 
 
 def _probability(text: str) -> float:
-    if not 0 <= float(text) <= 1:  # not a number at all is a ValueError, too
+    if not 0 <= float(text) <= 1:  # argparse reports a ValueError of float() itself
         raise argparse.ArgumentTypeError(f"must be from 0 to 1, not {text}")
     return float(text)
 
@@ -222,5 +254,5 @@ def _client_config(args: argparse.Namespace) -> ClientConfig:
         return config
     if not 1 <= args.batch <= MAX_CHUNK_IMAGES:
         raise ValueError(f"--batch must be from 1 to {MAX_CHUNK_IMAGES}, not {args.batch}")
-    # One request per call, whatever its size: that is what is measured.
+    # The benchmark measures requests, so each call must be a single one.
     return replace(config, max_attempts=args.attempts, chunk_images=args.batch)

@@ -1,10 +1,10 @@
-"""What the exit statuses of `python -m serving` mean."""
+"""The exit statuses of `python -m serving`."""
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 EXIT_STATUS = """exit status:
   0    done
-  1    a request failed, or what was waited for did not become available
+  1    a request failed, or no version became available in time
   2    wrong usage, or an input file that cannot be used
   130  interrupted
 """

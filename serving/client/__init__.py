@@ -2,13 +2,17 @@
 
     client.py -> requests.py -> channel.py -> the server -> responses.py -> results.py
 
-Every failed request is a `ServingError` (errors.py). Next: `serving/commands/`, the command line built on it.
+Every failed request raises a `ServingError` (errors.py). Next: `serving/commands/`, the command line built on it.
 """
 
-from serving.client.client import AsyncDigitClient, DigitClient
-from serving.client.config import ClientConfig, Tls
-from serving.client.errors import ServingError
-from serving.client.results import PicturePrediction, PicturePredictions, Prediction, Predictions
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from serving.client.client import AsyncDigitClient, DigitClient
+    from serving.client.config import ClientConfig, Tls
+    from serving.client.errors import ServingError
+    from serving.client.results import PicturePrediction, PicturePredictions, Prediction, Predictions
 
 __all__ = [
     "AsyncDigitClient",
@@ -21,3 +25,13 @@ __all__ = [
     "ServingError",
     "Tls",
 ]
+
+_MODULES = {"ClientConfig": "config", "Tls": "config", "ServingError": "errors", "AsyncDigitClient": "client"}
+_MODULES |= {"DigitClient": "client"} | {name: "results" for name in __all__ if "Prediction" in name}
+
+
+def __getattr__(name: str) -> Any:
+    # Imported on first use: the command line imports `serving.client.config` and must not load gRPC for --help.
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

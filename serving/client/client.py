@@ -1,14 +1,14 @@
-"""The clients: numpy in, dataclasses out, over one gRPC channel, without TensorFlow.
+"""The two clients: numpy arrays or picture files in, dataclasses out, over one gRPC channel, without TensorFlow.
 
     with DigitClient("localhost:8500") as client:
         client.wait_until_available(timeout_seconds=60)
         for prediction in client.predict(images):  # uint8 [N, 28, 28], 0 = paper, 255 = ink
             print(prediction.digit, prediction.confidence, prediction.version)
         for prediction in client.predict_pictures([Path("photo.jpg").read_bytes()]):
-            print(prediction.digit, prediction.normalized)  # and what the network saw, uint8 [28, 28]
+            print(prediction.digit, prediction.normalized)  # normalized: the network's input, uint8 [28, 28]
 
-`AsyncDigitClient` is the same with `async with` and `await`. One client is enough for a process: threads share the one,
-tasks the other. Every failure of a request is a `ServingError`; a wrong argument is a `ValueError`.
+`AsyncDigitClient` is the same with `async with` and `await`. One client is enough for a process: threads may share a
+`DigitClient`, tasks an `AsyncDigitClient`. A failed request raises a `ServingError`, a wrong argument a `ValueError`.
 """
 
 from __future__ import annotations
@@ -22,46 +22,30 @@ from typing import Any, TypeVar
 import grpc
 
 import serving.client.responses as responses
-from serving.client.channel import Methods, channel_options, check_target, credentials
-from serving.client.config import ClientConfig, Tls
-from serving.client.errors import ServingError, request_error
+from serving.client.channel import Stubs, channel_options, check_target, credentials
+from serving.client.config import ClientConfig
+from serving.client.errors import request_error
 from serving.client.requests import Requests
-from serving.client.results import (
-    ModelMetadata,
-    PicturePrediction,
-    PicturePredictions,
-    Prediction,
-    Predictions,
-    VersionStatus,
-)
-from serving.client.wait import PASSING, POLL_SECONDS, Wait
+from serving.client.results import ModelMetadata, PicturePredictions, Predictions, VersionStatus
+from serving.client.wait import POLL_SECONDS, TRANSIENT_ERRORS, Wait
 
-__all__ = [
-    "AsyncDigitClient",
-    "ClientConfig",
-    "DigitClient",
-    "PicturePrediction",
-    "PicturePredictions",
-    "Prediction",
-    "Predictions",
-    "ServingError",
-    "Tls",
-]
-
-Answers = TypeVar("Answers", bound=Predictions)
-UnderWay = deque[tuple[Any, int]]
-"""Calls whose answers are still to be taken, in order, and how many inputs each carries."""
+PredictionsT = TypeVar("PredictionsT", bound=Predictions)
+Decode = Callable[[Any, int], PredictionsT]
+"""Converts a response for so many inputs."""
+PendingCalls = deque[tuple[Any, int]]
+"""Calls that have no response yet, in order, each with the number of its inputs."""
 
 
 class DigitClient:
-    """Asks from ordinary code; calls block.
+    """The blocking client.
 
     Args:
-        target: HOST:PORT or any name of gRPC's, see serving/client/channel.py.
-        config: what to ask and how patiently.
+        target: HOST:PORT or another gRPC name, see serving/client/channel.py.
+        config: model, timeouts, retries and request sizes; None for the defaults.
+
     Raises:
-        ValueError: for a target that cannot be one.
-        OSError: for a certificate file that cannot be read.
+        ValueError: if `target` is not a gRPC target.
+        OSError: if a certificate file cannot be read.
     """
 
     def __init__(self, target: str, config: ClientConfig | None = None) -> None:
@@ -71,95 +55,108 @@ class DigitClient:
             self._channel = grpc.insecure_channel(target, options)
         else:
             self._channel = grpc.secure_channel(target, credentials(self.config.tls), options)
-        self._methods = Methods(self._channel)
+        self._stubs = Stubs(self._channel)
 
     def predict(self, images: Any, *, timeout_seconds: float | None = None) -> Predictions:
-        """The digits in `images`.
+        """Predicts the digits in `images`.
 
         Args:
-            images: uint8 [N, 28, 28] or [28, 28], 0 = paper, 255 = ink. More than a chunk goes out as several requests,
-                some of them under way at once.
+            images: uint8 [N, 28, 28] or [28, 28], 0 = paper, 255 = ink. More than a chunk is sent as several requests,
+                some of them in flight at once.
             timeout_seconds: deadline of each request; None for the config's.
+
+        Returns:
+            The predictions, in the order of `images`.
+
         Raises:
-            ValueError: for anything else than such images.
-            RequestError: if any chunk fails, whatever the others answer.
-            ResponseError: if the model's outputs are not the contract's.
+            ValueError: if `images` is anything else.
+            RequestError: if any of the requests fails.
+            ResponseError: if the model's outputs break the contract.
         """
         chunks = self._requests.split(images)
-        return self._ask(chunks, self._requests.predict, responses.decode_predictions, timeout_seconds)
+        return self._send(chunks, self._requests.predict, responses.decode_predictions, timeout_seconds)
 
     def predict_pictures(
         self, pictures: Sequence[bytes], *, timeout_seconds: float | None = None
     ) -> PicturePredictions:
-        """The digits in pictures of any size, which the server itself brings to MNIST's form.
+        """Predicts the digits in pictures of any size. The model itself converts them to MNIST's form.
 
         Args:
-            pictures: the bytes of PNG, JPEG, BMP or GIF files as they are. Many go out as several requests.
+            pictures: the bytes of PNG, JPEG, BMP or GIF files as they are. Many are sent as several requests.
             timeout_seconds: deadline of each request; None for the config's.
+
+        Returns:
+            The predictions, in the order of `pictures`.
+
         Raises:
-            ValueError: for anything else than bytes.
-            RequestError: as for `predict`; its `index` says which picture the server cannot use.
-            ResponseError: if the model's outputs are not the contract's.
+            ValueError: if `pictures` is anything else.
+            RequestError: as for `predict`; its `index` is that of the picture that the server cannot use.
+            ResponseError: if the model's outputs break the contract.
         """
         chunks = self._requests.split_pictures(pictures)
-        make, decode = self._requests.predict_pictures, responses.decode_picture_predictions
-        return self._ask(chunks, make, decode, timeout_seconds)
+        encode, decode = self._requests.predict_pictures, responses.decode_picture_predictions
+        return self._send(chunks, encode, decode, timeout_seconds)
 
-    def _ask(
-        self, chunks: Sequence[Any], make: Callable, decode: Callable[..., Answers], timeout_seconds: float | None
-    ) -> Answers:
-        if len(chunks) == 1:  # without a future, which would take a third longer
-            response = self._call(self._methods.predict, make(chunks[0]), timeout_seconds)
+    def _send(
+        self, chunks: Sequence[Any], encode: Callable, decode: Decode[PredictionsT], timeout_seconds: float | None
+    ) -> PredictionsT:
+        if len(chunks) == 1:  # a blocking call: a future takes a third longer
+            response = self._call(self._stubs.predict, encode(chunks[0]), timeout_seconds)
             return decode(response, len(chunks[0]))
         seconds = self.config.timeout_seconds if timeout_seconds is None else timeout_seconds
-        under_way: UnderWay = deque()
-        parts: list[Answers] = []
+        pending: PendingCalls = deque()
+        parts: list[PredictionsT] = []
         try:
             for chunk in chunks:
-                if len(under_way) == self.config.chunks_in_flight:
-                    parts.append(self._take_first(under_way, decode, parts))
-                under_way.append((self._methods.predict.future(make(chunk), seconds), len(chunk)))
-            while under_way:
-                parts.append(self._take_first(under_way, decode, parts))
+                if len(pending) == self.config.chunks_in_flight:
+                    parts.append(self._receive_first(pending, decode, parts))
+                pending.append((self._stubs.predict.future(encode(chunk), seconds), len(chunk)))
+            while pending:
+                parts.append(self._receive_first(pending, decode, parts))
         finally:
-            for call, _ in under_way:
+            for call, _ in pending:
                 call.cancel()
         return responses.join(parts)
 
-    def _take_first(self, under_way: UnderWay, decode: Callable[..., Answers], before: Sequence[Answers]) -> Answers:
-        call, count = under_way[0]
+    def _receive_first(
+        self, pending: PendingCalls, decode: Decode[PredictionsT], before: Sequence[PredictionsT]
+    ) -> PredictionsT:
+        call, count = pending[0]
         try:
             response = call.result()
         except grpc.RpcError as error:
             raise request_error(error, self.target, first=sum(map(len, before))) from error
-        under_way.popleft()
+        pending.popleft()
         return decode(response, count)
 
     def status(self, version: int | None = None, *, timeout_seconds: float | None = None) -> tuple[VersionStatus, ...]:
-        """Every version's state, the newest first, or only `version`'s. Of several replicas, one answers."""
-        response = self._call(self._methods.status, self._requests.status(version), timeout_seconds)
+        """Returns the state of every version, newest first, or of `version` only. Of several replicas, one is queried."""
+        response = self._call(self._stubs.status, self._requests.status(version), timeout_seconds)
         return responses.decode_status(response)
 
     def metadata(self, *, timeout_seconds: float | None = None) -> ModelMetadata:
-        """The signatures of the version that would answer."""
-        response = self._call(self._methods.metadata, self._requests.metadata(), timeout_seconds)
+        """Returns the signatures of the version that serves this client's requests."""
+        response = self._call(self._stubs.metadata, self._requests.metadata(), timeout_seconds)
         return responses.decode_metadata(response)
 
     def wait_until_available(self, version: int | None = None, *, timeout_seconds: float = 60.0) -> int:
-        """The first version to be AVAILABLE, or `version` once it is. Of several replicas, one is asked at a time.
+        """Waits until `version`, or with None any version, is AVAILABLE. Each poll queries one of several replicas.
+
+        Returns:
+            The AVAILABLE version, the newest if there are several.
 
         Raises:
-            NotReadyError: when the time is over, or at once when the server has given `version` up.
-            RequestError: for an answer that waiting cannot change.
+            NotReadyError: when the time is over, or at once if the server has given up loading `version`.
+            RequestError: if a status request fails for a reason that waiting cannot change.
         """
         wait = Wait(version, timeout_seconds)
         while True:
             try:
-                found = wait.look_at(self.status(version, timeout_seconds=wait.next_timeout_seconds()))
-            except PASSING as error:
-                found = wait.note(error)
-            if found is not None:
-                return found
+                available = wait.check(self.status(version, timeout_seconds=wait.next_timeout_seconds()))
+                if available is not None:
+                    return available
+            except TRANSIENT_ERRORS as error:
+                wait.note(error)
             time.sleep(POLL_SECONDS)
 
     def _call(self, method: Any, request: Any, timeout_seconds: float | None) -> Any:
@@ -169,7 +166,7 @@ class DigitClient:
             raise request_error(error, self.target) from error
 
     def close(self) -> None:
-        """Ends the channel, and with it the requests under way."""
+        """Closes the channel and cancels pending requests."""
         self._channel.close()
 
     def __enter__(self) -> DigitClient:
@@ -180,7 +177,7 @@ class DigitClient:
 
 
 class AsyncDigitClient:
-    """`DigitClient` for coroutines, with its arguments, results and errors. Make it inside the running event loop."""
+    """`DigitClient` for coroutines: the same arguments, results and errors. Create it in the running event loop."""
 
     def __init__(self, target: str, config: ClientConfig | None = None) -> None:
         self.target, self.config = check_target(target), config or ClientConfig()
@@ -189,60 +186,60 @@ class AsyncDigitClient:
             self._channel = grpc.aio.insecure_channel(target, options)
         else:
             self._channel = grpc.aio.secure_channel(target, credentials(self.config.tls), options)
-        self._methods = Methods(self._channel)
+        self._stubs = Stubs(self._channel)
 
     async def predict(self, images: Any, *, timeout_seconds: float | None = None) -> Predictions:
-        """See `DigitClient.predict`. Cancelling it cancels the requests under way."""
+        """See `DigitClient.predict`. Cancelling it cancels its pending requests."""
         chunks = self._requests.split(images)
-        return await self._ask(chunks, self._requests.predict, responses.decode_predictions, timeout_seconds)
+        return await self._send(chunks, self._requests.predict, responses.decode_predictions, timeout_seconds)
 
     async def predict_pictures(
         self, pictures: Sequence[bytes], *, timeout_seconds: float | None = None
     ) -> PicturePredictions:
-        """See `DigitClient.predict_pictures`. Cancelling it cancels the requests under way."""
+        """See `DigitClient.predict_pictures`. Cancelling it cancels its pending requests."""
         chunks = self._requests.split_pictures(pictures)
-        make, decode = self._requests.predict_pictures, responses.decode_picture_predictions
-        return await self._ask(chunks, make, decode, timeout_seconds)
+        encode, decode = self._requests.predict_pictures, responses.decode_picture_predictions
+        return await self._send(chunks, encode, decode, timeout_seconds)
 
-    async def _ask(
-        self, chunks: Sequence[Any], make: Callable, decode: Callable[..., Answers], timeout_seconds: float | None
-    ) -> Answers:
+    async def _send(
+        self, chunks: Sequence[Any], encode: Callable, decode: Decode[PredictionsT], timeout_seconds: float | None
+    ) -> PredictionsT:
         seconds = self.config.timeout_seconds if timeout_seconds is None else timeout_seconds
-        under_way: UnderWay = deque()
-        parts: list[Answers] = []
+        pending: PendingCalls = deque()
+        parts: list[PredictionsT] = []
         try:
             for chunk in chunks:
-                if len(under_way) == self.config.chunks_in_flight:
-                    parts.append(await self._take_first(under_way, decode, parts))
-                under_way.append((self._methods.predict(make(chunk), timeout=seconds), len(chunk)))
-            while under_way:
-                parts.append(await self._take_first(under_way, decode, parts))
+                if len(pending) == self.config.chunks_in_flight:
+                    parts.append(await self._receive_first(pending, decode, parts))
+                pending.append((self._stubs.predict(encode(chunk), timeout=seconds), len(chunk)))
+            while pending:
+                parts.append(await self._receive_first(pending, decode, parts))
         finally:
-            for call, _ in under_way:
+            for call, _ in pending:
                 call.cancel()
         return responses.join(parts)
 
-    async def _take_first(
-        self, under_way: UnderWay, decode: Callable[..., Answers], before: Sequence[Answers]
-    ) -> Answers:
-        call, count = under_way[0]
+    async def _receive_first(
+        self, pending: PendingCalls, decode: Decode[PredictionsT], before: Sequence[PredictionsT]
+    ) -> PredictionsT:
+        call, count = pending[0]
         try:
             response = await call
         except grpc.RpcError as error:
             raise request_error(error, self.target, first=sum(map(len, before))) from error
-        under_way.popleft()
+        pending.popleft()
         return decode(response, count)
 
     async def status(
         self, version: int | None = None, *, timeout_seconds: float | None = None
     ) -> tuple[VersionStatus, ...]:
         """See `DigitClient.status`."""
-        response = await self._call(self._methods.status, self._requests.status(version), timeout_seconds)
+        response = await self._call(self._stubs.status, self._requests.status(version), timeout_seconds)
         return responses.decode_status(response)
 
     async def metadata(self, *, timeout_seconds: float | None = None) -> ModelMetadata:
         """See `DigitClient.metadata`."""
-        response = await self._call(self._methods.metadata, self._requests.metadata(), timeout_seconds)
+        response = await self._call(self._stubs.metadata, self._requests.metadata(), timeout_seconds)
         return responses.decode_metadata(response)
 
     async def wait_until_available(self, version: int | None = None, *, timeout_seconds: float = 60.0) -> int:
@@ -250,11 +247,11 @@ class AsyncDigitClient:
         wait = Wait(version, timeout_seconds)
         while True:
             try:
-                found = wait.look_at(await self.status(version, timeout_seconds=wait.next_timeout_seconds()))
-            except PASSING as error:
-                found = wait.note(error)
-            if found is not None:
-                return found
+                available = wait.check(await self.status(version, timeout_seconds=wait.next_timeout_seconds()))
+                if available is not None:
+                    return available
+            except TRANSIENT_ERRORS as error:
+                wait.note(error)
             await asyncio.sleep(POLL_SECONDS)
 
     async def _call(self, method: Any, request: Any, timeout_seconds: float | None) -> Any:
@@ -266,7 +263,7 @@ class AsyncDigitClient:
             raise request_error(error, self.target) from error
 
     async def close(self) -> None:
-        """Ends the channel, and with it the requests under way."""
+        """Closes the channel and cancels pending requests."""
         await self._channel.close()
 
     async def __aenter__(self) -> AsyncDigitClient:

@@ -1,4 +1,7 @@
-"""What a client asks, and how patiently. It imports nothing heavy: the command line checks its flags with it."""
+"""The settings of a client, with their defaults and checks.
+
+This module imports nothing heavy, because the command line checks its flags with it before anything else is loaded.
+"""
 
 from __future__ import annotations
 
@@ -8,62 +11,62 @@ from pathlib import Path
 from serving.contract import MODEL_NAME
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
-"""Largest request or response: what gRPC itself allows to be received by default, so also most proxies. Only a single
+"""Largest request or response: gRPC's own default limit for received messages, and that of most proxies. Only a single
 picture that is larger than this makes a larger request."""
 
 MAX_CHUNK_IMAGES = 5000
 """5000 images of 784 bytes stay below `MAX_MESSAGE_BYTES`."""
 
 MAX_CHUNK_PICTURES = 2000
-"""The answers for 2000 pictures, what the model saw included, stay below `MAX_MESSAGE_BYTES` in either encoding."""
+"""The response for 2000 pictures, `normalized` included, stays below `MAX_MESSAGE_BYTES` in either encoding."""
 
 MIN_CONFIDENCE = 0.6
-"""Below this an answer is given as "not sure". The model's confidence is calibrated: at 0.6 two of five are wrong."""
+"""Predictions below this confidence are shown as "not sure". The model is calibrated: at 0.6, two of five are wrong."""
 
 MAX_ATTEMPTS = 5
-"""gRPC counts any larger number as this one."""
+"""gRPC treats any larger number as this one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tls:
-    """Encryption, and who is who. Files are PEM; they are read when the client is made."""
+    """Certificates for an encrypted connection. The files are PEM and are read when the client is created."""
 
     ca_file: Path | None = None
-    """The authority that signed the server's certificate; None for the public ones that gRPC carries."""
+    """Certificate of the authority that signed the server's; None for the public authorities that gRPC includes."""
     certificate_file: Path | None = None
-    """The client's own certificate, for servers that ask for one (mTLS); needs `key_file`."""
+    """The client's own certificate, for servers that require one (mTLS); needs `key_file`."""
     key_file: Path | None = None
     """The key of `certificate_file`."""
     server_name: str | None = None
-    """The name to expect in the server's certificate, where it is not the target's."""
+    """The name to expect in the server's certificate, if it differs from the target's."""
 
     def __post_init__(self) -> None:
         if (self.certificate_file is None) != (self.key_file is None):
-            raise ValueError("a client certificate and its key go together; one of the two was given")
+            raise ValueError("a client certificate and its key go together; only one of the two was given")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClientConfig:
-    """What to ask, and how patiently."""
+    """Which model a client uses, and its timeouts, retries and request sizes."""
 
     model_name: str = MODEL_NAME
     version: int | None = None
-    """Only this version may answer; None for the newest that each server has."""
+    """Use only this version; None for the newest that the server has."""
     version_label: str | None = None
-    """Only the version with this label may answer, such as "stable"; excludes `version`."""
+    """Use only the version with this label, such as "stable"; excludes `version`."""
     timeout_seconds: float = 10.0
-    """Deadline of each request, retries included. A larger input takes as many requests as it has chunks."""
+    """Deadline of each request, retries included. A large input takes several requests."""
     max_attempts: int = MAX_ATTEMPTS
-    """Times that a request is sent in all while the answer is UNAVAILABLE; 1 for no retries."""
+    """How often a request is sent at most while the server returns UNAVAILABLE; 1 for no retries."""
     chunk_images: int = 128
-    """Images per request. A server that batches refuses a request above its largest batch."""
+    """Images per request. A server that batches rejects a request above its largest batch."""
     chunk_pictures: int = 32
-    """Pictures per request, fewer where they would be more than `MAX_MESSAGE_BYTES`. A server decodes and prepares each,
-    which takes longer than the prediction: a request of many must still meet its deadline."""
+    """Pictures per request, fewer if they would exceed `MAX_MESSAGE_BYTES`. The server decodes and prepares each picture,
+    which takes longer than the prediction; a request of many pictures must still meet its deadline."""
     chunks_in_flight: int = 4
-    """Requests of one call that are under way at once."""
+    """How many requests of one call are in flight at once."""
     tls: Tls | None = None
-    """None for plain text: loopback and trusted networks only."""
+    """None for plain text: only for loopback and trusted networks."""
 
     def __post_init__(self) -> None:
         if not self.model_name:

@@ -1,12 +1,12 @@
-"""What can go wrong between a client and its server. Wrong arguments are a plain `ValueError`, before anything is sent.
+"""The errors of a request. Wrong arguments raise a plain `ValueError`, before anything is sent.
 
 ServingError
   RequestError           the RPC failed: `code`, `details` and `target` are kept
-    UnavailableError     UNAVAILABLE: no replica reachable, or all of them full, after the retries
+    UnavailableError     UNAVAILABLE: no replica is reachable, or all are full, after the retries
     DeadlineError        DEADLINE_EXCEEDED
     NotFoundError        NOT_FOUND: no such model or version
     InvalidRequestError  INVALID_ARGUMENT, or FAILED_PRECONDITION (no such signature)
-  ResponseError          the RPC succeeded, but the answer is not what serving/contract.py promises
+  ResponseError          the RPC succeeded, but the response breaks serving/contract.py
   NotReadyError          the wait for a version ended without it
 """
 
@@ -23,18 +23,18 @@ STATUS_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
 class ServingError(Exception):
-    """Anything that kept an answer from coming back; never itself counted as an answer."""
+    """A request ended without a prediction. Base class of all errors of the client."""
 
 
 class RequestError(ServingError):
-    """An RPC that failed, with the server's own words.
+    """An RPC failed.
 
     Attributes:
         code: the name of the gRPC status code, such as "NOT_FOUND".
-        details: the server's message (or gRPC's, where no server was reached).
+        details: the server's message, or gRPC's if no server was reached.
         target: where the request was sent.
-        index: which of the call's pictures the server names as the one it cannot use, from 0; None where it names none.
-        problem: what is wrong with that picture, such as "cannot be decoded".
+        index: index, from 0, of the picture of the call that the server cannot use; None if it names none.
+        problem: the reason, such as "cannot be decoded".
     """
 
     def __init__(self, code: str, details: str, target: str, index: int | None = None, problem: str = "") -> None:
@@ -42,33 +42,33 @@ class RequestError(ServingError):
         self.code, self.details, self.target, self.index, self.problem = code, details, target, index, problem
 
     def __str__(self) -> str:
-        return f"{self.target} answered {self.code}: {self.details}"
+        return f"{self.target} returned {self.code}: {self.details}"
 
 
 class UnavailableError(RequestError):
-    """No replica could be reached, or the server is full; a later request may succeed."""
+    """No replica could be reached, or the server is full. A later request may succeed."""
 
     def __str__(self) -> str:
         return f"{self.target} is unavailable: {self.details}"
 
 
 class DeadlineError(RequestError):
-    """No answer came in time. The server may still have worked on it."""
+    """No response came before the deadline. The server may still have done the work."""
 
     def __str__(self) -> str:
-        return f"{self.target} did not answer in time: {self.details}"
+        return f"{self.target} did not respond in time: {self.details}"
 
 
 class NotFoundError(RequestError):
-    """The server has no such model, or does not serve this version of it (any more, or yet)."""
+    """The server has no such model, or does not serve this version of it now."""
 
 
 class InvalidRequestError(RequestError):
-    """The server refuses the request as it is; sending it again cannot help."""
+    """The server rejects the request. Retrying it cannot help."""
 
 
 class ResponseError(ServingError):
-    """The server answered OK with something else than the contract says."""
+    """The server returned OK with a response that breaks the contract."""
 
 
 class NotReadyError(ServingError):
@@ -88,12 +88,12 @@ _NAMED_PICTURE = re.compile(contract.NAMED_PICTURE)
 
 
 def request_error(error: grpc.RpcError, target: str, first: int = 0) -> RequestError:
-    """gRPC's error as one of ours.
+    """Converts gRPC's error to one of ours.
 
     Args:
-        error: a finished call, which all errors of grpc and grpc.aio are.
+        error: a finished call; all errors of grpc and grpc.aio are such calls.
         target: where the request was sent.
-        first: the index, among all inputs of the call, of the request's first.
+        first: index, among all inputs of the call, of the request's first input.
     """
     code, details = error.code().name, error.details() or "no message"
     named = _NAMED_PICTURE.search(details) if code == "INVALID_ARGUMENT" else None

@@ -1,4 +1,4 @@
-"""Images and pictures to requests: all that a client says. Nothing here waits for the network."""
+"""Images and pictures to request messages. Nothing here waits for the network."""
 
 from __future__ import annotations
 
@@ -13,22 +13,26 @@ from serving.client.config import MAX_MESSAGE_BYTES, ClientConfig
 from serving.contract import MAX_PICTURE_BYTES
 
 _NAMES_BYTES, _LENGTH_BYTES = 4096, 8
-"""Above what a request's names take; above what the wire adds to each picture for its length."""
+"""Upper bounds: for the names in a request, and for what the wire format adds to each picture."""
 
 
 class Requests:
-    """The requests of one client, made as its config says."""
+    """Builds the requests of one client, from its config."""
 
     def __init__(self, config: ClientConfig) -> None:
         self._config = config
 
     def split(self, images: Any) -> list[np.ndarray]:
-        """`images`, uint8 [N, 28, 28] or [28, 28], as one uint8 [n, 28, 28] per request; ValueError for anything else."""
+        """Splits `images`, uint8 [N, 28, 28] or [28, 28], into one uint8 [n, 28, 28] per request.
+
+        Raises:
+            ValueError: if `images` is anything else.
+        """
         images, size = check_images(images), self._config.chunk_images
         return [images[start : start + size] for start in range(0, len(images), size)]
 
     def predict(self, images: np.ndarray) -> wire.PredictRequest:
-        """Asks for the digits in one of the parts that `split` gives."""
+        """Returns the request for one of the parts that `split` gives."""
         request = wire.PredictRequest(model_spec=self._model_spec())
         request.model_spec.signature_name = contract.SIGNATURE
         tensor = request.inputs[contract.IMAGES]
@@ -40,9 +44,10 @@ class Requests:
         return request
 
     def split_pictures(self, pictures: Any) -> list[list[bytes]]:
-        """The bytes of picture files, as one list per request, limited in number and in bytes.
+        """Splits the bytes of picture files into one list per request, limited in number and in bytes.
 
-        ValueError for anything else than bytes, or a picture above `MAX_PICTURE_BYTES`.
+        Raises:
+            ValueError: if `pictures` is anything else, or a picture is above `MAX_PICTURE_BYTES`.
         """
         chunks: list[list[bytes]] = []
         room = 0
@@ -55,7 +60,7 @@ class Requests:
         return chunks
 
     def predict_pictures(self, encoded: Sequence[bytes]) -> wire.PredictRequest:
-        """Asks for the digits in one of the parts that `split_pictures` gives."""
+        """Returns the request for one of the parts that `split_pictures` gives."""
         request = wire.PredictRequest(model_spec=self._model_spec())
         request.model_spec.signature_name = contract.PICTURES
         tensor = request.inputs[contract.ENCODED]
@@ -65,11 +70,11 @@ class Requests:
         return request
 
     def metadata(self) -> wire.GetModelMetadataRequest:
-        """Asks for the signatures, the only metadata there is."""
+        """Returns the request for the signatures, the only metadata that servers offer."""
         return wire.GetModelMetadataRequest(model_spec=self._model_spec(), metadata_field=["signature_def"])
 
     def status(self, version: int | None) -> wire.GetModelStatusRequest:
-        """Asks for one version's state, or for every version's, whichever one the client is pinned to."""
+        """Returns the request for the state of `version`, or with None of all versions, whatever the config's version."""
         request = wire.GetModelStatusRequest(model_spec=wire.ModelSpec(name=self._config.model_name))
         if version is not None:
             request.model_spec.version.value = version
@@ -85,12 +90,16 @@ class Requests:
 
 
 def check_pictures(pictures: Any) -> Sequence[bytes]:
-    """`pictures`, or one picture's bytes as a sequence of it; ValueError says what is wrong and would make it right."""
+    """Returns `pictures` as a sequence; one picture's bytes become a sequence of one.
+
+    Raises:
+        ValueError: if `pictures` is anything else; the message says what is wrong and how to fix it.
+    """
     if isinstance(pictures, bytes):
         return [pictures]
     if not isinstance(pictures, Sequence) or not all(isinstance(picture, bytes) for picture in pictures):
         raise ValueError(
-            f"pictures must be a sequence of bytes, each a file as it is; this is {pictures!r:.80}. "
+            f"pictures must be a sequence of bytes, each the content of a file; this is {pictures!r:.80}. "
             "Use pathlib.Path(...).read_bytes()."
         )
     if not pictures:
@@ -102,7 +111,11 @@ def check_pictures(pictures: Any) -> Sequence[bytes]:
 
 
 def check_images(images: Any) -> np.ndarray:
-    """`images` as uint8 [N, 28, 28], N at least 1; ValueError says what is wrong and what would make it right."""
+    """Returns `images` as uint8 [N, 28, 28], N at least 1.
+
+    Raises:
+        ValueError: if `images` is anything else; the message says what is wrong and how to fix it.
+    """
     array = np.asarray(images)
     given = f"{array.dtype} {list(array.shape)}"
     if array.dtype != np.uint8:

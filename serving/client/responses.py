@@ -1,7 +1,7 @@
-"""Responses to dataclasses: all that a client hears. Nothing here waits for the network.
+"""Response messages to dataclasses. Nothing here waits for the network.
 
-TensorFlow Serving answers in the typed fields (`float_val`, ...) or, with a flag of its own, as `tensor_content`: both
-are read. An answer that is not what the contract says is a `ResponseError`, never a prediction.
+TensorFlow Serving fills the typed fields (`float_val`, ...) or, with one of its flags, `tensor_content`: both are decoded.
+A response that breaks the contract raises a `ResponseError` and never becomes a prediction.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from serving import contract
 from serving.client.errors import STATUS_NAMES, ResponseError
 from serving.client.results import ModelMetadata, PicturePredictions, Predictions, Signature, TensorSpec, VersionStatus
 
-_Answers = TypeVar("_Answers", bound=Predictions)
+_PredictionsT = TypeVar("_PredictionsT", bound=Predictions)
 _Outputs = Mapping[str, tuple[int, tuple[int, ...]]]
 
 _OUTPUTS: _Outputs = {
@@ -30,29 +30,33 @@ _OUTPUTS: _Outputs = {
 """The type of each output, and its shape for one image."""
 
 _PICTURE_OUTPUTS = {**_OUTPUTS, contract.NORMALIZED: (wire.DT_UINT8, contract.IMAGE_SHAPE)}
-"""The same of the signature for pictures."""
+"""The same for the signature for pictures."""
 
 _FIELDS: dict[int, tuple[np.dtype, str]] = {
     wire.DT_FLOAT: (np.dtype("<f4"), "float_val"),
     wire.DT_INT64: (np.dtype("<i8"), "int64_val"),
     wire.DT_UINT8: (np.dtype("u1"), "int_val"),
 }
-"""What a tensor's elements are in `tensor_content`, and the typed field that holds them otherwise."""
+"""By type: the elements in `tensor_content`, and the typed field that holds them otherwise."""
 
 
 def decode_predictions(response: wire.PredictResponse, count: int) -> Predictions:
-    """The answers for `count` images; ResponseError where they are not the contract's outputs for that many."""
+    """Returns the predictions for `count` images.
+
+    Raises:
+        ResponseError: if the response does not hold the contract's outputs for so many images.
+    """
     return Predictions(**_decode_outputs(response, _OUTPUTS, count))
 
 
 def decode_picture_predictions(response: wire.PredictResponse, count: int) -> PicturePredictions:
-    """The answers for `count` pictures; ResponseError as above."""
+    """Returns the predictions for `count` pictures; raises as `decode_predictions` does."""
     return PicturePredictions(**_decode_outputs(response, _PICTURE_OUTPUTS, count))
 
 
 def _decode_outputs(response: wire.PredictResponse, outputs: _Outputs, count: int) -> dict[str, np.ndarray]:
     if missing := outputs.keys() - response.outputs.keys():
-        raise ResponseError(f"the answer has no {sorted(missing)}; it has {sorted(response.outputs)}")
+        raise ResponseError(f"the response has no {sorted(missing)}; it has {sorted(response.outputs)}")
     arrays = {
         name: _decode_tensor(name, response.outputs[name], dtype, (count, *shape))
         for name, (dtype, shape) in outputs.items()
@@ -64,10 +68,10 @@ def _decode_tensor(name: str, tensor: wire.TensorProto, dtype: int, shape: tuple
     given = tuple(dim.size for dim in tensor.tensor_shape.dim)
     if (tensor.dtype, given) != (dtype, shape):
         expected = f"{_dtype_name(dtype)} {list(shape)}"
-        raise ResponseError(f"{name} must be {expected}; the answer has {_dtype_name(tensor.dtype)} {list(given)}")
+        raise ResponseError(f"{name} must be {expected}; the response has {_dtype_name(tensor.dtype)} {list(given)}")
     elements = _decode_elements(tensor, math.prod(shape))
     if len(elements) != math.prod(shape):
-        raise ResponseError(f"{name} must hold {math.prod(shape)} elements; the answer has {len(elements)}")
+        raise ResponseError(f"{name} must hold {math.prod(shape)} elements; the response has {len(elements)}")
     return elements.reshape(shape)
 
 
@@ -78,13 +82,13 @@ def _decode_elements(tensor: wire.TensorProto, count: int) -> np.ndarray:
     values = np.array(getattr(tensor, field))
     elements = values.astype(dtype)
     if values.dtype.kind == "i" and (elements != values).any():  # uint8 travels as int32
-        raise ResponseError(f"{field} holds values that are no {_dtype_name(tensor.dtype)}")
-    # A typed field may stop early: its last element then stands for all that follow (as in tf.make_ndarray).
+        raise ResponseError(f"{field} holds values outside {_dtype_name(tensor.dtype)}")
+    # A typed field may end early: its last element then stands for all missing ones (as in tf.make_ndarray).
     return np.pad(elements, (0, max(0, count - len(elements))), mode="edge") if len(elements) else elements
 
 
-def join(parts: list[_Answers]) -> _Answers:
-    """The answers of all chunks, in order, as one."""
+def join(parts: list[_PredictionsT]) -> _PredictionsT:
+    """Joins the predictions of all chunks, in order."""
     if len(parts) == 1:
         return parts[0]
     names = [field.name for field in fields(parts[0])]
@@ -92,7 +96,7 @@ def join(parts: list[_Answers]) -> _Answers:
 
 
 def decode_status(response: wire.GetModelStatusResponse) -> tuple[VersionStatus, ...]:
-    """One entry per version, the newest first."""
+    """Returns one entry per version, newest first."""
     statuses = [
         VersionStatus(
             version=entry.version,
@@ -106,14 +110,14 @@ def decode_status(response: wire.GetModelStatusResponse) -> tuple[VersionStatus,
 
 
 def decode_metadata(response: wire.GetModelMetadataResponse) -> ModelMetadata:
-    """The signatures, unpacked from the answer's Any."""
+    """Returns the signatures, unpacked from the response's Any."""
     if "signature_def" not in response.metadata:
-        raise ResponseError(f"the answer has no 'signature_def'; it has {sorted(response.metadata)}")
-    # Not Any.Unpack: it compares full names, and our message's package is our own.
+        raise ResponseError(f"the response has no 'signature_def'; it has {sorted(response.metadata)}")
+    # Any.Unpack would compare full names, and our message is in a package of its own.
     try:
         signatures = wire.SignatureDefMap.FromString(response.metadata["signature_def"].value).signature_def
     except DecodeError as error:
-        raise ResponseError("the answer's 'signature_def' is not a map of signatures") from error
+        raise ResponseError("the response's 'signature_def' is not a map of signatures") from error
     return ModelMetadata(
         name=response.model_spec.name,
         version=response.model_spec.version.value,

@@ -1,4 +1,4 @@
-"""What the clients hand back: frozen dataclasses of plain values and numpy arrays."""
+"""The results of the clients: frozen dataclasses of plain values and numpy arrays."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Prediction:
-    """The answer for one image."""
+    """The prediction for one image."""
 
     digit: int
     """The most probable digit, 0 to 9."""
@@ -19,12 +19,12 @@ class Prediction:
     probabilities: np.ndarray
     """float32 [10]; sums to one."""
     version: int
-    """The model version that answered."""
+    """The model version that made the prediction."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Predictions:
-    """The answers for N images, in their order; `len`, indexing and iteration give `Prediction`s."""
+    """The predictions for N images, in order; `len`, indexing and iteration give `Prediction`s."""
 
     digit: np.ndarray
     """int64 [N]; the most probable digits, 0 to 9."""
@@ -33,7 +33,7 @@ class Predictions:
     probabilities: np.ndarray
     """float32 [N, 10]; each row sums to one."""
     version: np.ndarray
-    """int64 [N]; the model version that answered each image. More than one where a swap fell between two chunks."""
+    """int64 [N]; the model version that made each prediction. Several if the server swapped versions between requests."""
 
     def __len__(self) -> int:
         return len(self.digit)
@@ -52,18 +52,18 @@ class Predictions:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PicturePrediction(Prediction):
-    """The answer for one picture."""
+    """The prediction for one picture."""
 
     normalized: np.ndarray
-    """uint8 [28, 28], 0 = paper, 255 = ink; what the network saw of it."""
+    """uint8 [28, 28], 0 = paper, 255 = ink; the image that the network was given."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PicturePredictions(Predictions):
-    """The answers for N pictures, in their order; `len`, indexing and iteration give `PicturePrediction`s."""
+    """The predictions for N pictures, in order; `len`, indexing and iteration give `PicturePrediction`s."""
 
     normalized: np.ndarray
-    """uint8 [N, 28, 28], 0 = paper, 255 = ink; what the network saw of each."""
+    """uint8 [N, 28, 28], 0 = paper, 255 = ink; the images that the network was given."""
 
     def __getitem__(self, index: int) -> PicturePrediction:
         return PicturePrediction(**vars(super().__getitem__(index)), normalized=self.normalized[index])
@@ -74,11 +74,11 @@ class PicturePredictions(Predictions):
 
 @dataclass(frozen=True, kw_only=True)
 class VersionStatus:
-    """One version of the model, as the server sees it."""
+    """The state of one model version, as the server reports it."""
 
     version: int
     state: str
-    """START, LOADING, AVAILABLE, UNLOADING or END. Only AVAILABLE answers requests."""
+    """START, LOADING, AVAILABLE, UNLOADING or END. Only an AVAILABLE version serves requests."""
     error_code: str
     """OK, or the name of the gRPC status code that loading ended with."""
     error_message: str
@@ -86,17 +86,17 @@ class VersionStatus:
 
 @dataclass(frozen=True, kw_only=True)
 class TensorSpec:
-    """A named input or output of a signature."""
+    """Type and shape of one input or output of a signature."""
 
     dtype: str
-    """The name TensorFlow gives it, such as `DT_UINT8`."""
+    """TensorFlow's name, such as `DT_UINT8`."""
     shape: tuple[int | None, ...] | None
-    """None for a dimension of any size; None as a whole for an unknown rank."""
+    """A None inside stands for a dimension of any size; None alone for an unknown rank."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Signature:
-    """What one signature takes and gives, by tensor name."""
+    """The inputs and outputs of one signature, by tensor name."""
 
     inputs: Mapping[str, TensorSpec]
     outputs: Mapping[str, TensorSpec]
@@ -104,7 +104,7 @@ class Signature:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelMetadata:
-    """What the server says of the version it would answer with."""
+    """The signatures of the version that serves the client's requests."""
 
     name: str
     version: int

@@ -1,4 +1,4 @@
-"""One HTML page that shows each picture beside what the network saw of it. It stands alone: no other file, no network."""
+"""`predict --show`: one HTML page with each picture beside the network's input. It needs no other file and no network."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from serving.commands.predict import Answer
+from serving.commands.file_predictions import FilePrediction
 
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -37,28 +37,32 @@ _FIGURE = """<figure>
 </figure>"""
 
 
-def write_sheet(path: Path, answers: Sequence[tuple[Answer, str]]) -> None:
-    """Writes the page. Each answer comes with its digit in words, as the table has it. OSError where it cannot."""
+def write_contact_sheet(path: Path, predictions: Sequence[FilePrediction]) -> None:
+    """Writes the page.
+
+    Raises:
+        OSError: if the file cannot be written.
+    """
     figures = [
         _FIGURE.format(
-            picture=_show_picture(answer.picture),
-            seen=_base64(encode_png(answer.seen)),
-            digit=html.escape(digit),
-            confidence=answer.prediction.confidence,
-            name=html.escape(answer.name),
+            picture=_picture_element(one.picture),
+            seen=_base64(encode_png(one.network_input)),
+            digit=html.escape(one.digit_text),
+            confidence=one.prediction.confidence,
+            name=html.escape(one.name),
         )
-        for answer, digit in answers
+        for one in predictions
     ]
     path.write_text(_PAGE.format(figures="\n".join(figures)), encoding="utf-8")
 
 
-def _show_picture(picture: bytes | None) -> str:
-    # Browsers tell the format from the bytes, whatever type of picture is written here.
+def _picture_element(picture: bytes | None) -> str:
+    # Browsers detect the format from the bytes, whatever type this names.
     return f'<img alt="the picture" src="data:image/png;base64,{_base64(picture)}">' if picture else "<span></span>"
 
 
 def encode_png(image: np.ndarray) -> bytes:
-    """A grey PNG of uint8 [H, W]: twelve lines, so that the client needs no imaging library."""
+    """Encodes uint8 [H, W] as a grey PNG, so that the client needs no imaging library."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))

@@ -1,5 +1,5 @@
-"""Files to what a server is sent. What a file is, its first bytes say: an array (.npy) or MNIST's IDX (gzipped or not)
-holds images in the network's own form; anything else is a picture, and goes to the server as it is.
+"""Reads the files of `predict`. The first bytes decide the kind: .npy and MNIST's IDX (gzipped or not) hold images in the
+network's own form; any other file is a picture, which is sent to the server as it is.
 """
 
 from __future__ import annotations
@@ -17,15 +17,17 @@ _GZIP, _NPY, _IDX_IMAGES = b"\x1f\x8b", b"\x93NUMPY", b"\x00\x00\x08\x03"
 
 
 def read_input(path: Path) -> np.ndarray | bytes:
-    """What is in one file.
+    """Reads one file.
 
     Args:
         path: a .npy of uint8 [N, 28, 28] or [28, 28], an IDX file of such images, or a picture.
+
     Returns:
-        uint8 [N, 28, 28], 0 = paper, 255 = ink; or the bytes of a picture, which the server will decode.
+        uint8 [N, 28, 28], 0 = paper, 255 = ink; or the bytes of a picture, which the server decodes.
+
     Raises:
-        OSError: for a file that cannot be read.
-        ValueError: for an array or IDX file of something else, or a picture that is too large; it names the file.
+        OSError: if the file cannot be read.
+        ValueError: for an array or IDX file of anything else, or a picture that is too large; the message names the file.
     """
     with path.open("rb") as file:
         start = file.read(len(_NPY))
@@ -38,7 +40,7 @@ def read_input(path: Path) -> np.ndarray | bytes:
             return _decode_idx(path.read_bytes())
     except (ValueError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{path}: {error}") from error
-    size = path.stat().st_size  # before it is read: it may be anything
+    size = path.stat().st_size  # checked before reading: the file may be of any size
     if size > MAX_PICTURE_BYTES:
         raise ValueError(f"{path}: a picture may have {MAX_PICTURE_BYTES} bytes; this file has {size}")
     return path.read_bytes()

@@ -1,4 +1,4 @@
-"""The whole way of a drawn digit: a model trained and published here, served, behind the page, in a real browser."""
+"""From training to a drawn digit: a model is trained, published and served, and a real browser draws on the page."""
 
 import subprocess
 import sys
@@ -20,7 +20,7 @@ DRAWN = {
     "3": [(0.3, 0.22), (0.5, 0.17), (0.66, 0.28), (0.6, 0.42), (0.45, 0.48), (0.66, 0.58), (0.64, 0.76), (0.3, 0.78)],
     "7": [(0.3, 0.25), (0.7, 0.25), (0.5, 0.5), (0.42, 0.8)],
 }
-"""The corners of strokes, in sides of the paper; the page rounds them off."""
+"""The corners of strokes, relative to the canvas's side; the page rounds them."""
 
 
 @pytest.fixture(scope="module")

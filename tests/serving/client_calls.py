@@ -1,4 +1,4 @@
-"""Calls on either client, so that one test holds both to the same behaviour."""
+"""One call of either client, so that one test checks both."""
 
 import asyncio
 from typing import Any
@@ -8,13 +8,13 @@ from serving.client.config import ClientConfig
 
 
 def call_sync(target: str, method: str, *args: Any, config: ClientConfig | None = None, **options: Any) -> Any:
-    """Makes a `DigitClient`, calls `method` once, and closes it."""
+    """Creates a `DigitClient`, calls `method` once, and closes it."""
     with DigitClient(target, config) as client:
         return getattr(client, method)(*args, **options)
 
 
 def call_async(target: str, method: str, *args: Any, config: ClientConfig | None = None, **options: Any) -> Any:
-    """The same with an `AsyncDigitClient` and an event loop of its own."""
+    """Does the same with an `AsyncDigitClient` in an event loop of its own."""
 
     async def call() -> Any:
         async with AsyncDigitClient(target, config) as client:

@@ -1,4 +1,4 @@
-"""A gRPC server on loopback that answers as a test says, in the API package's messages: also what no good one does."""
+"""A gRPC server on loopback whose responses a test scripts, in the API package's messages, broken ones included."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -20,25 +20,25 @@ from serving import contract
 Handler = Callable[[object, grpc.ServicerContext], object]
 
 
-def answer(request: predict_pb2.PredictRequest, *, version: int = 1) -> predict_pb2.PredictResponse:
-    """The contract's outputs; each image's digit is its first pixel modulo ten, each picture's its first byte."""
+def predict_response(request: predict_pb2.PredictRequest, *, version: int = 1) -> predict_pb2.PredictResponse:
+    """Returns the contract's outputs; an image's digit is its first pixel modulo ten, a picture's its first byte."""
     if request.model_spec.signature_name == contract.PICTURES:
-        return answer_pictures(request.inputs[contract.ENCODED].string_val, version=version)
+        return pictures_response(request.inputs[contract.ENCODED].string_val, version=version)
     digits = tf.make_ndarray(request.inputs[contract.IMAGES])[:, 0, 0].astype(np.int64) % contract.CLASSES
-    return answer_digits(digits, version=version)
+    return digits_response(digits, version=version)
 
 
-def answer_pictures(encoded: Sequence[bytes], *, version: int = 1) -> predict_pb2.PredictResponse:
-    """The contract's outputs for files that begin with these bytes; what the model saw is that byte, everywhere."""
+def pictures_response(encoded: Sequence[bytes], *, version: int = 1) -> predict_pb2.PredictResponse:
+    """Returns the contract's outputs for these files; `normalized` is a file's first byte, everywhere."""
     starts = np.array([picture[0] for picture in encoded], np.uint8)
-    response = answer_digits(starts.astype(np.int64) % contract.CLASSES, version=version)
+    response = digits_response(starts.astype(np.int64) % contract.CLASSES, version=version)
     normalized = np.broadcast_to(starts[:, None, None], (len(starts), *contract.IMAGE_SHAPE))
     response.outputs[contract.NORMALIZED].CopyFrom(tf.make_tensor_proto(normalized))
     return response
 
 
-def answer_digits(digits: np.ndarray, *, version: int = 1) -> predict_pb2.PredictResponse:
-    """The contract's outputs for these digits, int64 [N], as `tensor_content`."""
+def digits_response(digits: np.ndarray, *, version: int = 1) -> predict_pb2.PredictResponse:
+    """Returns the contract's outputs for these digits, int64 [N], as `tensor_content`."""
     probabilities = np.full((len(digits), contract.CLASSES), 0.02, np.float32)
     probabilities[np.arange(len(digits)), digits] = 0.82
     response = predict_pb2.PredictResponse()
@@ -49,8 +49,8 @@ def answer_digits(digits: np.ndarray, *, version: int = 1) -> predict_pb2.Predic
     return response
 
 
-def statuses(*versions: tuple[int, str], error_code: int = 0, error_message: str = "") -> object:
-    """A status answer with these versions and states, all with the same error."""
+def status_response(*versions: tuple[int, str], error_code: int = 0, error_message: str = "") -> object:
+    """Returns a status response with these versions and states, all with the same error."""
     response = get_model_status_pb2.GetModelStatusResponse()
     for version, state in versions:
         entry = response.model_version_status.add(version=version, state=state)
@@ -58,11 +58,29 @@ def statuses(*versions: tuple[int, str], error_code: int = 0, error_message: str
     return response
 
 
+def images_of(*digits: int) -> np.ndarray:
+    """Returns one image per digit, uint8 [N, 28, 28]; the scripted server predicts that digit."""
+    return np.repeat(np.array(digits, np.uint8), 28 * 28).reshape(-1, *contract.IMAGE_SHAPE)
+
+
+def fail(code: grpc.StatusCode, message: str = "scripted failure", times: int | None = None) -> Handler:
+    """Returns a handler that fails every time, or only the first `times`; `handler.calls` counts the calls."""
+
+    def handler(request, context):
+        handler.calls += 1
+        if times is None or handler.calls <= times:
+            context.abort(code, message)
+        return predict_response(request)
+
+    handler.calls = 0
+    return handler
+
+
 @contextlib.contextmanager
 def scripted_server(
     *,
-    predict: Handler = lambda request, _: answer(request),
-    status: Handler = lambda *_: statuses((1, "AVAILABLE")),
+    predict: Handler = lambda request, _: predict_response(request),
+    status: Handler = lambda *_: status_response((1, "AVAILABLE")),
     metadata: Handler = lambda *_: get_model_metadata_pb2.GetModelMetadataResponse(),
     port: int = 0,
     credentials: grpc.ServerCredentials | None = None,

@@ -1,4 +1,4 @@
-"""Two servers behind one target, one of them killed under load: nobody notices, and it is used again when it is back."""
+"""Two servers behind one target: one is killed under load, no request fails, and it is used again after its restart."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ CALLERS = 16
 
 
 class _Replica:
-    """A local server in a process of its own; its version is its name in every answer."""
+    """A local server in a process of its own; the version in each response tells the replicas apart."""
 
     def __init__(self, base_path, version):
         self.base_path, self.version = base_path / str(version), version
@@ -44,24 +44,24 @@ class _Replica:
 
 
 class _Load:
-    """Callers that ask without a pause until told to stop; counts the answers by version, keeps the failures."""
+    """Threads that send requests without a pause until stopped; counts responses by version and keeps the failures."""
 
     def __init__(self, client):
         self._client, self._stop, self._pool = client, threading.Event(), ThreadPoolExecutor(CALLERS)
-        self.answers, self.failures = Counter(), []
-        self._callers = [self._pool.submit(self._ask) for _ in range(CALLERS)]
+        self.responses, self.failures = Counter(), []
+        self._callers = [self._pool.submit(self._send) for _ in range(CALLERS)]
 
-    def _ask(self):
+    def _send(self):
         while not self._stop.is_set():
             try:
-                self.answers[int(self._client.predict(IMAGES).version[0])] += 1
-            except Exception as error:  # the test is about having none, of any kind
+                self.responses[int(self._client.predict(IMAGES).version[0])] += 1
+            except Exception as error:  # the test expects none, of any kind
                 self.failures.append(error)
 
-    def answered_in(self, seconds):
-        before = self.answers.copy()
+    def responses_in(self, seconds):
+        before = self.responses.copy()
         time.sleep(seconds)
-        return self.answers - before
+        return self.responses - before
 
     def stop(self):
         self._stop.set()
@@ -81,19 +81,19 @@ def replicas(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_killed_replica_fails_no_request_and_is_used_again_when_it_is_back(replicas):
+def test_a_killed_replica_fails_no_request_and_is_used_again_after_its_restart(replicas):
     kept, killed = replicas
     with DigitClient(f"ipv4:///127.0.0.1:{kept.port},127.0.0.1:{killed.port}") as client:
         load = _Load(client)
         try:
-            assert set(load.answered_in(2)) == {1, 2}
+            assert set(load.responses_in(2)) == {1, 2}
             killed.kill()
-            load.answered_in(1)
-            assert set(load.answered_in(2)) == {1}
+            load.responses_in(1)
+            assert set(load.responses_in(2)) == {1}
             killed.start()
             killed.wait()
-            load.answered_in(4)  # twice the longest pause between two tries to connect
-            shares = load.answered_in(2)
+            load.responses_in(4)  # twice the longest pause between two attempts to connect
+            shares = load.responses_in(2)
         finally:
             load.stop()
     assert not load.failures

@@ -17,7 +17,7 @@ REQUIREMENTS = ROOT / "requirements" / "client.txt"
 
 IMPORTED = """
 import sys, serving.client.client
-import serving.commands.run, serving.commands.bench, serving.commands.predict, serving.commands.contact_sheet
+import serving.commands.bench, serving.commands.predict, serving.commands.contact_sheet
 print(serving.client.client.__file__)
 print(*sorted({name.partition(".")[0] for name in sys.modules} & {"tensorflow", "keras", "tensorflow_serving"}))
 """
@@ -28,13 +28,13 @@ def _direct_requirements() -> set[str]:
     return {line for line in lines if line and not line.startswith("#")}
 
 
-def test_the_clients_requirements_are_those_of_the_whole_project():
+def test_the_clients_requirements_have_the_ranges_of_the_whole_project():
     dependencies = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"])
     assert _direct_requirements() <= dependencies
 
 
 @pytest.mark.parametrize("name", ["client", "web"])
-def test_the_lock_pins_and_hashes_every_requirement_and_names_no_place(name):
+def test_the_lock_pins_and_hashes_every_requirement_and_names_no_index_or_path(name):
     lock = (ROOT / "requirements" / f"{name}.txt").read_text()
     packages = re.findall(r"^([a-z][a-z0-9-]*)==\S+(?: ; [^\\]+)? \\\n    --hash=sha256:", lock, re.MULTILINE)
     starts = [line for line in lock.splitlines() if line and not line.startswith((" ", "#"))]
@@ -45,11 +45,11 @@ def test_the_lock_pins_and_hashes_every_requirement_and_names_no_place(name):
 
 @pytest.fixture
 def install(tmp_path):
-    """A function that puts a requirements file and this project into a clean environment, and gives its Python."""
+    """A function that installs a requirements file and this project into a clean environment and returns its Python."""
 
     def install(requirements: Path) -> Path:
         python, source = tmp_path / "venv" / "bin" / "python", tmp_path / "source"
-        source.mkdir()  # a copy, as building leaves its traces beside the sources
+        source.mkdir()  # a copy, because a build writes beside the sources
         run(
             "cp",
             "-r",
@@ -93,7 +93,7 @@ def test_the_client_works_in_a_clean_environment_without_tensorflow(install, tmp
 
 
 @pytest.mark.slow
-def test_the_page_is_installed_with_all_its_files(install, tmp_path):
+def test_the_installed_page_has_all_its_files(install, tmp_path):
     python = install(ROOT / "requirements" / "web.txt")
     with scripted_server() as target, start_web(target, python=python, cwd=tmp_path) as (_, port):
         for path in sorted((ROOT / "serving" / "web" / "page").iterdir()):

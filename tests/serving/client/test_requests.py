@@ -1,4 +1,4 @@
-"""What the client sends is, byte for byte, what the API package would send."""
+"""The client sends, byte for byte, the requests that the API package would send."""
 
 import re
 
@@ -103,14 +103,14 @@ def test_no_request_of_several_pictures_is_larger_than_a_message(sizes):
         assert requests.predict_pictures(chunk).ByteSize() <= MAX_MESSAGE_BYTES
 
 
-def test_one_picture_may_stand_without_a_list():
+def test_one_picture_needs_no_list():
     assert Requests(ClientConfig()).split_pictures(b"\x89PNG") == [[b"\x89PNG"]]
 
 
 @pytest.mark.parametrize(
-    ("pictures", "says"),
+    ("pictures", "message"),
     [
-        ("seven.png", "pictures must be a sequence of bytes, each a file as it is; this is 'seven.png'"),
+        ("seven.png", "pictures must be a sequence of bytes, each the content of a file; this is 'seven.png'"),
         (["seven.png"], "Use pathlib.Path(...).read_bytes()"),
         (np.zeros((1, 28, 28), np.uint8), "pictures must be a sequence of bytes"),
         (None, "pictures must be a sequence of bytes"),
@@ -119,12 +119,12 @@ def test_one_picture_may_stand_without_a_list():
     ],
     ids=["str", "list of str", "array", "None", "empty", "too large"],
 )
-def test_anything_but_the_bytes_of_pictures_is_refused_with_what_would_make_it_right(pictures, says):
-    with pytest.raises(ValueError, match=re.escape(says)):
+def test_anything_but_the_bytes_of_pictures_is_rejected_with_the_remedy(pictures, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
         Requests(ClientConfig()).split_pictures(pictures)
 
 
-def test_images_that_are_not_contiguous_are_sent_as_they_read():
+def test_images_that_are_not_contiguous_are_sent_in_reading_order():
     images = _images(3)[:, ::-1, ::-1]
     request = Requests(ClientConfig()).predict(images)
     sent = tf.make_ndarray(predict_pb2.PredictRequest.FromString(request.SerializeToString()).inputs[contract.IMAGES])
@@ -132,7 +132,7 @@ def test_images_that_are_not_contiguous_are_sent_as_they_read():
 
 
 @pytest.mark.parametrize(
-    ("images", "says"),
+    ("images", "message"),
     [
         (np.zeros((2, 28, 28), np.float32), "float32 [2, 28, 28]. Multiply values of 0 to 1 by 255"),
         (np.zeros((2, 28, 28), np.int64), "int64 [2, 28, 28]. Use .astype(np.uint8)"),
@@ -145,13 +145,13 @@ def test_images_that_are_not_contiguous_are_sent_as_they_read():
         (None, "images must be uint8"),
     ],
 )
-def test_anything_but_uint8_images_is_refused_with_what_would_make_it_right(images, says):
-    with pytest.raises(ValueError, match=re.escape(says)):
+def test_anything_but_uint8_images_is_rejected_with_the_remedy(images, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
         Requests(ClientConfig()).split(images)
 
 
 @pytest.mark.parametrize(
-    ("settings", "says"),
+    ("settings", "message"),
     [
         ({"version": 1, "version_label": "stable"}, "not both"),
         ({"version": -1}, "version must be"),
@@ -163,6 +163,6 @@ def test_anything_but_uint8_images_is_refused_with_what_would_make_it_right(imag
         ({"chunks_in_flight": 0}, "chunks_in_flight must be from 1"),
     ],
 )
-def test_a_config_that_cannot_work_is_refused(settings, says):
-    with pytest.raises(ValueError, match=says):
+def test_an_invalid_config_is_rejected(settings, message):
+    with pytest.raises(ValueError, match=message):
         ClientConfig(**settings)

@@ -1,4 +1,4 @@
-"""What servers answer, in the API package's own messages, and what the client makes of it."""
+"""Responses in the API package's own messages, and how the client decodes them."""
 
 import contextlib
 
@@ -15,7 +15,7 @@ import serving.client.wire_pb2 as wire
 from serving import contract
 from serving.client.errors import ResponseError
 from serving.client.results import TensorSpec
-from tests.serving.scripted_server import answer_digits, answer_pictures, statuses
+from tests.serving.scripted_server import digits_response, pictures_response, status_response
 
 DIGITS = np.array([3, 1, 4, 1, 5, 9])
 PICTURES = [b"\x03", b"\xff"]
@@ -30,7 +30,7 @@ def _ours(response: predict_pb2.PredictResponse) -> wire.PredictResponse:
 
 
 def _with_typed_fields(response: predict_pb2.PredictResponse) -> predict_pb2.PredictResponse:
-    """The same answer as TensorFlow Serving writes it by default."""
+    """Returns the same response in typed fields, which TensorFlow Serving fills by default."""
     fields = {tf.int64: "int64_val", tf.float32: "float_val", tf.uint8: "int_val"}
     for tensor in response.outputs.values():
         field = fields[tf.dtypes.as_dtype(tensor.dtype)]
@@ -41,47 +41,47 @@ def _with_typed_fields(response: predict_pb2.PredictResponse) -> predict_pb2.Pre
 
 
 @pytest.mark.parametrize("write", [_with_typed_fields, lambda response: response], ids=["typed", "tensor_content"])
-def test_both_encodings_of_an_answer_read_the_same(write):
-    answer = write(answer_digits(DIGITS, version=20261122134501))
-    predictions = _decode(answer)
+def test_both_encodings_of_a_response_decode_to_the_same(write):
+    response = write(digits_response(DIGITS, version=20261122134501))
+    predictions = _decode(response)
     for name in (contract.DIGIT, contract.CONFIDENCE, contract.PROBABILITIES):
-        found, expected = getattr(predictions, name), tf.make_ndarray(answer.outputs[name])
+        found, expected = getattr(predictions, name), tf.make_ndarray(response.outputs[name])
         assert found.dtype == expected.dtype
         assert np.array_equal(found, expected)
     assert predictions.version.tolist() == [20261122134501] * len(DIGITS)
 
 
 @pytest.mark.parametrize("write", [_with_typed_fields, lambda response: response], ids=["typed", "tensor_content"])
-def test_both_encodings_of_what_the_model_saw_read_the_same(write):
-    answer = write(answer_pictures(PICTURES))
-    predictions = responses.decode_picture_predictions(_ours(answer), len(PICTURES))
+def test_both_encodings_of_normalized_images_decode_to_the_same(write):
+    response = write(pictures_response(PICTURES))
+    predictions = responses.decode_picture_predictions(_ours(response), len(PICTURES))
     assert predictions.normalized.dtype == np.uint8
-    assert np.array_equal(predictions.normalized, tf.make_ndarray(answer.outputs[contract.NORMALIZED]))
+    assert np.array_equal(predictions.normalized, tf.make_ndarray(response.outputs[contract.NORMALIZED]))
     assert [int(one.normalized[27, 27]) for one in predictions] == [3, 255]
     assert predictions.digit.tolist() == [3, 5]
 
 
 def test_a_typed_pixel_above_255_is_an_error():
-    answer = _with_typed_fields(answer_pictures(PICTURES))
-    answer.outputs[contract.NORMALIZED].int_val[5] = 256
-    with pytest.raises(ResponseError, match="int_val holds values that are no DT_UINT8"):
-        responses.decode_picture_predictions(_ours(answer), len(PICTURES))
+    response = _with_typed_fields(pictures_response(PICTURES))
+    response.outputs[contract.NORMALIZED].int_val[5] = 256
+    with pytest.raises(ResponseError, match="int_val holds values outside DT_UINT8"):
+        responses.decode_picture_predictions(_ours(response), len(PICTURES))
 
 
-def test_an_answer_that_does_not_show_what_the_model_saw_is_an_error():
+def test_a_response_without_normalized_images_is_an_error():
     with pytest.raises(ResponseError, match=r"has no \['normalized'\]"):
-        responses.decode_picture_predictions(_ours(answer_digits(DIGITS)), len(DIGITS))
+        responses.decode_picture_predictions(_ours(digits_response(DIGITS)), len(DIGITS))
 
 
-def test_a_typed_field_that_stops_early_repeats_its_last_element():
-    answer = _with_typed_fields(answer_digits(np.array([2, 7, 7, 7])))
-    answer.outputs[contract.DIGIT].int64_val[:] = [2, 7]
-    assert tf.make_ndarray(answer.outputs[contract.DIGIT]).tolist() == [2, 7, 7, 7]
-    assert _decode(answer, 4).digit.tolist() == [2, 7, 7, 7]
+def test_a_typed_field_that_ends_early_repeats_its_last_element():
+    response = _with_typed_fields(digits_response(np.array([2, 7, 7, 7])))
+    response.outputs[contract.DIGIT].int64_val[:] = [2, 7]
+    assert tf.make_ndarray(response.outputs[contract.DIGIT]).tolist() == [2, 7, 7, 7]
+    assert _decode(response, 4).digit.tolist() == [2, 7, 7, 7]
 
 
-def test_predictions_are_a_sequence_of_single_answers():
-    predictions = _decode(answer_digits(DIGITS, version=5))
+def test_predictions_are_a_sequence_of_single_predictions():
+    predictions = _decode(digits_response(DIGITS, version=5))
     assert len(predictions) == len(DIGITS)
     assert [one.digit for one in predictions] == DIGITS.tolist()
     assert predictions[2].confidence == pytest.approx(0.82)
@@ -89,72 +89,72 @@ def test_predictions_are_a_sequence_of_single_answers():
     assert predictions[2].version == 5
 
 
-def _without_digit(answer):
-    del answer.outputs[contract.DIGIT]
+def _without_digit(response):
+    del response.outputs[contract.DIGIT]
 
 
-def _with_float_digits(answer):
-    answer.outputs[contract.DIGIT].CopyFrom(tf.make_tensor_proto(DIGITS.astype(np.float32)))
+def _with_float_digits(response):
+    response.outputs[contract.DIGIT].CopyFrom(tf.make_tensor_proto(DIGITS.astype(np.float32)))
 
 
-def _with_a_flat_shape(answer):
-    answer.outputs[contract.PROBABILITIES].tensor_shape.CopyFrom(tf.TensorShape([60]).as_proto())
+def _with_a_flat_shape(response):
+    response.outputs[contract.PROBABILITIES].tensor_shape.CopyFrom(tf.TensorShape([60]).as_proto())
 
 
-def _with_an_unknown_type(answer):
-    answer.outputs[contract.DIGIT].dtype = 23
+def _with_an_unknown_type(response):
+    response.outputs[contract.DIGIT].dtype = 23
 
 
-def _with_half_the_bytes(answer):
-    tensor = answer.outputs[contract.DIGIT]
+def _with_half_the_bytes(response):
+    tensor = response.outputs[contract.DIGIT]
     tensor.tensor_content = tensor.tensor_content[: len(tensor.tensor_content) // 2 + 1]
 
 
-def _with_no_elements(answer):
-    answer.outputs[contract.CONFIDENCE].ClearField("tensor_content")
+def _with_no_elements(response):
+    response.outputs[contract.CONFIDENCE].ClearField("tensor_content")
 
 
 @pytest.mark.parametrize(
-    ("damage", "says"),
+    ("damage", "message"),
     [
         (_without_digit, r"has no \['digit'\]; it has \['confidence', 'probabilities'\]"),
-        (_with_float_digits, r"digit must be DT_INT64 \[6\]; the answer has DT_FLOAT \[6\]"),
-        (_with_a_flat_shape, r"probabilities must be DT_FLOAT \[6, 10\]; the answer has DT_FLOAT \[60\]"),
-        (_with_an_unknown_type, r"the answer has 23 \[6\]"),
-        (_with_half_the_bytes, "digit must hold 6 elements; the answer has 3"),
-        (_with_no_elements, "confidence must hold 6 elements; the answer has 0"),
+        (_with_float_digits, r"digit must be DT_INT64 \[6\]; the response has DT_FLOAT \[6\]"),
+        (_with_a_flat_shape, r"probabilities must be DT_FLOAT \[6, 10\]; the response has DT_FLOAT \[60\]"),
+        (_with_an_unknown_type, r"the response has 23 \[6\]"),
+        (_with_half_the_bytes, "digit must hold 6 elements; the response has 3"),
+        (_with_no_elements, "confidence must hold 6 elements; the response has 0"),
     ],
 )
-def test_an_answer_outside_the_contract_is_an_error_and_no_prediction(damage, says):
-    answer = answer_digits(DIGITS)
-    damage(answer)
-    with pytest.raises(ResponseError, match=says):
-        _decode(answer)
+def test_a_response_that_breaks_the_contract_is_an_error_and_no_prediction(damage, message):
+    response = digits_response(DIGITS)
+    damage(response)
+    with pytest.raises(ResponseError, match=message):
+        _decode(response)
 
 
-def test_an_answer_for_another_number_of_images_is_an_error():
-    with pytest.raises(ResponseError, match=r"digit must be DT_INT64 \[5\]; the answer has DT_INT64 \[6\]"):
-        _decode(answer_digits(DIGITS), 5)
+def test_a_response_for_another_number_of_images_is_an_error():
+    with pytest.raises(ResponseError, match=r"digit must be DT_INT64 \[5\]; the response has DT_INT64 \[6\]"):
+        _decode(digits_response(DIGITS), 5)
 
 
-def test_statuses_come_newest_first_with_their_errors_named():
-    answer = statuses((1, "END"), (2, "AVAILABLE"), error_code=5, error_message="no graph")
-    decoded = responses.decode_status(wire.GetModelStatusResponse.FromString(answer.SerializeToString()))
+def test_statuses_are_listed_newest_first_with_error_names():
+    response = status_response((1, "END"), (2, "AVAILABLE"), error_code=5, error_message="no graph")
+    decoded = responses.decode_status(wire.GetModelStatusResponse.FromString(response.SerializeToString()))
     assert [(one.version, one.state) for one in decoded] == [(2, "AVAILABLE"), (1, "END")]
     assert (decoded[1].error_code, decoded[1].error_message) == ("NOT_FOUND", "no graph")
 
 
-def test_metadata_gives_each_signature_with_names_types_and_shapes():
+def test_metadata_has_the_names_types_and_shapes_of_each_signature():
     signatures = get_model_metadata_pb2.SignatureDefMap()
     signature = signatures.signature_def[contract.SIGNATURE]
     signature.inputs["images"].dtype = tf.uint8.as_datatype_enum
     signature.inputs["images"].tensor_shape.CopyFrom(tf.TensorShape([None, 28, 28]).as_proto())
     signature.outputs["anything"].dtype = tf.string.as_datatype_enum
     signature.outputs["anything"].tensor_shape.unknown_rank = True
-    answer = get_model_metadata_pb2.GetModelMetadataResponse()
-    answer.model_spec.name, answer.model_spec.version.value = "digits", 7
-    answer.metadata["signature_def"].Pack(signatures)
-    metadata = responses.decode_metadata(wire.GetModelMetadataResponse.FromString(answer.SerializeToString()))
+    response = get_model_metadata_pb2.GetModelMetadataResponse()
+    response.model_spec.name, response.model_spec.version.value = "digits", 7
+    response.metadata["signature_def"].Pack(signatures)
+    metadata = responses.decode_metadata(wire.GetModelMetadataResponse.FromString(response.SerializeToString()))
     assert (metadata.name, metadata.version) == ("digits", 7)
     found = metadata.signatures[contract.SIGNATURE]
     assert found.inputs == {"images": TensorSpec(dtype="DT_UINT8", shape=(None, 28, 28))}
@@ -162,23 +162,23 @@ def test_metadata_gives_each_signature_with_names_types_and_shapes():
 
 
 def test_metadata_without_signatures_is_an_error():
-    answer = wire.GetModelMetadataResponse()
+    response = wire.GetModelMetadataResponse()
     with pytest.raises(ResponseError, match="no 'signature_def'"):
-        responses.decode_metadata(answer)
-    answer.metadata["signature_def"].value = b"no such message"
+        responses.decode_metadata(response)
+    response.metadata["signature_def"].value = b"no such message"
     with pytest.raises(ResponseError, match="not a map of signatures"):
-        responses.decode_metadata(answer)
+        responses.decode_metadata(response)
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 2**16), st.integers(0, 255)), min_size=1, max_size=8))
-def test_damaged_answers_are_predictions_of_the_right_shape_or_an_error(changes):
-    damaged = bytearray(_with_typed_fields(answer_pictures(PICTURES)).SerializeToString())
+def test_a_damaged_response_gives_predictions_of_the_right_shape_or_an_error(changes):
+    damaged = bytearray(_with_typed_fields(pictures_response(PICTURES)).SerializeToString())
     for place, value in changes:
         damaged[place % len(damaged)] = value
     try:
         response = wire.PredictResponse.FromString(bytes(damaged))
-    except DecodeError:  # which gRPC makes a failed request of
+    except DecodeError:  # gRPC turns this into a failed request
         return
     with contextlib.suppress(ResponseError):
         predictions = responses.decode_picture_predictions(response, 2)

@@ -1,4 +1,4 @@
-"""Encryption: the client checks the server's certificate, and shows its own where one is asked for."""
+"""Encryption: the client checks the server's certificate, and presents its own if the server requires one."""
 
 import subprocess
 from pathlib import Path
@@ -9,15 +9,9 @@ import pytest
 
 from serving.client import ClientConfig, Tls
 from serving.client.errors import UnavailableError
-from tests.serving.client_calls import call_async, call_sync
 from tests.serving.scripted_server import scripted_server
 
 IMAGE = np.full((28, 28), 5, np.uint8)
-
-
-@pytest.fixture(params=[call_sync, call_async], ids=["DigitClient", "AsyncDigitClient"])
-def call(request):
-    return request.param
 
 
 def _openssl(*arguments: object) -> None:
@@ -26,7 +20,7 @@ def _openssl(*arguments: object) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """A certificate authority, a server's certificate for `model.test`, a client's, and an authority nobody asked."""
+    """A certificate authority, a server's certificate for `model.test`, a client's, and an unrelated authority."""
     folder = tmp_path_factory.mktemp("certificates")
     new_key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
     for authority in ("ca", "stranger"):
@@ -41,10 +35,10 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
-def _server(folder: Path, *, ask_for_certificate: bool = False):
+def _server(folder: Path, *, require_certificate: bool = False):
     key, certificate = (folder / "server.key").read_bytes(), (folder / "server.pem").read_bytes()
-    authority = (folder / "ca.pem").read_bytes() if ask_for_certificate else None
-    credentials = grpc.ssl_server_credentials([(key, certificate)], authority, ask_for_certificate)
+    authority = (folder / "ca.pem").read_bytes() if require_certificate else None
+    credentials = grpc.ssl_server_credentials([(key, certificate)], authority, require_certificate)
     return scripted_server(credentials=credentials)
 
 
@@ -52,7 +46,7 @@ def _config(folder: Path, **tls: object) -> ClientConfig:
     return ClientConfig(max_attempts=1, tls=Tls(**{"ca_file": folder / "ca.pem", "server_name": "model.test", **tls}))
 
 
-def test_a_server_with_the_right_certificate_is_asked(folder, call):
+def test_a_server_with_the_right_certificate_is_used(folder, call):
     with _server(folder) as target:
         assert call(target, "predict", IMAGE, config=_config(folder)).digit.tolist() == [5]
 
@@ -60,27 +54,27 @@ def test_a_server_with_the_right_certificate_is_asked(folder, call):
 @pytest.mark.parametrize(
     "tls",
     [{"ca_file": "stranger.pem"}, {"server_name": "another.test"}, {"ca_file": None}],
-    ids=["signed by a stranger", "for another name", "not by a public authority"],
+    ids=["signed by an unrelated authority", "for another name", "not signed by a public authority"],
 )
-def test_a_server_with_another_certificate_is_not(folder, call, tls):
+def test_a_server_with_another_certificate_is_not_used(folder, call, tls):
     tls = {name: folder / value if name == "ca_file" and value else value for name, value in tls.items()}
     with _server(folder) as target, pytest.raises(UnavailableError, match=r"(?i)certificate|handshake|hostname"):
         call(target, "predict", IMAGE, config=_config(folder, **tls))
 
 
-def test_a_server_that_asks_for_a_certificate_gets_the_clients(folder, call):
+def test_a_server_that_requires_a_certificate_gets_the_clients(folder, call):
     mutual = {"certificate_file": folder / "client.pem", "key_file": folder / "client.key"}
-    with _server(folder, ask_for_certificate=True) as target:
+    with _server(folder, require_certificate=True) as target:
         assert call(target, "predict", IMAGE, config=_config(folder, **mutual)).digit.tolist() == [5]
         with pytest.raises(UnavailableError):
             call(target, "predict", IMAGE, config=_config(folder))
 
 
-def test_a_certificate_without_its_key_is_refused(folder):
+def test_a_certificate_without_its_key_is_rejected(folder):
     with pytest.raises(ValueError, match="go together"):
         Tls(certificate_file=folder / "client.pem")
 
 
-def test_a_certificate_file_that_is_not_there_is_named(folder, call):
+def test_a_missing_certificate_file_is_named(folder, call):
     with pytest.raises(FileNotFoundError, match=r"missing\.pem"):
         call("127.0.0.1:1", "status", config=_config(folder, ca_file=folder / "missing.pem"))

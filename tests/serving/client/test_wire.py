@@ -1,4 +1,4 @@
-"""serving/client/wire.proto says what TensorFlow's own protos say, and serving/client/wire_pb2.py says what it says."""
+"""serving/client/wire.proto agrees with TensorFlow's own protos, and serving/client/wire_pb2.py with it."""
 
 import re
 import subprocess
@@ -51,7 +51,7 @@ def _differences(ours, theirs, seen):
 
 
 def _on_the_wire(field):
-    # An enum and an int32 are the same bytes: status codes are the one, and for us the other.
+    # An enum and an int32 have the same bytes: status codes are an enum there and an int32 here.
     same = field.TYPE_INT32 if field.type == field.TYPE_ENUM else field.type
     oneof = field.containing_oneof.name if field.containing_oneof else None
     return field.number, same, field.is_repeated, field.is_packed, oneof

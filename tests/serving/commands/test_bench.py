@@ -1,4 +1,4 @@
-"""The load generator: what it counts, on a server whose answers are known."""
+"""The load generator's counts, on a server with scripted responses."""
 
 import io
 import itertools
@@ -10,27 +10,27 @@ import pytest
 
 from serving.client.config import ClientConfig
 from serving.client.errors import UnavailableError
-from serving.commands.bench import Load, measure
-from tests.serving.scripted_server import answer, scripted_server
+from serving.commands.load import Load, measure
+from tests.serving.scripted_server import predict_response, scripted_server
 
 ONCE = ClientConfig(max_attempts=1)
 
 
-def _answer_after(seconds):
-    return lambda request, _: time.sleep(seconds) or answer(request)
+def _respond_after(seconds):
+    return lambda request, _: time.sleep(seconds) or predict_response(request)
 
 
-def test_closed_loop_keeps_its_number_of_requests_under_way():
-    lock, under_way, most = threading.Lock(), [0], [0]
+def test_closed_loop_keeps_its_number_of_requests_in_flight():
+    lock, in_flight, most = threading.Lock(), [0], [0]
 
     def predict(request, _):
         with lock:
-            under_way[0] += 1
-            most[0] = max(most[0], under_way[0])
+            in_flight[0] += 1
+            most[0] = max(most[0], in_flight[0])
         time.sleep(0.02)
         with lock:
-            under_way[0] -= 1
-        return answer(request)
+            in_flight[0] -= 1
+        return predict_response(request)
 
     with scripted_server(predict=predict) as target:
         report = measure(target, ONCE, Load(concurrency=4, seconds=1, warmup_seconds=0.2))
@@ -41,8 +41,8 @@ def test_closed_loop_keeps_its_number_of_requests_under_way():
     assert 20 <= report.percentiles_ms["p50"] <= report.percentiles_ms["p99"]
 
 
-def test_open_loop_sends_at_its_rate_however_slow_the_answers():
-    with scripted_server(predict=_answer_after(0.2)) as target:
+def test_open_loop_sends_at_its_rate_however_slow_the_responses():
+    with scripted_server(predict=_respond_after(0.2)) as target:
         report = measure(target, ONCE, Load(rate=100, batch=3, seconds=2, warmup_seconds=0.5))
     assert report.requests == pytest.approx(200, rel=0.3)  # Poisson: three standard deviations are 42
     assert report.images_per_second == pytest.approx(3 * report.requests_per_second)
@@ -57,7 +57,7 @@ def test_open_loop_counts_the_wait_of_requests_that_were_due_during_a_stall():
         with free:
             if 0.5 < time.monotonic() - begin < 0.9:
                 time.sleep(1)
-        return answer(request)
+        return predict_response(request)
 
     with scripted_server(predict=one_at_a_time) as target:
         begin = time.monotonic()
@@ -66,7 +66,7 @@ def test_open_loop_counts_the_wait_of_requests_that_were_due_during_a_stall():
     assert report.percentiles_ms["p90"] > 400  # half of those due in the stall waited for more than half of it
 
 
-def test_failures_are_counted_by_code_and_are_no_answers():
+def test_failures_are_counted_by_code_and_not_as_requests():
     turn = itertools.count()
 
     def predict(request, context):
@@ -75,7 +75,7 @@ def test_failures_are_counted_by_code_and_are_no_answers():
             context.abort(grpc.StatusCode.UNAVAILABLE, "full")
         if number and number % 3 == 2:
             context.abort(grpc.StatusCode.INTERNAL, "broken")
-        return answer(request)
+        return predict_response(request)
 
     with scripted_server(predict=predict) as target:
         report = measure(target, ONCE, Load(concurrency=1, seconds=0.5, warmup_seconds=0))
@@ -88,7 +88,7 @@ def test_warm_up_is_discarded():
 
     def slow_at_first(request, _):
         time.sleep(0.2 if time.monotonic() - begin < 0.8 else 0)
-        return answer(request)
+        return predict_response(request)
 
     with scripted_server(predict=slow_at_first) as target:
         begin = time.monotonic()
@@ -96,11 +96,11 @@ def test_warm_up_is_discarded():
     assert report.percentiles_ms["p99"] < 200
 
 
-def test_nothing_answered_has_no_latency():
+def test_without_a_success_there_is_no_latency():
     turn = itertools.count()
 
     def only_the_first(request, context):
-        return context.abort(grpc.StatusCode.INTERNAL, "broken") if next(turn) else answer(request)
+        return context.abort(grpc.StatusCode.INTERNAL, "broken") if next(turn) else predict_response(request)
 
     with scripted_server(predict=only_the_first) as target:
         report = measure(target, ONCE, Load(concurrency=1, seconds=0.2, warmup_seconds=0))
@@ -108,17 +108,17 @@ def test_nothing_answered_has_no_latency():
     assert "-" in report.row()
 
 
-def test_a_server_that_is_not_there_is_an_error_and_no_measurement():
+def test_without_a_server_there_is_an_error_and_no_measurement():
     with pytest.raises(UnavailableError):
         measure("127.0.0.1:1", ONCE, Load(concurrency=1, seconds=100))
 
 
 def test_progress_is_a_line_per_second():
     progress = io.StringIO()
-    with scripted_server(predict=_answer_after(0.05)) as target:
+    with scripted_server(predict=_respond_after(0.05)) as target:
         measure(target, ONCE, Load(concurrency=1, seconds=1.2, warmup_seconds=1), progress)
     warmup, measuring = progress.getvalue().splitlines()
-    assert "answered  0 failed" in warmup
+    assert "succeeded  0 failed" in warmup
     assert "measuring" in measuring
 
 
@@ -133,6 +133,6 @@ def test_progress_is_a_line_per_second():
         {"rate": 1, "seconds": 0},
     ],
 )
-def test_a_load_that_makes_no_sense_is_refused(settings):
-    with pytest.raises(ValueError, match=r"load has either|must be above 0"):
+def test_an_invalid_load_is_rejected(settings):
+    with pytest.raises(ValueError, match=r"load needs either|must be above 0"):
         Load(**settings)

@@ -1,4 +1,4 @@
-"""`python -m serving` against servers on loopback: what it prints, what it returns, and what it does not import."""
+"""`python -m serving` against servers on loopback: its output, its exit status, and what it must not import."""
 
 import base64
 import io
@@ -16,23 +16,19 @@ from tensorflow_serving.apis import get_model_metadata_pb2
 
 from serving import contract
 from serving.cli import main
-from tests.serving.scripted_server import answer, scripted_server, statuses
-
-
-def _images(*digits):
-    return np.repeat(np.array(digits, np.uint8), 28 * 28).reshape(-1, 28, 28)
+from tests.serving.scripted_server import images_of, predict_response, scripted_server, status_response
 
 
 @pytest.fixture
 def files(tmp_path):
-    """Two files that are answered 3 and 5, 8; a picture that is answered 4."""
-    np.save(tmp_path / "one.npy", _images(3))
-    np.save(tmp_path / "two.npy", _images(5, 8))
+    """A folder with one.npy (predicted 3), two.npy (5 and 8) and four.png (4)."""
+    np.save(tmp_path / "one.npy", images_of(3))
+    np.save(tmp_path / "two.npy", images_of(5, 8))
     (tmp_path / "four.png").write_bytes(b"\x04 as it is")
     return tmp_path
 
 
-def _refuse(code, message):
+def _reject(code, message):
     return lambda _, context: context.abort(code, message)
 
 
@@ -61,18 +57,18 @@ def test_predict_prints_json_with_everything(files, capsys):
 
 def test_predict_sends_a_picture_as_it_is(files):
     seen = []
-    with scripted_server(predict=lambda request, _: seen.append(request) or answer(request)) as target:
+    with scripted_server(predict=lambda request, _: seen.append(request) or predict_response(request)) as target:
         assert main(["predict", str(files / "four.png"), "--target", target]) == 0
     (request,) = seen
     assert list(request.inputs[contract.ENCODED].string_val) == [(files / "four.png").read_bytes()]
 
 
-def test_pictures_and_arrays_are_answered_in_the_order_given(files, capsys):
+def test_pictures_and_arrays_are_predicted_in_the_order_given(files, capsys):
     names = [str(files / name) for name in ("four.png", "two.npy", "four.png", "one.npy")]
     with scripted_server() as target:
         assert main(["predict", *names, "--json", "--target", target]) == 0
-    answers = json.loads(capsys.readouterr().out)
-    assert [(one["file"], one["index"], one["digit"]) for one in answers] == [
+    predictions = json.loads(capsys.readouterr().out)
+    assert [(one["file"], one["index"], one["digit"]) for one in predictions] == [
         (names[0], 0, 4),
         (names[1], 0, 5),
         (names[1], 1, 8),
@@ -82,7 +78,7 @@ def test_pictures_and_arrays_are_answered_in_the_order_given(files, capsys):
 
 
 @pytest.mark.parametrize(("min_confidence", "digit", "sure"), [("0.81", "4", True), ("0.83", "not sure (4?)", False)])
-def test_predict_is_not_sure_below_the_confidence_asked_for(files, capsys, min_confidence, digit, sure):
+def test_predict_is_not_sure_below_min_confidence(files, capsys, min_confidence, digit, sure):
     command = ["predict", str(files / "four.png"), "--min-confidence", min_confidence]
     with scripted_server() as target:
         assert main([*command, "--target", target]) == 0
@@ -94,10 +90,10 @@ def test_predict_is_not_sure_below_the_confidence_asked_for(files, capsys, min_c
 
 def test_a_picture_that_the_model_cannot_use_is_named(files, capsys):
     (files / "bad.png").write_text("not a picture")
-    refuse = _refuse(
+    reject = _reject(
         grpc.StatusCode.INVALID_ARGUMENT, "assertion failed: [picture 1 cannot be decoded; expected PNG]\n [[x]]"
     )
-    with scripted_server(predict=refuse) as target:
+    with scripted_server(predict=reject) as target:
         names = [str(files / name) for name in ("four.png", "bad.png")]
         assert main(["predict", *names, "--target", target]) == 2
     output = capsys.readouterr()
@@ -105,7 +101,7 @@ def test_a_picture_that_the_model_cannot_use_is_named(files, capsys):
     assert output.err == f"error: {files / 'bad.png'}: this picture cannot be decoded; expected PNG\n"
 
 
-def test_show_writes_one_page_of_the_pictures_beside_what_the_model_saw(files):
+def test_show_writes_one_page_with_each_picture_beside_the_networks_input(files):
     (files / "<b>.png").write_bytes(b"\x07<script>")
     names = [str(files / name) for name in ("four.png", "<b>.png", "two.npy")]
     with scripted_server() as target:
@@ -122,7 +118,7 @@ def test_show_writes_one_page_of_the_pictures_beside_what_the_model_saw(files):
     assert "http" not in page
 
 
-def test_show_never_writes_over_a_picture(files, capsys):
+def test_show_never_overwrites_a_picture(files, capsys):
     picture = (files / "four.png").read_bytes()
     with pytest.raises(SystemExit) as exited:
         main(["predict", "--show", str(files / "four.png"), str(files / "two.npy")])
@@ -131,13 +127,13 @@ def test_show_never_writes_over_a_picture(files, capsys):
     assert (files / "four.png").read_bytes() == picture
 
 
-def test_predict_reads_every_file_before_it_asks(files, capsys):
+def test_predict_reads_every_file_before_it_sends_a_request(files, capsys):
     (files / "bad.npy").write_bytes(b"\x93NUMPY, and no more")
-    asked = []
-    with scripted_server(predict=lambda request, _: asked.append(request) or answer(request)) as target:
+    received = []
+    with scripted_server(predict=lambda request, _: received.append(request) or predict_response(request)) as target:
         status = main(["predict", str(files / "four.png"), str(files / "bad.npy"), "--target", target])
     assert status == 2
-    assert not asked
+    assert not received
     output = capsys.readouterr()
     assert "bad.npy: " in output.err
     assert output.out == ""
@@ -148,9 +144,9 @@ def test_a_missing_file_is_named(capsys):
     assert "missing.png" in capsys.readouterr().err
 
 
-def test_a_failed_request_prints_no_answer_and_says_why(files, capsys):
-    refuse = _refuse(grpc.StatusCode.NOT_FOUND, "Servable not found")
-    with scripted_server(predict=refuse) as target:
+def test_a_failed_request_prints_the_reason_and_no_prediction(files, capsys):
+    reject = _reject(grpc.StatusCode.NOT_FOUND, "Servable not found")
+    with scripted_server(predict=reject) as target:
         assert main(["predict", str(files / "one.npy"), "--target", target]) == 1
     output = capsys.readouterr()
     assert output.out == ""
@@ -188,8 +184,8 @@ def test_a_url_as_target_returns_2(capsys):
 
 
 def test_status_prints_each_version(capsys):
-    answers = statuses((1, "END"), (2, "AVAILABLE"))
-    with scripted_server(status=lambda *_: answers) as target:
+    response = status_response((1, "END"), (2, "AVAILABLE"))
+    with scripted_server(status=lambda *_: response) as target:
         assert main(["status", "--target", target]) == 0
         table = capsys.readouterr().out
         assert main(["status", "--json", "--target", target]) == 0
@@ -222,12 +218,12 @@ def test_metadata_prints_each_tensor(capsys):
 
 
 def test_wait_returns_0_only_when_the_version_is_available(capsys):
-    with scripted_server(status=lambda *_: statuses((7, "AVAILABLE"))) as target:
+    with scripted_server(status=lambda *_: status_response((7, "AVAILABLE"))) as target:
         assert main(["wait", "--timeout", "5", "--target", target]) == 0
         assert capsys.readouterr().out == "7\n"
         assert main(["wait", "--version", "7", "--json", "--target", target]) == 0
         assert json.loads(capsys.readouterr().out) == {"version": 7}
-    with scripted_server(status=lambda *_: statuses((7, "LOADING"))) as target:
+    with scripted_server(status=lambda *_: status_response((7, "LOADING"))) as target:
         assert main(["wait", "--timeout", "0.1", "--target", target]) == 1
     assert "version 7 LOADING" in capsys.readouterr().err
 
@@ -238,8 +234,8 @@ def test_bench_prints_a_line_per_load_and_progress_to_stderr(capsys):
         assert main(["bench", *options, "--concurrency", "1", "2", "--target", target]) == 0
         output = capsys.readouterr()
         assert main(["bench", *options, "--rate", "50", "--json", "--target", target]) == 0
-    assert [line[:9] for line in output.out.splitlines()[1:]] == ["1 at once", "2 at once"]
-    assert "answered" in output.err
+    assert [line[:11] for line in output.out.splitlines()[1:]] == ["1 in flight", "2 in flight"]
+    assert "succeeded" in output.err
     (report,) = json.loads(capsys.readouterr().out)
     assert report["load"]["rate"] == 50
     assert report["images_per_second"] == pytest.approx(2 * report["requests_per_second"])
@@ -250,20 +246,20 @@ def test_bench_fails_when_requests_do(capsys):
 
     def fail_later(request, context):
         calls.append(request)
-        return answer(request) if len(calls) == 1 else context.abort(grpc.StatusCode.UNAVAILABLE, "full")
+        return predict_response(request) if len(calls) == 1 else context.abort(grpc.StatusCode.UNAVAILABLE, "full")
 
     with scripted_server(predict=fail_later) as target:
         assert main(["bench", "--seconds", "0.3", "--warmup", "0", "--concurrency", "1", "--target", target]) == 1
     assert "UNAVAILABLE" in capsys.readouterr().out
 
 
-def test_bench_of_a_server_that_is_not_there_fails_at_once(capsys):
+def test_bench_without_a_server_fails_at_once(capsys):
     assert main(["bench", "--seconds", "100", "--target", "127.0.0.1:1"]) == 1
     assert "unavailable" in capsys.readouterr().err
 
 
 def _run(*arguments, code=None):
-    """A cold command in a process of its own; `code` instead of the module."""
+    """Runs a cold command, or `code`, in a process of its own."""
     command = ["-c", code] if code else ["-m", "serving", *arguments]
     return subprocess.run([sys.executable, *command], capture_output=True, text=True, timeout=60)
 
@@ -271,7 +267,7 @@ def _run(*arguments, code=None):
 @pytest.mark.parametrize(
     "command", [[], ["predict"], ["wait"], ["bench"], ["web"], ["serve"]], ids=lambda names: "".join(names)
 )
-def test_help_answers_without_importing_anything_heavy(command):
+def test_help_imports_nothing_heavy(command):
     code = (
         "import sys\n"
         "from serving.cli import main\n"
@@ -295,7 +291,7 @@ def test_serve_help_shows_the_servers_own_options():
 
 
 @pytest.mark.parametrize("name", ["one.npy", "four.png"])
-def test_predict_imports_no_tensorflow_and_nothing_it_does_not_use(files, name):
+def test_predict_imports_no_tensorflow_and_nothing_unused(files, name):
     code = (
         "import sys\n"
         "from serving.cli import main\n"
@@ -310,7 +306,7 @@ def test_predict_imports_no_tensorflow_and_nothing_it_does_not_use(files, name):
     assert done.stdout.splitlines()[-1] == ""
 
 
-def test_a_reader_that_leaves_early_is_no_error_to_shout_about(files):
+def test_a_reader_that_closes_the_pipe_early_causes_no_error_message(files):
     np.save(files / "many.npy", np.zeros((5000, 28, 28), np.uint8))
     with scripted_server() as target:
         command = f"{sys.executable} -m serving predict {files / 'many.npy'} --target {target} | head -1"
@@ -320,10 +316,10 @@ def test_a_reader_that_leaves_early_is_no_error_to_shout_about(files):
 
 
 def test_sigterm_ends_a_wait_as_ctrl_c_does():
-    """Nothing else would end it in a container: process 1 does not hear of a signal that it has no handler for."""
+    """In a container, process 1 ignores a signal without a handler, and the wait would not end."""
     command = [sys.executable, "-m", "serving", "wait", "--target", "localhost:1", "--timeout", "60"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        time.sleep(2)  # Python itself takes a part of one to start
+        time.sleep(2)  # Python itself takes a part of this to start
         process.terminate()
         _, errors = process.communicate(timeout=20)
     assert (process.returncode, errors) == (130, "")

@@ -1,4 +1,4 @@
-"""Files to images: every kind that `predict` takes, and what it says of the others."""
+"""Every kind of file that `predict` accepts, and the errors for the others."""
 
 import gzip
 
@@ -29,7 +29,7 @@ def test_arrays_give_their_images(tmp_path, images):
 
 
 @pytest.mark.parametrize("content", [b"\x89PNG\r\n", b"\xff\xd8\xff", b"BM", b"GIF89a", b"seven", b""])
-def test_anything_else_is_a_picture_and_stays_as_it_is(tmp_path, content):
+def test_any_other_file_is_a_picture_and_stays_unchanged(tmp_path, content):
     path = tmp_path / "named.npy"  # the first bytes decide, not the name
     path.write_bytes(content)
     assert read_input(path) == content
@@ -53,7 +53,7 @@ def _idx_of_labels(path):
 
 def _changed_gzip(path):
     content = bytearray(gzip.compress(_idx(IMAGES)))
-    content[10] = 0x07  # a block of a type that there is not
+    content[10] = 0x07  # a block type that does not exist
     path.write_bytes(content)
 
 
@@ -72,7 +72,7 @@ def _pickled_array(path):
 
 
 @pytest.mark.parametrize(
-    ("write", "says"),
+    ("write", "message"),
     [
         (_truncated_idx, "damaged: 3 images of 28 x 28 take 2368 bytes, not 2367"),
         (_idx_of_labels, "not an IDX file of uint8 images"),
@@ -82,8 +82,8 @@ def _pickled_array(path):
         (_pickled_array, "allow_pickle"),
     ],
 )
-def test_an_array_or_idx_file_of_anything_else_is_named_and_explained(tmp_path, write, says):
+def test_an_unusable_array_or_idx_file_is_named_and_explained(tmp_path, write, message):
     path = tmp_path / "input"
     write(path)
-    with pytest.raises(ValueError, match=rf"{path}: .*{says}"):
+    with pytest.raises(ValueError, match=rf"{path}: .*{message}"):
         read_input(path)

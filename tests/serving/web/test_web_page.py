@@ -21,7 +21,7 @@ from serving.contract import ENCODED
 from tests.ports import free_port
 from tests.serving.browser import Browser, needs_browser, start_browser
 from tests.serving.page_server import start_web
-from tests.serving.scripted_server import answer_pictures, scripted_server
+from tests.serving.scripted_server import pictures_response, scripted_server
 from tests.waiting import wait_until
 
 pytestmark = needs_browser
@@ -41,7 +41,7 @@ class Model:
         self.pictures.append(picture)
         if self.handle:
             self.handle(context)
-        return answer_pictures([bytes([self.digit])], version=20261122134501)
+        return pictures_response([bytes([self.digit])], version=20261122134501)
 
 
 @pytest.fixture(scope="module")

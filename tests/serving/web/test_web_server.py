@@ -18,7 +18,7 @@ import pytest
 from serving.contract import MAX_PICTURE_BYTES
 from serving.web.middleware import CONTENT_SECURITY_POLICY
 from tests.serving.page_server import ROOT, error_of, request, start_web
-from tests.serving.scripted_server import answer, scripted_server, statuses
+from tests.serving.scripted_server import predict_response, scripted_server, status_response
 
 NOWHERE = "127.0.0.1:1"
 PNG = {"content-type": "image/png"}
@@ -165,7 +165,7 @@ def test_it_lives_without_a_model_but_is_not_ready(port, port_without_model):
 
 
 def test_it_is_not_ready_while_the_version_is_loading():
-    with scripted_server(status=lambda *_: statuses((7, "LOADING"))) as target, start_web(target) as (_, port):
+    with scripted_server(status=lambda *_: status_response((7, "LOADING"))) as target, start_web(target) as (_, port):
         assert error_of(request(port, "GET", "/readyz"))[0] == 503
 
 
@@ -185,7 +185,7 @@ def test_a_signal_lets_the_request_under_way_finish(number):
     def slow(request, _):
         arrived.set()
         time.sleep(0.5)
-        return answer(request)
+        return predict_response(request)
 
     with scripted_server(predict=slow) as target, start_web(target) as (process, port), ThreadPoolExecutor(1) as pool:
         under_way = pool.submit(request, port, "POST", "/predict", b"\x03", PNG)

@@ -1,0 +1,107 @@
+"""Files to predictions, in the order of the files.
+
+Pictures and arrays are sent to different signatures; their predictions are merged into one list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from serving.client.client import DigitClient
+from serving.client.errors import InvalidRequestError
+from serving.client.results import PicturePrediction, Prediction
+from serving.commands.inputs import read_input
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FilePrediction:
+    """The prediction for one picture file, or for one image of an array file."""
+
+    file: str
+    index: int
+    """Index of the image in its file; 0 for a picture."""
+    name: str
+    """The file, with the index if the file holds several images."""
+    prediction: Prediction
+    is_sure: bool
+    """Whether the confidence reaches `--min-confidence`."""
+    picture: bytes | None
+    """Content of the picture file; None for an image of an array."""
+    network_input: np.ndarray
+    """uint8 [28, 28], 0 = paper, 255 = ink."""
+
+    @property
+    def digit_text(self) -> str:
+        """The digit as people read it: "not sure (4?)" for a low confidence."""
+        return str(self.prediction.digit) if self.is_sure else f"not sure ({self.prediction.digit}?)"
+
+
+def predict_files(paths: Sequence[Path], client: DigitClient, *, min_confidence: float) -> list[FilePrediction]:
+    """Predicts all images of all files, in order. Every file is read before the first request is sent.
+
+    Raises:
+        OSError, ValueError: if a file cannot be used; the message names it.
+        ServingError: if a request fails for another reason.
+    """
+    inputs = [read_input(path) for path in paths]
+    pictures = {path: content for path, content in zip(paths, inputs, strict=True) if isinstance(content, bytes)}
+    arrays = {path: content for path, content in zip(paths, inputs, strict=True) if not isinstance(content, bytes)}
+    by_path = {
+        **_predict_pictures(pictures, client, min_confidence),
+        **_predict_arrays(arrays, client, min_confidence),
+    }
+    return [one for path in paths for one in by_path[path]]
+
+
+def _predict_pictures(
+    pictures: dict[Path, bytes], client: DigitClient, min_confidence: float
+) -> dict[Path, list[FilePrediction]]:
+    if not pictures:
+        return {}
+    try:
+        predictions: Sequence[PicturePrediction] = [*client.predict_pictures([*pictures.values()])]
+    except InvalidRequestError as error:
+        if error.index is None:
+            raise
+        raise ValueError(f"{[*pictures][error.index]}: this picture {error.problem}") from error
+    return {
+        path: [
+            FilePrediction(
+                file=str(path),
+                index=0,
+                name=str(path),
+                prediction=prediction,
+                is_sure=prediction.confidence >= min_confidence,
+                picture=content,
+                network_input=prediction.normalized,
+            )
+        ]
+        for (path, content), prediction in zip(pictures.items(), predictions, strict=True)
+    }
+
+
+def _predict_arrays(
+    arrays: dict[Path, np.ndarray], client: DigitClient, min_confidence: float
+) -> dict[Path, list[FilePrediction]]:
+    if not arrays:
+        return {}
+    predictions = iter(client.predict(np.concatenate([*arrays.values()])))
+    return {
+        path: [
+            FilePrediction(
+                file=str(path),
+                index=index,
+                name=f"{path}[{index}]" if len(images) > 1 else str(path),
+                prediction=(prediction := next(predictions)),
+                is_sure=prediction.confidence >= min_confidence,
+                picture=None,
+                network_input=image,
+            )
+            for index, image in enumerate(images)
+        ]
+        for path, images in arrays.items()
+    }

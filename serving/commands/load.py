@@ -1,0 +1,186 @@
+"""Puts a load on a server and reports throughput, latency and errors.
+
+Closed loop: a fixed number of requests in flight; each response is followed by the next request. Open loop: requests at
+random (Poisson) times, however slow the responses are, like independent users. An open-loop latency counts from the
+moment the request was due, so that a stalled server cannot slow down its own measurement (this avoids coordinated
+omission; as in MLPerf's server scenario). Retries are off by default, so that every failure of the server shows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TextIO
+
+import numpy as np
+
+from serving.client.client import AsyncDigitClient
+from serving.client.config import ClientConfig
+from serving.client.errors import RequestError
+from serving.contract import IMAGE_SHAPE
+
+PERCENTILES = (50, 90, 95, 99)
+PROGRESS_SECONDS = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Load:
+    """Which requests are sent, and for how long."""
+
+    concurrency: int | None = None
+    """Closed loop: requests in flight."""
+    rate: float | None = None
+    """Open loop: requests per second on average; excludes `concurrency`."""
+    batch: int = 1
+    """Images per request."""
+    seconds: float = 10.0
+    """How long to measure, after the warm-up."""
+    warmup_seconds: float = 2.0
+    """How long requests are sent before the measurement."""
+    seed: int = 0
+    """Seed of the images and of the open loop's times."""
+
+    def __post_init__(self) -> None:
+        if (self.concurrency is None) == (self.rate is None):
+            raise ValueError("a load needs either a concurrency or a rate")
+        for name in ("concurrency", "rate", "batch", "seconds"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise ValueError(f"{name} must be above 0, not {value}")
+        if self.warmup_seconds < 0:
+            raise ValueError(f"warmup_seconds must be at least 0, not {self.warmup_seconds}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """The measurements under one load."""
+
+    load: Load
+    requests: int
+    """Successful requests among those sent (or due) in the measured time. The latencies are theirs."""
+    errors: dict[str, int]
+    """Failed requests among those sent (or due) in the measured time, by status code."""
+    requests_per_second: float
+    """Successful responses received in the measured time, per second."""
+    images_per_second: float
+    average_ms: float | None
+    """None if no request succeeded."""
+    percentiles_ms: dict[str, float]
+    """"p50" and so on; empty if no request succeeded."""
+
+    @staticmethod
+    def columns() -> tuple[str, ...]:
+        """Returns the header of the table of `row`s."""
+        return ("load", "batch", "req/s", "images/s", "avg ms", *(f"p{p} ms" for p in PERCENTILES), "errors")
+
+    def row(self) -> tuple[str, ...]:
+        """Returns the report as a row of the table."""
+        load = f"{self.load.concurrency} in flight" if self.load.concurrency else f"{self.load.rate:g}/s"
+        times = [self.average_ms, *(self.percentiles_ms.get(f"p{p}") for p in PERCENTILES)]
+        return (
+            load,
+            str(self.load.batch),
+            f"{self.requests_per_second:,.1f}",
+            f"{self.images_per_second:,.1f}",
+            *("-" if milliseconds is None else f"{milliseconds:.2f}" for milliseconds in times),
+            ", ".join(f"{count} {code}" for code, count in sorted(self.errors.items())) or "0",
+        )
+
+
+@dataclass
+class _Record:
+    """One entry per request: when it was sent (or due), when it ended, and its status code. Seconds since the start."""
+
+    started: list[float] = field(default_factory=list)
+    ended: list[float] = field(default_factory=list)
+    codes: list[str] = field(default_factory=list)
+
+
+def measure(target: str, config: ClientConfig, load: Load, progress: TextIO | None = None) -> Report:
+    """Puts `load` on `target` and returns the measurements; writes a line per second to `progress`.
+
+    Raises:
+        RequestError: if the very first request fails, because there is nothing to measure. Later failures are counted.
+    """
+    return asyncio.run(_measure(target, config, load, progress))
+
+
+async def _measure(target: str, config: ClientConfig, load: Load, progress: TextIO | None) -> Report:
+    images = np.random.default_rng(load.seed).integers(0, 256, (load.batch, *IMAGE_SHAPE), np.uint8)
+    record, start = _Record(), 0.0
+    end_seconds = load.warmup_seconds + load.seconds
+
+    def elapsed() -> float:
+        return time.perf_counter() - start
+
+    async with AsyncDigitClient(target, config) as client:
+
+        async def send(due: float) -> None:
+            code = "OK"
+            try:
+                await client.predict(images)
+            except RequestError as error:
+                code = error.code
+            record.started.append(due)
+            record.ended.append(elapsed())
+            record.codes.append(code)
+
+        await client.predict(images)
+        start = time.perf_counter()
+        ticker = asyncio.create_task(_tick(record, load, elapsed, progress)) if progress else None
+        if load.concurrency is not None:
+            await _closed_loop(send, load.concurrency, elapsed, end_seconds)
+        elif load.rate is not None:
+            await _open_loop(send, load.rate, load.seed, elapsed, end_seconds)
+        if ticker:
+            ticker.cancel()
+    return _summarize(record, load)
+
+
+async def _closed_loop(send: Callable, concurrency: int, elapsed: Callable[[], float], end_seconds: float) -> None:
+    async def caller() -> None:
+        while (now := elapsed()) < end_seconds:
+            await send(now)
+
+    await asyncio.gather(*(caller() for _ in range(concurrency)))
+
+
+async def _open_loop(send: Callable, rate: float, seed: int, elapsed: Callable[[], float], end_seconds: float) -> None:
+    gaps, due = np.random.default_rng(seed), 0.0
+    async with asyncio.TaskGroup() as pending:
+        while (due := due + gaps.exponential(1 / rate)) < end_seconds:
+            await asyncio.sleep(due - elapsed())
+            pending.create_task(send(due))
+
+
+async def _tick(record: _Record, load: Load, elapsed: Callable[[], float], progress: TextIO) -> None:
+    seen = 0
+    while True:
+        await asyncio.sleep(PROGRESS_SECONDS)
+        codes, seen = Counter(record.codes[seen:]), len(record.codes)
+        phase = "warm-up" if elapsed() < load.warmup_seconds else "measuring"
+        failed = codes.total() - codes["OK"]
+        print(
+            f"{elapsed():5.0f} s  {phase:9}  {codes['OK']:7,} succeeded  {failed:,} failed", file=progress, flush=True
+        )
+
+
+def _summarize(record: _Record, load: Load) -> Report:
+    started, ended, codes = np.array(record.started), np.array(record.ended), np.array(record.codes, dtype=str)
+    begin, end = load.warmup_seconds, load.warmup_seconds + load.seconds
+    measured, succeeded = (started >= begin) & (started < end), codes == "OK"
+    milliseconds = 1000 * (ended - started)[measured & succeeded]
+    rate = float((succeeded & (ended >= begin) & (ended < end)).sum() / load.seconds)
+    percentiles = np.percentile(milliseconds, PERCENTILES) if len(milliseconds) else []
+    return Report(
+        load=load,
+        requests=len(milliseconds),
+        errors=dict(Counter(codes[measured & ~succeeded].tolist())),
+        requests_per_second=rate,
+        images_per_second=rate * load.batch,
+        average_ms=float(milliseconds.mean()) if len(milliseconds) else None,
+        percentiles_ms={f"p{p}": float(value) for p, value in zip(PERCENTILES, percentiles, strict=False)},
+    )
