@@ -63,10 +63,9 @@ def main() -> None:
 def train_and_score(config: TrainConfig, splits: "Splits", devices: "Devices") -> tuple[float, float]:
     """Seconds of training, and the accuracy on the whole test split."""
     from trainer.evaluation.metrics import compile_predict, evaluate
-    from trainer.runs.tracking import Tracker
-    from trainer.training.loop import train
+    from trainer.training.loop import Hooks, train
 
-    trained = train(config, splits.train, splits.validation, devices, Tracker())
+    trained = train(config, splits.train, splits.validation, devices, Hooks())
     return trained.seconds, evaluate(compile_predict(trained.model), splits.test).accuracy
 
 

@@ -77,8 +77,8 @@ def core_seconds(config: TrainConfig, times: int = 20) -> float:
     model = build_model(config.model, width=config.width, dropout=config.dropout)
     optimizer = build_optimizer(config, steps=100)
     optimizer.build(model.trainable_variables)
-    average = [tf.Variable(weight.numpy()) for weight in model.weights]
-    state = TrainingState([*model.variables, *optimizer.variables, *average], steps=100)
+    ema_weights = [tf.Variable(weight.numpy()) for weight in model.weights]
+    state = TrainingState([*model.variables, *optimizer.variables, *ema_weights], steps=100)
     seconds = []
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(times):
@@ -95,7 +95,7 @@ def train_with_checkpoints(
     from trainer.runs.checkpoint import Checkpoints
     from trainer.runs.tracking import RunTracker
     from trainer.training.distribute import choose_devices
-    from trainer.training.loop import train
+    from trainer.training.loop import Hooks, train
 
     split = training_split(data_dir)
     most_steps = (rounds + 1) * (steps_per_turn + config.steps_per_call)  # a turn ends with a call
@@ -119,7 +119,8 @@ def train_with_checkpoints(
         checkpoints = Checkpoints(
             Path(folder), {}, every_seconds=seconds, every_steps=0, keep=kept, before_write=tracker.sync
         )
-        train(config, split, few, choose_devices(), tracker, checkpoints, stop_requested=halt_between_turns)
+        hooks = Hooks(tracker=tracker, checkpoints=checkpoints, stop_requested=halt_between_turns)
+        train(config, split, few, choose_devices(), hooks)
 
 
 if __name__ == "__main__":

@@ -100,21 +100,13 @@ def _steps_on(path: str, data_dir: Path | None, devices, size: int, steps: int, 
     """A function that takes one step on the next global batch of `size`, and returns the replicas' losses."""
     import tensorflow as tf
 
-    from trainer.training.input_pipeline import replica_datasets
+    from trainer.training.input_pipeline import ReplicaSlice, replica_datasets
 
     replicas = devices.replicas if path == OURS else 1
-    datasets = replica_datasets(
-        training_split(data_dir),
-        seed=0,
-        global_batch_size=size,
-        start_step=0,
-        stop_step=steps,
-        replicas=replicas,
-        local_replicas=range(replicas),
-        devices=devices.names[:replicas],
-    )
+    parts = [ReplicaSlice(0, size, replica, replicas) for replica in range(replicas)]
+    datasets = replica_datasets(training_split(data_dir), range(steps), parts, devices.names[:replicas])
     if path == DOCUMENTED:
-        # A distributed dataset is split along the first axis, which the number of the step has not got.
+        # A distributed dataset is split along the first axis: the number of the step gets one.
         whole = datasets[0].map(lambda step, images, labels: (tf.fill(tf.shape(labels), step), images, labels))
         iterator = iter(devices.strategy.experimental_distribute_dataset(whole))
         return lambda: devices.strategy.run(replica_step, args=next(iterator))

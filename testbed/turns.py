@@ -83,7 +83,7 @@ def train_in_turns(turns: Turns, config: TrainConfig, data_dir: Path | None, ste
     """
     from trainer.runs.tracking import RunTracker
     from trainer.training.distribute import choose_devices
-    from trainer.training.loop import train
+    from trainer.training.loop import Hooks, train
 
     devices = choose_devices(config.strategy, config.replicas)
     split = training_split(data_dir)
@@ -105,7 +105,7 @@ def train_in_turns(turns: Turns, config: TrainConfig, data_dir: Path | None, ste
 
     few = Split(split.images[:500], split.labels[:500])  # evaluation is not timed; few images keep it short
     with tempfile.TemporaryDirectory() as folder, RunTracker(Path(folder), {}, stream=io.StringIO()) as tracker:
-        train(config, split, few, devices, tracker, stop_requested=halt_between_turns)
+        train(config, split, few, devices, Hooks(tracker=tracker, stop_requested=halt_between_turns))
 
 
 def training_split(data_dir: Path | None) -> Split:

@@ -146,7 +146,7 @@ def _train(config: TrainConfig, cluster: Cluster | None, tracker: Tracker) -> tu
     from trainer.runs.checkpoint import Checkpoints, is_trained
     from trainer.runs.signals import deferred_stop
     from trainer.training.distribute import choose_devices, peers_may_be_lost
-    from trainer.training.loop import train
+    from trainer.training.loop import Hooks, train
 
     if is_trained(config.run_dir):
         cluster = None  # Nothing is left to train together: the other workers have exited.
@@ -167,15 +167,8 @@ def _train(config: TrainConfig, cluster: Cluster | None, tracker: Tracker) -> tu
         )
         try:
             with deferred_stop() as stop_requested:
-                trained = train(
-                    config,
-                    splits.train,
-                    splits.validation,
-                    devices,
-                    tracker,
-                    checkpoints,
-                    stop_requested=stop_requested,
-                )
+                hooks = Hooks(tracker=tracker, checkpoints=checkpoints, stop_requested=stop_requested)
+                trained = train(config, splits.train, splits.validation, devices, hooks)
         finally:
             checkpoints.wait()  # A checkpoint that is half written is finished, however training ended.
     return trained, splits, devices

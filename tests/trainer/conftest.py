@@ -49,12 +49,11 @@ def trained(splits: Any) -> Trained:
     """A network trained for some seconds, good enough to be told from noise."""
     from trainer.config import resolve
     from trainer.evaluation.metrics import compile_predict, evaluate
-    from trainer.runs.tracking import Tracker
     from trainer.training.distribute import choose_devices
-    from trainer.training.loop import train
+    from trainer.training.loop import Hooks, train
 
     config = resolve("quickstart", flags={"epochs": 6.0, "width": 0.5})
-    result = train(config, splits.train, splits.validation, choose_devices(), Tracker())
+    result = train(config, splits.train, splits.validation, choose_devices(), Hooks())
     evaluation = evaluate(compile_predict(result.model), splits.test)
     return Trained(result.model, evaluation, splits.test)
 

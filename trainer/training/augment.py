@@ -1,73 +1,80 @@
-"""Training-only augmentation of whole batches, on the training device: ones with a flag, another pen, gaps in strokes, a
-random affine map, and what is left of a digit in a coarse picture.
+"""Training-only augmentation of whole batches, on the training device.
 
-The noise of an image is a function of (seed, step, position in the global batch), so it does not depend on the number of
-replicas, nor on where a run was started again.
+Four changes, each with settings of its own: serifs on ones, stroke width and gaps, a random affine map, and low
+resolution. The noise of an image is a function of (seed, step, position in the global batch), so it depends neither on
+the number of replicas nor on where a run was resumed.
 """
 
 import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
 
 from serving.contract import IMAGE_SHAPE
+from trainer.settings import AugmentationSettings
+from trainer.training.input_pipeline import ReplicaSlice
 
 
-@dataclass(frozen=True, kw_only=True)
-class Affine:
-    """Uniform ranges of the map: each value is drawn within +- the one given."""
+def augment(
+    images: tf.Tensor, labels: tf.Tensor, step: tf.Tensor, settings: AugmentationSettings, part: ReplicaSlice
+) -> tf.Tensor:
+    """Change the images of one step in every way that the settings switch on.
 
-    rotate_degrees: float = 0.0
-    zoom: float = 0.0
-    """Scale per axis, around 1."""
-    shift_pixels: float = 0.0
-    shear_degrees: float = 0.0
+    Args:
+        images: uint8 [B, 28, 28], 0 = paper, 255 = ink.
+        labels: uint8 [B].
+        step: number of the training step; with the seed and each image's position it decides the noise.
+        settings: which changes, and how strong.
+        part: the seed, and which part of the global batch these B images are.
 
-    @property
-    def is_identity(self) -> bool:
-        """Whether every range is zero."""
-        return not (self.rotate_degrees or self.zoom or self.shift_pixels or self.shear_degrees)
+    Returns:
+        uint8 [B, 28, 28].
+    """
 
+    def uniform(stream: int, columns: int) -> tf.Tensor:
+        # A seed is below 2**32: each kind of change draws from its own stream.
+        key = tf.stack([tf.constant(part.seed + stream * 2**32, tf.int64), tf.cast(step, tf.int64)])
+        return tf.random.stateless_uniform([part.global_batch_size, columns], seed=key)[part.positions]
 
-def affine_noise(seed: int, step: tf.Tensor, global_batch_size: int) -> tf.Tensor:
-    """float32 [global_batch_size, 6], uniform in [-1, 1): one row per position in the global batch."""
-    return 2 * _uniform(seed, 0, step, [global_batch_size, 6]) - 1
-
-
-def stroke_noise(seed: int, step: tf.Tensor, global_batch_size: int) -> tf.Tensor:
-    """float32 [global_batch_size, 4], uniform in [-1, 1)."""
-    return 2 * _uniform(seed, 1, step, [global_batch_size, 4]) - 1
-
-
-def coarse_noise(seed: int, step: tf.Tensor, global_batch_size: int) -> tf.Tensor:
-    """float32 [global_batch_size, 6], uniform in [0, 1)."""
-    return _uniform(seed, 2, step, [global_batch_size, 6])
-
-
-def flag_noise(seed: int, step: tf.Tensor, global_batch_size: int) -> tf.Tensor:
-    """float32 [global_batch_size, 4], uniform in [0, 1)."""
-    return _uniform(seed, 3, step, [global_batch_size, 4])
+    if settings.serif_ones_fraction:
+        images = add_serifs(images, labels, uniform(3, 4), settings.serif_ones_fraction)
+    if has_strokes(settings):
+        images = change_strokes(images, 2 * uniform(1, 4) - 1, settings)
+    if has_affine(settings):
+        images = random_affine(images, 2 * uniform(0, 6) - 1, settings)
+    if settings.low_resolution_fraction:
+        images = reduce_resolution(images, uniform(2, 6), settings.low_resolution_fraction)
+    return images
 
 
-def _uniform(seed: int, stream: int, step: tf.Tensor, shape: list[int]) -> tf.Tensor:
-    # A seed is below 2**32: each kind of augmentation draws from a stream of its own.
-    key = tf.stack([tf.constant(seed + stream * 2**32, tf.int64), tf.cast(step, tf.int64)])
-    return tf.random.stateless_uniform(shape, seed=key)
+def is_identity(settings: AugmentationSettings) -> bool:
+    """Whether the settings switch on no change."""
+    others = settings.serif_ones_fraction or settings.low_resolution_fraction
+    return not (has_affine(settings) or has_strokes(settings) or others)
 
 
-def random_affine(images: tf.Tensor, noise: tf.Tensor, ranges: Affine) -> tf.Tensor:
-    """Rotate, slant, zoom and shift each image around its centre.
+def has_affine(settings: AugmentationSettings) -> bool:
+    """Whether images are rotated, zoomed, shifted or sheared."""
+    return bool(settings.rotate_degrees or settings.zoom or settings.shift_pixels or settings.shear_degrees)
+
+
+def has_strokes(settings: AugmentationSettings) -> bool:
+    """Whether strokes change their width or get gaps."""
+    return bool(settings.stroke_width_jitter_pixels or settings.stroke_gap_fraction)
+
+
+def random_affine(images: tf.Tensor, noise: tf.Tensor, ranges: AugmentationSettings) -> tf.Tensor:
+    """Rotate, shear, zoom and shift each image around its centre.
 
     Args:
         images: uint8 [B, 28, 28].
-        noise: float32 [B, 6] from `affine_noise`.
-        ranges: how far each part of the map may go.
+        noise: float32 [B, 6], uniform in [-1, 1).
+        ranges: each part of the map is drawn within +- its setting.
 
     Returns:
-        uint8 [B, 28, 28]; what comes in from outside is paper (0).
+        uint8 [B, 28, 28]; pixels that come in from outside are paper (0).
     """
     angle = noise[:, 0] * math.radians(ranges.rotate_degrees)
     slant = tf.tan(noise[:, 1] * math.radians(ranges.shear_degrees))
@@ -91,14 +98,14 @@ def random_affine(images: tf.Tensor, noise: tf.Tensor, ranges: Affine) -> tf.Ten
     return transformed[..., 0]
 
 
-def random_flags(images: tf.Tensor, labels: tf.Tensor, noise: tf.Tensor, share: float) -> tf.Tensor:
-    """Give some of the ones the flag, and half of those the foot, that much of the world writes and MNIST hardly has.
+def add_serifs(images: tf.Tensor, labels: tf.Tensor, noise: tf.Tensor, fraction: float) -> tf.Tensor:
+    """Add an upstroke to the top of some ones, and a foot to half of those: common handwriting that MNIST hardly contains.
 
     Args:
         images: uint8 [B, 28, 28].
         labels: [B]; only ones are changed.
-        noise: float32 [B, 4] from `flag_noise`.
-        share: of the ones that are changed.
+        noise: float32 [B, 4], uniform in [0, 1).
+        fraction: how many of the ones are changed.
 
     Returns:
         uint8 [B, 28, 28].
@@ -113,20 +120,20 @@ def random_flags(images: tf.Tensor, labels: tf.Tensor, noise: tf.Tensor, share: 
     width = tf.clip_by_value(tf.reduce_sum(ink, axis=[1, 2]) / (255 * height), 1.0, 5.0)
 
     def end(row: tf.Tensor, inwards: float) -> tuple[tf.Tensor, tf.Tensor]:
-        """The middle of the stroke, (y, x), half its width from its end."""
+        """Middle of the stroke, (y, x), half a stroke width inwards from its end."""
         values = tf.gather(ink, row, batch_dims=1)
         x = tf.reduce_sum(values * tf.cast(rows, tf.float32), axis=1) / (tf.reduce_sum(values, axis=1) + 1e-6)
         return tf.cast(row, tf.float32) + inwards * (width - 1) / 2, x
 
-    angle = (20 + 45 * noise[:, 1]) * (math.pi / 180)  # below the horizontal: flatter is a seven
+    angle = (20 + 45 * noise[:, 1]) * (math.pi / 180)  # below the horizontal; a flatter upstroke would make a seven
     length = (0.15 + 0.3 * noise[:, 2]) * height
-    flag = _stroke(end(top, 1), angle, 0 * length, length, width)
+    upstroke = _stroke(end(top, 1), angle, 0 * length, length, width)
     half = (0.1 + 0.2 * noise[:, 2]) * height
     foot = _stroke(end(bottom, -1), 0 * angle, -half, half, width)
     has_foot = (noise[:, 3] < 0.5)[:, tf.newaxis, tf.newaxis]
-    marked = tf.maximum(ink, 255 * tf.where(has_foot, tf.maximum(flag, foot), flag))
+    marked = tf.maximum(ink, 255 * tf.where(has_foot, tf.maximum(upstroke, foot), upstroke))
     marked = tf.cast(tf.round(marked), tf.uint8)
-    chosen = (labels == 1) & (noise[:, 0] < share)
+    chosen = (labels == 1) & (noise[:, 0] < fraction)
     return tf.where(chosen[:, tf.newaxis, tf.newaxis], marked, images)
 
 
@@ -138,9 +145,9 @@ def _stroke(
     Args:
         origin: y and x, float32 [B] each.
         angle: float32 [B], radians from leftwards to downwards.
-        first: float32 [B], where along that direction from the origin the stroke begins.
-        last: float32 [B], and ends.
-        width: float32 [B].
+        first: float32 [B], distance from the origin along that direction at which the stroke begins.
+        last: float32 [B], the same of its end.
+        width: float32 [B], in pixels.
     """
 
     def per_image(values: tf.Tensor) -> tf.Tensor:
@@ -154,78 +161,78 @@ def _stroke(
     return tf.clip_by_value(per_image(width) / 2 + 0.5 - away, 0, 1)
 
 
-def random_strokes(images: tf.Tensor, noise: tf.Tensor, *, pen: float, gaps: float) -> tf.Tensor:
-    """Write each digit with a thicker or thinner pen, and leave a gap in some.
+def change_strokes(images: tf.Tensor, noise: tf.Tensor, settings: AugmentationSettings) -> tf.Tensor:
+    """Make strokes thicker or thinner, and leave a gap in some digits.
 
     Args:
         images: uint8 [B, 28, 28].
-        noise: float32 [B, 4] from `stroke_noise`.
-        pen: how far the edge of each stroke may move, in pixels; at most 1.
-        gaps: share of the digits that get a gap 3 pixels wide, which may lie beside their strokes.
+        noise: float32 [B, 4], uniform in [-1, 1).
+        settings: the edge of each stroke moves by up to `stroke_width_jitter_pixels`, at most 1; `stroke_gap_fraction`
+            of the digits get a gap 3 pixels wide, which may lie beside their strokes.
 
     Returns:
         uint8 [B, 28, 28].
     """
     thicker, thinner = _extremes(images, tf.maximum, 0), _extremes(images, tf.minimum, 255)
-    amount = (noise[:, 0] * pen)[:, tf.newaxis, tf.newaxis]
-    goal = tf.cast(tf.where(amount > 0, thicker, thinner), tf.float32)
+    amount = (noise[:, 0] * settings.stroke_width_jitter_pixels)[:, tf.newaxis, tf.newaxis]
+    target = tf.cast(tf.where(amount > 0, thicker, thinner), tf.float32)
     ink = tf.cast(images, tf.float32)
-    ink += tf.abs(amount) * (goal - ink)
-    if gaps:
+    ink += tf.abs(amount) * (target - ink)
+    if settings.stroke_gap_fraction:
         away = tf.range(images.shape[1], dtype=tf.float32) - (images.shape[1] - 1) / 2
-        y, x = (away - noise[:, k, tf.newaxis] * GAP_REACH for k in (1, 2))
+        y, x = (away - noise[:, k, tf.newaxis] * GAP_RANGE_PIXELS for k in (1, 2))
         distance = tf.sqrt(y[:, :, tf.newaxis] ** 2 + x[:, tf.newaxis, :] ** 2)
-        has_gap = (noise[:, 3] < 2 * gaps - 1)[:, tf.newaxis, tf.newaxis]
+        has_gap = (noise[:, 3] < 2 * settings.stroke_gap_fraction - 1)[:, tf.newaxis, tf.newaxis]
         ink *= tf.where(has_gap, tf.clip_by_value(distance - 1, 0, 1), 1)
     return tf.cast(tf.round(ink), tf.uint8)
 
 
-GAP_REACH = 9.0
-"""Gaps lie within so many pixels of the middle, per axis."""
+GAP_RANGE_PIXELS = 9.0
+"""How far from the middle of the image a gap may lie, per axis."""
 
 
 def _extremes(images: tf.Tensor, extreme: Callable[[tf.Tensor, tf.Tensor], tf.Tensor], outside: int) -> tf.Tensor:
-    """The largest or smallest of each pixel and the four beside it; shifted copies are faster here than pooling."""
+    """Maximum or minimum over each pixel and its four neighbours; on a CPU shifted copies are faster than pooling."""
     padded = tf.pad(images, [[0, 0], [1, 1], [1, 1]], constant_values=tf.constant(outside, images.dtype))
     beside = (padded[:, :-2, 1:-1], padded[:, 2:, 1:-1], padded[:, 1:-1, :-2], padded[:, 1:-1, 2:])
     return functools.reduce(extreme, beside, images)
 
 
-COARSE_CELLS = 1.5, 2.0, 2.5, 3.0
-"""Widths of a coarse picture's pixels, in pixels of MNIST; its digits are 7 to 13 of them tall."""
+CELL_SIDES_PIXELS = 1.5, 2.0, 2.5, 3.0
+"""Sides of the large pixels of a low-resolution picture; an MNIST digit is then 7 to 13 of them tall."""
 
 PHASES = 4
-"""How many ways the grid of a coarse picture may lie."""
+"""Number of offsets of the grid of large pixels, per axis."""
 
 
-def random_coarse(images: tf.Tensor, noise: tf.Tensor, share: float) -> tf.Tensor:
-    """Show some digits as if read from a coarse picture: in large pixels, as blocks or smoothed, and with harder contrast.
+def reduce_resolution(images: tf.Tensor, noise: tf.Tensor, fraction: float) -> tf.Tensor:
+    """Show some digits as if taken from a picture of few pixels: as blocks or smoothed, and with higher contrast.
 
     Args:
         images: uint8 [B, 28, 28].
-        noise: float32 [B, 6] from `coarse_noise`.
-        share: of the digits that are changed.
+        noise: float32 [B, 6], uniform in [0, 1).
+        fraction: how many of the digits are changed.
 
     Returns:
         uint8 [B, 28, 28].
     """
-    grids = tf.constant(_coarse_grids(images.shape[1]))
-    kind = tf.cast(noise[:, 1] * (2 * len(COARSE_CELLS)), tf.int32)
-    rows, columns = (tf.gather(grids, kind * PHASES + tf.cast(noise[:, k] * PHASES, tf.int32)) for k in (2, 3))
+    matrices = tf.constant(_resampling_matrices(images.shape[1]))
+    kind = tf.cast(noise[:, 1] * (2 * len(CELL_SIDES_PIXELS)), tf.int32)
+    rows, columns = (tf.gather(matrices, kind * PHASES + tf.cast(noise[:, k] * PHASES, tf.int32)) for k in (2, 3))
     ink = rows @ tf.cast(images, tf.float32) @ tf.transpose(columns, [0, 2, 1])
-    # The mean weighted by squares is that of the strokes: what a picture's preparation takes for full ink.
+    # Weighting by squares gives the mean of the strokes, which the preparation of pictures takes for full ink.
     strength = tf.reduce_sum(ink**3, axis=[1, 2]) / (tf.reduce_sum(ink**2, axis=[1, 2]) + 1e-6)
     lowest, range_ = 0.3 * noise[:, 4], 0.4 + 0.6 * noise[:, 5]
     ink = (ink / (strength + 1e-6)[:, None, None] - lowest[:, None, None]) / range_[:, None, None]
-    coarse = tf.cast(tf.round(255 * tf.clip_by_value(ink, 0, 1)), tf.uint8)
-    return tf.where((noise[:, 0] < share)[:, None, None], coarse, images)
+    reduced = tf.cast(tf.round(255 * tf.clip_by_value(ink, 0, 1)), tf.uint8)
+    return tf.where((noise[:, 0] < fraction)[:, None, None], reduced, images)
 
 
-def _coarse_grids(side: int) -> np.ndarray:
-    """float32 [cells x (blocks, smoothed) x PHASES, side, side]: a column of pixels -> its large pixels -> as many pixels
-    as before."""
-    grids = []
-    for cell in COARSE_CELLS:
+def _resampling_matrices(side: int) -> np.ndarray:
+    """Matrices that resample a row of pixels to large pixels and back: float32 [sides x (blocks, smoothed) x PHASES, side,
+    side]."""
+    matrices = []
+    for cell in CELL_SIDES_PIXELS:
         for smoothed in (False, True):
             for phase in range(PHASES):
                 edges = np.arange(-cell * (1 + phase / PHASES), side + 2 * cell, cell)
@@ -234,5 +241,5 @@ def _coarse_grids(side: int) -> np.ndarray:
                 overlap = np.maximum(last - first, 0)  # [large pixels, pixels]
                 away = np.abs(pixels + 0.5 - (edges[:-1, None] + cell / 2)) / cell
                 spread = np.maximum(1 - away, 0) if smoothed else overlap
-                grids.append(spread.T @ overlap / cell)
-    return np.stack(grids).astype(np.float32)
+                matrices.append(spread.T @ overlap / cell)
+    return np.stack(matrices).astype(np.float32)

@@ -1,9 +1,9 @@
-"""Which workers train together, and the wait until all of them are there.
+"""Which workers train together, and the wait until all of them can be reached.
 
     TF_CONFIG={"cluster": {"worker": ["a:2222", "b:2222"]}, "task": {"type": "worker", "index": 0}}
 
-or what a Kubernetes Indexed Job gives its pods: JOB_COMPLETION_INDEX, which Kubernetes sets, and DIGITS_WORKERS,
-DIGITS_JOB and DIGITS_SERVICE, which the manifest sets. Worker i is then <job>-<i>.<service>, on DIGITS_WORKER_PORT.
+or the environment of an Indexed Job's pods: Kubernetes sets JOB_COMPLETION_INDEX, and the manifest sets DIGITS_WORKERS,
+DIGITS_JOB and DIGITS_SERVICE. Worker i is then <job>-<i>.<service>, on DIGITS_WORKER_PORT.
 """
 
 import json
@@ -21,29 +21,29 @@ from trainer.errors import ExitCode, RunError
 DEFAULT_PORT = 2222
 
 CONNECT_SECONDS = 2.0
-"""How long one attempt to reach a peer may take."""
+"""Time-out of one attempt to connect to another worker."""
 
 PAUSE_SECONDS = 0.5
-"""Time between two rounds of attempts."""
+"""Pause between two rounds of attempts."""
 
 
 class PeersError(RunError):
-    """Another worker did not come, or was lost."""
+    """Another worker could not be reached, or was lost."""
 
     exit_code = ExitCode.PEERS
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """All workers of a run, and which of them this process is."""
+    """All workers of a run, and the index of this one."""
 
     workers: tuple[str, ...]
-    """host:port of each; the first is the chief."""
+    """host:port of each worker; the first is the chief."""
     index: int
 
     @property
     def is_chief(self) -> bool:
-        """Whether this worker is the one that writes."""
+        """Whether this worker is the chief: it alone evaluates and writes."""
         return self.index == 0
 
     @property
@@ -53,7 +53,7 @@ class Cluster:
 
 
 def find_cluster(environment: Mapping[str, str]) -> Cluster | None:
-    """The cluster that the environment describes; None for a worker on its own.
+    """The cluster that the environment describes; None for a single worker.
 
     Raises:
         ConfigError: the description is incomplete or contradicts itself.
@@ -71,34 +71,41 @@ def find_cluster(environment: Mapping[str, str]) -> Cluster | None:
     if len(cluster.workers) < 2:
         return None
     if not 0 <= cluster.index < len(cluster.workers):
-        raise ConfigError(f"this is worker {cluster.index} of {len(cluster.workers)}; expected an index below that")
+        raise ConfigError(
+            f"this is worker {cluster.index} of {len(cluster.workers)}; expected an index below {len(cluster.workers)}"
+        )
     if len(set(cluster.workers)) < len(cluster.workers):
-        raise ConfigError(f"a worker is named twice: {', '.join(cluster.workers)}")
+        raise ConfigError(f"two workers have the same address: {', '.join(cluster.workers)}")
     return cluster
 
 
 def wait_for_peers(cluster: Cluster, timeout_seconds: float, report_seconds: float = 10.0) -> None:
-    """Return when every other worker can be reached, under the name that it has for the others.
+    """Return when every other worker can be reached under its address.
 
-    TensorFlow would wait too, but neither says for whom nor gives up on a name that does not resolve yet.
+    TensorFlow would wait too, but it does not name the missing workers, and fails at once if a name does not resolve yet.
+
+    Args:
+        cluster: the workers.
+        timeout_seconds: how long to wait.
+        report_seconds: how often to name the missing workers on standard error.
 
     Raises:
-        PeersError: naming those that did not come, and why.
+        PeersError: names the workers that could not be reached, and the reasons.
     """
     deadline = time.monotonic() + timeout_seconds
     next_report = time.monotonic() + report_seconds
-    # The others look for this worker before TensorFlow listens here.
+    # The others connect to this worker before TensorFlow listens on its port.
     with _listening(cluster.workers[cluster.index]):
-        # One that was there once is asked no more: nobody takes these connections, and they would fill its queue.
+        # A worker that was reached is not tried again: nobody accepts these connections, and they would fill its queue.
         missing = dict.fromkeys(cluster.peers, "")
         while missing := {peer: reason for peer in missing if (reason := unreachable(peer))}:
-            said = f"{len(missing)} of {len(cluster.workers)} workers: " + ", ".join(
+            found = f"{len(missing)} of {len(cluster.workers)} workers cannot be reached: " + ", ".join(
                 f"{peer} ({reason})" for peer, reason in missing.items()
             )
             if time.monotonic() > deadline:
-                raise PeersError(f"waited {timeout_seconds:g} s in vain for {said}. Start all workers again")
+                raise PeersError(f"after {timeout_seconds:g} s {found}. Start all workers again")
             if time.monotonic() > next_report:
-                print(f"waiting for {said}", file=sys.stderr, flush=True)
+                print(f"waiting: {found}", file=sys.stderr, flush=True)
                 next_report += report_seconds
             time.sleep(PAUSE_SECONDS)
 
@@ -107,7 +114,7 @@ def _from_tf_config(config: dict[str, Any]) -> Cluster:
     jobs, task = config["cluster"], config["task"]
     unknown = set(jobs) - {"chief", "worker"}
     if unknown:
-        raise ValueError(f"no such job: {', '.join(sorted(unknown))}")
+        raise ValueError(f"unknown job: {', '.join(sorted(unknown))}; expected chief and worker")
     chiefs = list(jobs.get("chief", []))
     index = int(task["index"]) + {"chief": 0, "worker": len(chiefs)}[task["type"]]
     return Cluster((*chiefs, *jobs.get("worker", [])), index)
@@ -136,7 +143,7 @@ def _number(environment: Mapping[str, str], name: str, default: int) -> int:
 def _listening(address: str) -> socket.socket:
     port = int(address.rpartition(":")[2])
     try:
-        with suppress(OSError):  # a machine without IPv6
+        with suppress(OSError):  # this machine has no IPv6
             return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
         return socket.create_server(("", port))
     except OSError as error:
@@ -144,7 +151,7 @@ def _listening(address: str) -> socket.socket:
 
 
 def unreachable(address: str) -> str:
-    """Why a worker cannot be reached; empty if it can."""
+    """The reason why a worker cannot be reached; empty if it can."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()

@@ -1,6 +1,6 @@
 """Which devices train, and the tf.distribute strategy over them.
 
-Distribution appears here, in `steps` and in `train` only; whatever follows training takes an ordinary model.
+Distribution appears in this room only: evaluation and publishing take an ordinary model.
 """
 
 import re
@@ -10,19 +10,19 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 from tensorflow.compiler.xla.tsl.protobuf.coordination_config_pb2 import CoordinatedJob
-from tensorflow.python.eager import context  # the only place that tells, and that sets the time-outs of a cluster
+from tensorflow.python.eager import context  # the public API has neither the state nor the time-outs of a cluster
 
 from trainer.config import ConfigError
 from trainer.training.cluster import Cluster, PeersError
 
 LOST_AFTER_SECONDS = 10
-"""How long a worker may be silent before the others give it up."""
+"""How long a worker may send no heartbeat before the others count it as lost."""
 
 JOIN_SECONDS = 60
-"""How long TensorFlow may take to join workers that can all be reached."""
+"""How long TensorFlow may take to connect workers that can all be reached."""
 
 MESSAGE_BYTES = 256
-"""Length of what `Devices.from_chief` sends."""
+"""Length of a message of `Devices.broadcast_from_chief`."""
 
 
 @dataclass(frozen=True)
@@ -45,38 +45,43 @@ class Devices:
         return self.cluster.index * len(self.names) if self.cluster else 0
 
     @property
+    def local_replicas(self) -> range:
+        """Numbers of the replicas that this process runs."""
+        return range(self.first_replica, self.first_replica + len(self.names))
+
+    @property
     def is_chief(self) -> bool:
         """Whether this process is the one that evaluates and writes."""
         return not self.cluster or self.cluster.is_chief
 
-    def any_worker(self, *flags: bool) -> tuple[bool, ...]:
-        """For each flag, whether any worker says so: all workers ask at the same moment, and get the same answer."""
+    def any_across_workers(self, *flags: bool) -> tuple[bool, ...]:
+        """For each flag, whether it is set on any worker. A collective: all workers have to call it."""
         if not self.cluster:
             return flags
-        return tuple(bool(voices) for voices in self._sum([float(flag) for flag in flags]).numpy())
+        return tuple(bool(count) for count in self._sum([float(flag) for flag in flags]).numpy())
 
-    def from_chief(self, say: Callable[[], str]) -> str:
-        """What the chief says, on all workers; `say` is called on the chief only."""
+    def broadcast_from_chief(self, text: Callable[[], str]) -> str:
+        """The chief's text, on all workers; `text` is called on the chief only. A collective: all have to call it."""
         if not self.cluster:
-            return say()
-        message = say().encode() if self.is_chief else b""
+            return text()
+        message = text().encode() if self.is_chief else b""
         assert len(message) <= MESSAGE_BYTES, "the messages have a fixed length"
-        # Floats, since TensorFlow keeps integers in the memory of the host, where NCCL does not find them.
+        # Floats: TensorFlow keeps integers in host memory, where NCCL cannot reduce them.
         sent = self._sum([float(byte) for byte in message.ljust(MESSAGE_BYTES, b"\0")])
         return bytes(sent.numpy().astype(int).tolist()).rstrip(b"\0").decode()
 
     def _sum(self, values: Sequence[float]) -> tf.Tensor:
-        # A worker speaks with the voice of one of its replicas.
+        # The first replica of each worker has its values, the others have zeros.
         zeros = tf.zeros(len(values))
-        voices = self.strategy.experimental_distribute_values_from_function(
+        parts = self.strategy.experimental_distribute_values_from_function(
             lambda replica: tf.constant(values) if replica.replica_id_in_sync_group == self.first_replica else zeros
         )
-        return _reduce(self.strategy, voices)
+        return _reduce(self.strategy, parts)
 
 
 @tf.function(reduce_retracing=True)
-def _reduce(strategy: tf.distribute.Strategy, voices: tf.distribute.DistributedValues) -> tf.Tensor:
-    return strategy.reduce("SUM", strategy.run(tf.identity, args=(voices,)), axis=None)
+def _reduce(strategy: tf.distribute.Strategy, parts: tf.distribute.DistributedValues) -> tf.Tensor:
+    return strategy.reduce("SUM", strategy.run(tf.identity, args=(parts,)), axis=None)
 
 
 def choose_devices(
@@ -89,8 +94,8 @@ def choose_devices(
     """Set up the devices and the strategy; to be called before TensorFlow runs its first op.
 
     Args:
-        strategy: "auto" takes MirroredStrategy where there is more than one replica, "mirrored" always, "default" never.
-        replicas: how many devices of this machine to use; 0 = all GPUs, or one CPU. Without GPUs, N makes N logical CPU
+        strategy: "auto" uses MirroredStrategy if there is more than one replica, "mirrored" always, "default" never.
+        replicas: number of devices of this machine to use; 0 = all GPUs, or one CPU. Without GPUs, N makes N logical CPU
             devices.
         jit_compile: whether the step is to be compiled by XLA.
         cluster: the workers that train together, with MultiWorkerMirroredStrategy; all must call this.
@@ -100,7 +105,7 @@ def choose_devices(
     """
     gpus = tf.config.list_physical_devices("GPU")
     for gpu in gpus:
-        # Without growth the first process takes all of a GPU's memory, the evaluation of a second none.
+        # Without growth a process reserves all memory of a GPU, and a second process finds none.
         tf.config.experimental.set_memory_growth(gpu, True)
     if gpus and replicas > len(gpus):
         raise ConfigError(f"replicas is {replicas}, but there are {len(gpus)} GPU(s); expected at most that many")
@@ -123,7 +128,7 @@ def choose_devices(
 
 @contextmanager
 def peers_may_be_lost(cluster: Cluster | None) -> Iterator[None]:
-    """While inside, TensorFlow's errors of a broken cluster become a PeersError."""
+    """Inside, TensorFlow's errors of a broken cluster become a PeersError."""
     try:
         yield
     except (
@@ -139,7 +144,7 @@ def peers_may_be_lost(cluster: Cluster | None) -> Iterator[None]:
             raise
         raise PeersError(
             f"lost another worker ({' '.join(str(error).split())[:500]}). Start all workers again: "
-            "they go on from the last checkpoint"
+            "they resume from the last checkpoint"
         ) from error
 
 
@@ -169,7 +174,7 @@ def _join(cluster: Cluster, gpus: Sequence[object], strategy: str, replicas: int
 
 
 def _refuse_unequal(cluster: Cluster, replicas: int) -> None:
-    # TensorFlow takes it for granted, and its first collective would wait for replicas that there are not.
+    # TensorFlow assumes equal numbers; otherwise its first collective waits for replicas that do not exist.
     shared = context.context()
     shared.set_config_key_value(f"replicas of worker {cluster.index}", str(replicas))
     counts = [

@@ -1,14 +1,15 @@
 """The order of batches as a function of (seed, step), and one ordinary tf.data iterator per replica.
 
-The stream of examples is one permutation of the training split after another; step s takes the s-th `global_batch_size`
-of them, and replica r of R the r-th of R equal slices of that. So what a step sees depends neither on the number of
-replicas nor on where a run was started again, and no example is dropped at an epoch's end.
+The stream of examples is one permutation of the training split after another. Step s takes the s-th `global_batch_size`
+of them, and replica r of R takes the r-th of R equal slices of that. So the examples of a step depend neither on the
+number of replicas nor on where a run was resumed, and no example is dropped at the end of an epoch.
 
-`strategy.experimental_distribute_dataset` fixes neither, and costs about a millisecond per step under MirroredStrategy on
-CPUs (benchmarks/input_path.py), which is why each replica reads an iterator of its own inside the replica function.
+`strategy.experimental_distribute_dataset` guarantees neither, and costs about a millisecond per step under
+MirroredStrategy on CPUs (benchmarks/input_path.py). So each replica reads its own iterator inside the replica function.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
@@ -17,7 +18,7 @@ from trainer.data.split import Split
 
 
 def batch_indices(seed: int, examples: int, global_batch_size: int, start_step: int, stop_step: int) -> np.ndarray:
-    """Positions in the training split of the examples of each step: int32 [stop_step - start_step, global_batch_size]."""
+    """Positions in the training split of each step's examples: int32 [stop_step - start_step, global_batch_size]."""
     first, last = start_step * global_batch_size, stop_step * global_batch_size
     epochs = range(first // examples, -(-last // examples))
     order = [_permutation(seed, epoch, examples) for epoch in epochs]
@@ -26,33 +27,43 @@ def batch_indices(seed: int, examples: int, global_batch_size: int, start_step: 
     return stream[first - offset : last - offset].reshape(-1, global_batch_size)
 
 
+@dataclass(frozen=True)
+class ReplicaSlice:
+    """The part of each global batch that one replica takes."""
+
+    seed: int
+    """Decides, with the step and the position in the global batch, which example it is and its noise."""
+    global_batch_size: int
+    replica: int = 0
+    """Number of the replica, over all workers."""
+    replicas: int = 1
+    """How many there are, over all workers."""
+
+    @property
+    def positions(self) -> slice:
+        """The slice's positions in the global batch."""
+        size = self.global_batch_size // self.replicas
+        return slice(self.replica * size, (self.replica + 1) * size)
+
+
 def replica_datasets(
-    split: Split,
-    *,
-    seed: int,
-    global_batch_size: int,
-    start_step: int,
-    stop_step: int,
-    replicas: int,
-    local_replicas: Sequence[int],
-    devices: Sequence[str],
+    split: Split, steps: range, parts: Sequence[ReplicaSlice], devices: Sequence[str]
 ) -> list[tf.data.Dataset]:
-    """One dataset per local replica; element s is (step int64, images uint8 [B/R, 28, 28], labels uint8 [B/R]).
+    """One dataset per local replica; its elements are (step int64, images uint8 [B/R, 28, 28], labels uint8 [B/R]).
 
     Args:
-        replicas: R, over all workers.
-        local_replicas: the numbers, among R, of the replicas that this process runs.
+        split: the examples, N of them.
+        steps: the steps whose batches the datasets yield.
+        parts: the slice of the global batch that each local replica takes.
         devices: where each local replica computes; on a GPU its dataset ends in a prefetch to that GPU.
     """
-    order = batch_indices(seed, len(split), global_batch_size, start_step, stop_step)
-    size = global_batch_size // replicas
+    order = batch_indices(parts[0].seed, len(split), parts[0].global_batch_size, steps.start, steps.stop)
     with tf.device("CPU:0"):
         images, labels = tf.constant(split.images), tf.constant(split.labels)
-        steps = np.arange(start_step, stop_step, dtype=np.int64)
         datasets = []
-        for replica, device in zip(local_replicas, devices, strict=True):
-            mine = np.ascontiguousarray(order[:, replica * size : (replica + 1) * size])
-            dataset = tf.data.Dataset.from_tensor_slices((steps, mine)).map(
+        for part, device in zip(parts, devices, strict=True):
+            indices = np.ascontiguousarray(order[:, part.positions])
+            dataset = tf.data.Dataset.from_tensor_slices((np.array(steps, np.int64), indices)).map(
                 lambda step, positions: (step, tf.gather(images, positions), tf.gather(labels, positions))
             )
             on_gpu = "GPU" in device.upper()
@@ -65,6 +76,6 @@ def replica_datasets(
 
 
 def _permutation(seed: int, epoch: int, examples: int) -> np.ndarray:
-    # Philox takes its whole state from the key, so any epoch's order is there without those before it.
+    # Philox takes its whole state from the key, so the order of any epoch needs none of those before it.
     generator = np.random.Generator(np.random.Philox(key=[seed, epoch]))
     return generator.permutation(examples).astype(np.int32)

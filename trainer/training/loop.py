@@ -1,12 +1,12 @@
 """The training loop: one code path for one device, several devices and several workers.
 
 A call of the compiled function (`trainer.training.train_step`) runs many steps. Between calls, and only there, Python
-looks at the losses, reports, evaluates and decides whether to go on.
+checks the losses, reports, evaluates, saves checkpoints and decides whether to continue.
 """
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import keras
 import numpy as np
@@ -15,28 +15,29 @@ import tensorflow as tf
 from trainer.config import ConfigError, TrainConfig, refuse_mismatch
 from trainer.data.split import Split
 from trainer.errors import ExitCode, RunError
-from trainer.evaluation.metrics import compile_predict, cross_entropy
+from trainer.evaluation.metrics import Predict, compile_predict, cross_entropy
 from trainer.runs.checkpoint import Checkpoints
 from trainer.runs.signals import StoppedError
 from trainer.runs.tracking import Tracker
 from trainer.training.distribute import Devices
+from trainer.training.input_pipeline import ReplicaSlice, replica_datasets
 from trainer.training.model import build_model
 from trainer.training.optimizer import build_optimizer
 from trainer.training.train_state import Best, TrainingState
-from trainer.training.train_step import compile_steps
+from trainer.training.train_step import Learner, StepResults, StepSettings, compile_steps
 
 REMEDY = "nothing is published. Lower --learning-rate, lengthen --warmup-fraction, or use --precision float32"
 
 
 class DivergedError(RunError):
-    """The loss is not a finite number any more."""
+    """The loss is no longer a finite number."""
 
     exit_code = ExitCode.DIVERGED
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What training leaves behind."""
+    """The result of training."""
 
     model: keras.Model
     """A plain float32 model outside any strategy, with the weights to evaluate and export."""
@@ -45,26 +46,36 @@ class Trained:
     steps: int
     """Steps that ran: fewer than planned if training stopped early."""
     seconds: float
-    """Wall time of the steps alone, without set-up and evaluations."""
+    """Wall time of the steps, without set-up and evaluations."""
 
 
-def train(
-    config: TrainConfig,
-    train_split: Split,
-    validation: Split,
-    devices: Devices,
-    tracker: Tracker,
-    checkpoints: Checkpoints | None = None,
-    *,
-    stop_requested: Callable[[], bool] = lambda: False,
-) -> Trained:
-    """Train one model as the config says, from the newest of `checkpoints` if there is one.
+@dataclass(frozen=True, kw_only=True)
+class Hooks:
+    """What the loop calls between two calls of the compiled function; the defaults do nothing."""
+
+    tracker: Tracker = field(default_factory=Tracker)
+    """Gets the metrics."""
+    checkpoints: Checkpoints | None = None
+    """Where the state is saved and resumed from; None trains from the start and saves nothing."""
+    stop_requested: Callable[[], bool] = lambda: False
+    """Whether training has to stop before the next call."""
+
+
+def train(config: TrainConfig, train_split: Split, validation: Split, devices: Devices, hooks: Hooks) -> Trained:
+    """Train one model as the config says, from the newest checkpoint if there is one.
+
+    Args:
+        config: the settings of the run.
+        train_split: the examples to learn from.
+        validation: is evaluated after each epoch; nothing is learned from it.
+        devices: where the replicas run.
+        hooks: metrics, checkpoints and requests to stop.
 
     Raises:
-        ConfigError: the global batch does not divide by the number of replicas, or the newest checkpoint belongs to
-            another config or other data.
+        ConfigError: the global batch cannot be divided among the replicas, or the newest checkpoint belongs to another
+            config or other data.
         DivergedError: a loss, in training or validation, became NaN or infinite.
-        StoppedError: `stop_requested` said so between two calls, on any worker; the state has been saved.
+        StoppedError: a stop was requested between two calls, on any worker; the state is saved.
         OSError: the last checkpoint could not be written.
     """
     if config.global_batch_size % devices.replicas:
@@ -73,74 +84,112 @@ def train(
         )
     keras.utils.set_random_seed(config.seed)
     steps = total_steps(config.epochs, len(train_split), config.global_batch_size)
-    with devices.strategy.scope():
-        model = build_model(config.model, width=config.width, dropout=config.dropout, precision=config.precision)
-        optimizer = build_optimizer(config, steps)
-        optimizer.build(model.trainable_variables)
-    plain = build_model(config.model, width=config.width, dropout=config.dropout)
-    average = [tf.Variable(weight.numpy(), trainable=False) for weight in model.weights] if config.ema_decay else []
-    state = TrainingState([*model.variables, *optimizer.variables, *average], steps)
-    if checkpoints and devices.from_chief(lambda: checkpoints.identity_digest) != checkpoints.identity_digest:
-        raise ConfigError("this worker has other settings or other data than the chief; give all workers the same")
-    if checkpoints and (name := devices.from_chief(checkpoints.newest)):
-        checkpoint = checkpoints.read(name)
-        refuse_mismatch(checkpoint.identity, checkpoints.identity, f"checkpoint {checkpoints.folder / name}")
-        state.restore(checkpoint)
-    predict = compile_predict(plain)
-    run_steps = compile_steps(config, state.step, steps, train_split, devices, model, optimizer, average)
-
-    def copy_weights() -> None:
-        plain.set_weights([weight.numpy() for weight in (average or model.weights)])
-
-    saved_to = checkpoints if devices.is_chief else None
+    learner = build_learner(config, steps, devices)
+    eval_model = build_model(config.model, width=config.width, dropout=config.dropout)
+    state = TrainingState(learner.variables, steps)
+    resume(state, hooks.checkpoints, devices)
+    predict = compile_predict(eval_model)
+    run_steps = _compile(config, learner, train_split, devices, state)
+    saved_to = hooks.checkpoints if devices.is_chief else None
     evaluate_after = set(evaluation_steps(steps, len(train_split), config.global_batch_size))
-    tracker.start(steps, state.step)
+    hooks.tracker.start(steps, state.step)
     for stop in call_boundaries(steps, config.steps_per_call, evaluate_after):
         if stop <= state.step:
             continue
-        stopped, state.ended_early = devices.any_worker(stop_requested(), state.ended_early)
+        stopped, state.ended_early = devices.any_across_workers(hooks.stop_requested(), state.ended_early)
         if state.ended_early:
             break
         if stopped:
-            raise StoppedError(_save_and_say(state, saved_to))
+            raise StoppedError(_save_and_explain(state, saved_to))
         started = time.perf_counter()
-        losses, correct, waited = (part.numpy() for part in run_steps(tf.constant(stop - state.step)))
+        losses, correct, input_wait_seconds = (part.numpy() for part in run_steps(tf.constant(stop - state.step)))
         elapsed = time.perf_counter() - started
         _refuse_divergence(losses, state.step)
         state.losses.append(losses)
         state.seconds, state.step = state.seconds + elapsed, stop
-        tracker.train_interval(
+        examples = len(losses) * config.global_batch_size
+        hooks.tracker.train_interval(
             step=state.step,
             epoch=state.step * config.global_batch_size / len(train_split),
             losses=losses,
-            accuracy=float(correct) / (len(losses) * config.global_batch_size),
-            learning_rate=float(optimizer.learning_rate),
-            images_per_second=len(losses) * config.global_batch_size / elapsed,
-            input_wait_fraction=float(waited) / elapsed,
+            accuracy=float(correct) / examples,
+            learning_rate=float(learner.optimizer.learning_rate),
+            images_per_second=examples / elapsed,
+            input_wait_fraction=float(input_wait_seconds) / elapsed,
         )
         if state.step in evaluate_after and devices.is_chief:
-            copy_weights()
-            logits = predict(validation.images)
-            loss = cross_entropy(logits, validation.labels)
-            accuracy = float((logits.argmax(axis=1) == validation.labels).mean())
-            if not np.isfinite(loss):
-                raise DivergedError(f"the validation loss became {loss} after step {state.step}; {REMEDY}")
-            tracker.validation(step=state.step, loss=loss, accuracy=accuracy)
+            eval_model.set_weights(learner.weights())
+            loss = _validate(predict, validation, state.step, hooks.tracker)
             if config.early_stopping_patience:
-                state.ended_early = _stops_early(state.best, loss, plain, config.early_stopping_patience)
-        if saved_to and (state.is_trained or saved_to.due(state.step)):
+                state.ended_early = _stops_early(state.best, loss, eval_model, config.early_stopping_patience)
+        if saved_to and (state.is_finished or saved_to.due(state.step)):
             saved_to.save(state.capture())
     if saved_to:
         saved_to.finish()
-    if state.best.weights:
-        plain.set_weights(state.best.weights)
-    else:
-        copy_weights()
-    return Trained(model=plain, losses=np.concatenate(state.losses), steps=state.step, seconds=state.seconds)
+    eval_model.set_weights(state.best.weights or learner.weights())
+    return Trained(model=eval_model, losses=np.concatenate(state.losses), steps=state.step, seconds=state.seconds)
+
+
+def build_learner(config: TrainConfig, steps: int, devices: Devices) -> Learner:
+    """A fresh model and its optimizer, mirrored on all replicas, and averages of its weights if the config wants them."""
+    with devices.strategy.scope():
+        model = build_model(config.model, width=config.width, dropout=config.dropout, precision=config.precision)
+        optimizer = build_optimizer(config, steps, scale_loss=config.precision == "mixed_float16")
+        optimizer.build(model.trainable_variables)
+    ema_weights = [tf.Variable(weight.numpy(), trainable=False) for weight in model.weights] if config.ema_decay else []
+    return Learner(model, optimizer, ema_weights)
+
+
+def resume(state: TrainingState, checkpoints: Checkpoints | None, devices: Devices) -> None:
+    """Set the state to that of the newest checkpoint, if there is one; all workers take the same.
+
+    Raises:
+        ConfigError: this worker or the checkpoint has other settings or other data.
+    """
+    if not checkpoints:
+        return
+    if devices.broadcast_from_chief(lambda: checkpoints.identity_digest) != checkpoints.identity_digest:
+        raise ConfigError("this worker has other settings or other data than the chief; give all workers the same")
+    if name := devices.broadcast_from_chief(checkpoints.newest):
+        checkpoint = checkpoints.read(name)
+        refuse_mismatch(checkpoint.identity, checkpoints.identity, f"checkpoint {checkpoints.folder / name}")
+        state.restore(checkpoint)
+
+
+def _compile(
+    config: TrainConfig, learner: Learner, train_split: Split, devices: Devices, state: TrainingState
+) -> Callable[[tf.Tensor], StepResults]:
+    """The compiled function that runs the next n of the steps that are left."""
+    parts = [
+        ReplicaSlice(config.seed, config.global_batch_size, replica, devices.replicas)
+        for replica in devices.local_replicas
+    ]
+    datasets = replica_datasets(train_split, range(state.step, state.steps), parts, devices.names)
+    inputs = {part.replica: (part, iter(dataset)) for part, dataset in zip(parts, datasets, strict=True)}
+    unaugmented = round(config.unaugmented_epochs * len(train_split) / config.global_batch_size)
+    settings = StepSettings(
+        augmentation=config,
+        augmented_steps=state.steps - unaugmented,
+        label_smoothing=config.label_smoothing,
+        ema_decay=config.ema_decay,
+        deterministic=config.deterministic,
+        jit_compile=config.jit_compile,
+    )
+    return compile_steps(learner, settings, inputs, devices.strategy)
+
+
+def _validate(predict: Predict, validation: Split, step: int, tracker: Tracker) -> float:
+    """The loss on the validation split, which is recorded together with the accuracy."""
+    logits = predict(validation.images)
+    loss = cross_entropy(logits, validation.labels)
+    if not np.isfinite(loss):
+        raise DivergedError(f"the validation loss became {loss} after step {step}; {REMEDY}")
+    tracker.validation(step=step, loss=loss, accuracy=float((logits.argmax(axis=1) == validation.labels).mean()))
+    return loss
 
 
 def total_steps(epochs: float, examples: int, global_batch_size: int) -> int:
-    """Steps that cover `epochs` passes; the last one is taken whole."""
+    """Number of steps that cover `epochs` passes, rounded up."""
     return max(1, -(-round(epochs * examples) // global_batch_size))
 
 
@@ -152,17 +201,17 @@ def evaluation_steps(steps: int, examples: int, global_batch_size: int) -> list[
 
 
 def call_boundaries(steps: int, steps_per_call: int, stops: set[int]) -> list[int]:
-    """The steps after which control comes back to Python."""
+    """The steps after which the compiled function returns to Python."""
     return sorted({*range(steps_per_call, steps, steps_per_call), *stops, steps})
 
 
-def _save_and_say(state: TrainingState, checkpoints: Checkpoints | None) -> str:
-    said = f"stopped by a signal after step {state.step} of {state.steps}; nothing is published"
+def _save_and_explain(state: TrainingState, checkpoints: Checkpoints | None) -> str:
+    message = f"stopped by a signal after step {state.step} of {state.steps}; nothing is published"
     if not checkpoints:
-        return said
+        return message
     checkpoints.save(state.capture())
     checkpoints.finish()
-    return f"{said}. The state is saved: start the run again, and it goes on from there"
+    return f"{message}. The state is saved: start the run again to resume from there"
 
 
 def _refuse_divergence(losses: np.ndarray, first_step: int) -> None:

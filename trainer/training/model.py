@@ -1,6 +1,6 @@
 """The networks: raw uint8 images in, logits out. Pixels are scaled here and nowhere else.
 
-To add one, write a function like the three below and name it in `build_model` and in `TrainConfig.model`.
+To add a network, write a function like the three below, and name it in `build_model` and in `ModelSettings.model`.
 """
 
 import hashlib
@@ -44,7 +44,7 @@ def weights_digest(model: keras.Model) -> str:
 
 
 def mlp(x: keras.KerasTensor, width: float, dropout: float) -> keras.KerasTensor:
-    """Two dense ReLU layers of 512, each followed by dropout: the seed of this project."""
+    """Two dense ReLU layers of 512 units, each followed by dropout."""
     x = layers.Flatten()(x)
     for _ in range(2):
         x = layers.Dense(_units(512, width), activation="relu")(x)
@@ -53,8 +53,10 @@ def mlp(x: keras.KerasTensor, width: float, dropout: float) -> keras.KerasTensor
 
 
 def lenet(x: keras.KerasTensor, width: float, dropout: float) -> keras.KerasTensor:
-    """Two convolutions and a dense layer, pooled before the ReLU (which commutes with it and is then four times cheaper):
-    the fastest way to 99 %."""
+    """Two convolutions and a dense layer: the fastest network to 99 %.
+
+    Pooling comes before the ReLU: the two commute, and the ReLU is then four times cheaper.
+    """
     for filters, size in ((24, 5), (32, 3)):
         x = layers.Conv2D(_units(filters, width), size)(x)
         x = layers.MaxPooling2D()(x)
@@ -65,9 +67,9 @@ def lenet(x: keras.KerasTensor, width: float, dropout: float) -> keras.KerasTens
 
 
 def cnn(x: keras.KerasTensor, width: float, dropout: float) -> keras.KerasTensor:
-    """Convolutions with batch norm that halve the image twice by stride: the most accurate for its time on a CPU.
+    """Four convolutions with batch norm, two of them with stride 2: the most accurate network for its time on a CPU.
 
-    The first layer strides, since at full resolution it would cost more than all others together.
+    The first layer has a stride: at full resolution it would cost more than all others together.
     """
     for filters, size, stride in ((32, 5, 2), (48, 3, 1), (64, 3, 2), (96, 3, 1)):
         x = layers.Conv2D(_units(filters, width), size, strides=stride, padding="same", use_bias=False)(x)
@@ -78,18 +80,18 @@ def cnn(x: keras.KerasTensor, width: float, dropout: float) -> keras.KerasTensor
 
 
 class BatchNorm(layers.BatchNormalization):
-    """Keras's batch norm over [N, H, W, C], with statistics of the whole global batch.
+    """Keras's batch norm over [N, H, W, C], with the statistics of the global batch.
 
-    One replica alone takes TensorFlow's fused kernel, the faster on a CPU (benchmarks/batch_norm.py). Several replicas
-    take the variance around their common mean: Keras's own synchronised form, mean of squares less square of mean, loses
-    digits, and the losses drift from those of one replica.
+    A single replica uses TensorFlow's fused kernel, which is faster on a CPU (benchmarks/batch_norm.py). Several replicas
+    compute the variance around their common mean. Keras's own synchronised form, mean of squares minus square of mean,
+    loses digits, and the losses drift from those of a single replica.
     """
 
     def call(self, inputs: tf.Tensor, training: bool = False, mask: tf.Tensor | None = None) -> tf.Tensor:
         if not training:
             return super().call(inputs, training=False, mask=mask)
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        if replicas == 1 and inputs.dtype != tf.float64:  # for which there is no kernel
+        if replicas == 1 and inputs.dtype != tf.float64:  # there is no float64 kernel
             outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
                 x=inputs, scale=self.gamma, offset=self.beta, mean=[], variance=[], epsilon=self.epsilon
             )

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from trainer.config import TrainConfig
+from trainer.settings import OptimizerSettings
 
 
 def learning_rates(
@@ -29,7 +29,7 @@ def learning_rates(
 
 
 class TableSchedule(keras.optimizers.schedules.LearningRateSchedule):
-    """A schedule that looks the rate up by step, so that any formula costs one gather and can be plotted as it is."""
+    """A schedule that looks the rate up by step: any formula costs one gather, and can be plotted as it is."""
 
     def __init__(self, rates: np.ndarray):
         self.rates = rates
@@ -41,21 +41,21 @@ class TableSchedule(keras.optimizers.schedules.LearningRateSchedule):
         return {"rates": self.rates.tolist()}
 
 
-def build_optimizer(config: TrainConfig, steps: int) -> keras.Optimizer:
-    """Adam or AdamW on the config's schedule; with loss scaling under mixed_float16."""
+def build_optimizer(settings: OptimizerSettings, steps: int, *, scale_loss: bool = False) -> keras.Optimizer:
+    """Adam or AdamW on the schedule of a run of `steps` steps; `scale_loss` as mixed_float16 needs it."""
     schedule = TableSchedule(
         learning_rates(
             steps,
-            highest=config.learning_rate,
-            schedule=config.schedule,
-            warmup_fraction=config.warmup_fraction,
-            final_fraction=config.final_learning_rate_fraction,
+            highest=settings.learning_rate,
+            schedule=settings.schedule,
+            warmup_fraction=settings.warmup_fraction,
+            final_fraction=settings.final_learning_rate_fraction,
         )
     )
-    betas = {"beta_1": config.beta_1, "beta_2": config.beta_2}
-    if config.optimizer == "adamw":
-        optimizer = keras.optimizers.AdamW(schedule, weight_decay=config.weight_decay, **betas)
+    betas = {"beta_1": settings.beta_1, "beta_2": settings.beta_2}
+    if settings.optimizer == "adamw":
+        optimizer = keras.optimizers.AdamW(schedule, weight_decay=settings.weight_decay, **betas)
         optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
     else:
         optimizer = keras.optimizers.Adam(schedule, **betas)
-    return keras.optimizers.LossScaleOptimizer(optimizer) if config.precision == "mixed_float16" else optimizer
+    return keras.optimizers.LossScaleOptimizer(optimizer) if scale_loss else optimizer

@@ -1,4 +1,4 @@
-"""What a run in training is at one moment: its variables and its progress, and their way into a checkpoint and back."""
+"""The state of a training run: its variables and its progress, and how they get into a checkpoint and back."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,43 +20,43 @@ class Best:
 
 @dataclass
 class TrainingState:
-    """Everything that changes while a run trains; all else that it computes with is a function of config and step."""
+    """Everything that changes while a run trains; the rest is a function of config and step."""
 
     variables: Sequence[Any]
-    """The network's (weights, batch norm's statistics, the seeds of dropout), the optimizer's, and the moving averages."""
+    """Of the model (with batch norm's statistics and dropout's seeds), of the optimizer, and the averages."""
     steps: int
-    """Steps that the whole run has."""
+    """Number of steps of the complete run."""
     step: int = 0
-    """Steps that have run."""
+    """Number of steps that have run."""
     seconds: float = 0.0
     """Wall time of those steps."""
     losses: list[np.ndarray] = field(default_factory=list)
-    """Training loss of each step, float32 [steps], in pieces."""
+    """Training loss of each step: arrays float32, to be concatenated."""
     best: Best = field(default_factory=Best)
     ended_early: bool = False
     """Whether early stopping has ended the training."""
 
     @property
-    def is_trained(self) -> bool:
-        """Whether no step is left to run."""
+    def is_finished(self) -> bool:
+        """Whether no steps are left to run."""
         return self.ended_early or self.step == self.steps
 
     def capture(self) -> Checkpoint:
-        """A copy that goes on meaning this moment while training changes the variables."""
+        """A copy of the state, which stays as it is while training changes the variables."""
         arrays = {f"variable.{i}": np.array(variable.numpy()) for i, variable in enumerate(self.variables)}
         arrays |= {f"best.{i}": weight for i, weight in enumerate(self.best.weights)}
         arrays["losses"] = np.concatenate([np.empty(0, np.float32), *self.losses])
         facts = {
             "seconds": self.seconds,
             "ended_early": self.ended_early,
-            "is_trained": self.is_trained,
+            "is_trained": self.is_finished,
             "best_loss": self.best.loss,
             "evaluations_since_best": self.best.evaluations_since,
         }
         return Checkpoint(self.step, arrays, facts)
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Take over what `capture` saw."""
+        """Set the state to the one that was captured."""
         arrays, facts = checkpoint.arrays, checkpoint.facts
         for i, variable in enumerate(self.variables):
             variable.assign(arrays[f"variable.{i}"])

@@ -1,141 +1,161 @@
-"""The compiled step: each replica takes its slice of the global batch from its own iterator, augments it on its device and
-adds its share of the gradient; many steps run per call, without Python between them."""
+"""The compiled step: each replica takes its slice of the global batch, augments it on its device and adds its share of the
+gradient. Many steps run per call, without Python between them."""
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from trainer.config import TrainConfig
-from trainer.data.split import Split
-from trainer.training.augment import (
-    Affine,
-    affine_noise,
-    coarse_noise,
-    flag_noise,
-    random_affine,
-    random_coarse,
-    random_flags,
-    random_strokes,
-    stroke_noise,
-)
-from trainer.training.distribute import Devices
-from trainer.training.input_pipeline import replica_datasets
+from trainer.settings import AugmentationSettings
+from trainer.training.augment import augment, is_identity
+from trainer.training.input_pipeline import ReplicaSlice
+
+
+@dataclass(frozen=True)
+class Learner:
+    """Everything that a step changes."""
+
+    model: keras.Model
+    optimizer: keras.Optimizer
+    ema_weights: list[tf.Variable]
+    """Moving averages of all weights of the model, in its order; empty if none are kept."""
+
+    @property
+    def variables(self) -> list[Any]:
+        """All variables: those of the model and of the optimizer, and the averages."""
+        return [*self.model.variables, *self.optimizer.variables, *self.ema_weights]
+
+    def weights(self) -> list[np.ndarray]:
+        """The weights to evaluate: the averages where they are kept, else those of the model."""
+        return [weight.numpy() for weight in (self.ema_weights or self.model.weights)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepSettings:
+    """What a step computes."""
+
+    augmentation: AugmentationSettings
+    augmented_steps: int
+    """The steps from this one on leave the images as they are."""
+    label_smoothing: float
+    ema_decay: float
+    deterministic: bool
+    jit_compile: bool
+
+
+class StepResults(NamedTuple):
+    """What a call of the compiled function returns of its steps."""
+
+    losses: tf.Tensor
+    """float32 [steps], mean over the global batch."""
+    correct: tf.Tensor
+    """int32, examples that were classified correctly."""
+    input_wait_seconds: tf.Tensor
+    """float64, time that the first replica waited for its batches."""
+
+
+Input = tuple[ReplicaSlice, Iterator]
+"""Which slice of each batch a replica takes, and the iterator that yields it: (step, images, labels)."""
 
 
 def compile_steps(
-    config: TrainConfig,
-    start_step: int,
-    steps: int,
-    split: Split,
-    devices: Devices,
-    model: keras.Model,
-    optimizer: keras.Optimizer,
-    average: Sequence[tf.Variable],
-) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
-    """The compiled function that runs the next n steps, the first time from `start_step` on, and returns their losses [n],
-    the number of right answers, and the seconds that the first replica waited for input."""
-    strategy, replicas = devices.strategy, devices.replicas
-    size = config.global_batch_size // replicas
-    ranges = Affine(
-        rotate_degrees=config.rotate_degrees,
-        zoom=config.zoom,
-        shift_pixels=config.shift_pixels,
-        shear_degrees=config.shear_degrees,
-    )
-    clean_from = steps - round(config.unaugmented_epochs * len(split) / config.global_batch_size)
-    iterators = [
-        iter(dataset)
-        for dataset in replica_datasets(
-            split,
-            seed=config.seed,
-            global_batch_size=config.global_batch_size,
-            start_step=start_step,
-            stop_step=steps,
-            replicas=replicas,
-            local_replicas=range(devices.first_replica, devices.first_replica + len(devices.names)),
-            devices=devices.names,
-        )
-    ]
+    learner: Learner, settings: StepSettings, inputs: Mapping[int, Input], strategy: tf.distribute.Strategy
+) -> Callable[[tf.Tensor], StepResults]:
+    """Compile the function that runs the next n steps.
 
-    def augmented(images: tf.Tensor, labels: tf.Tensor, step: tf.Tensor, replica: int) -> tf.Tensor:
-        mine = slice(replica * size, (replica + 1) * size)
-        strokes = config.stroke_width_jitter_pixels or config.stroke_gap_fraction
-        if ranges.is_identity and not (strokes or config.serif_ones_fraction or config.low_resolution_fraction):
-            return images
+    Args:
+        learner: is changed by each step.
+        settings: what a step computes.
+        inputs: of each local replica, by its number.
+        strategy: whose replicas run the steps.
 
-        def noise(of: Callable[[int, tf.Tensor, int], tf.Tensor]) -> tf.Tensor:
-            return of(config.seed, step, config.global_batch_size)[mine]
-
-        def transform() -> tf.Tensor:
-            changed = images
-            if config.serif_ones_fraction:
-                changed = random_flags(changed, labels, noise(flag_noise), config.serif_ones_fraction)
-            if strokes:
-                changed = random_strokes(
-                    changed, noise(stroke_noise), pen=config.stroke_width_jitter_pixels, gaps=config.stroke_gap_fraction
-                )
-            if not ranges.is_identity:
-                changed = random_affine(changed, noise(affine_noise), ranges)
-            if config.low_resolution_fraction:
-                changed = random_coarse(changed, noise(coarse_noise), config.low_resolution_fraction)
-            return changed
-
-        return tf.cond(step < clean_from, transform, lambda: images)
-
-    def gradients(images: tf.Tensor, labels: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
-        with tf.GradientTape() as tape:
-            logits = model(images, training=True)
-            targets = tf.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
-            if config.label_smoothing:
-                targets = targets * (1 - config.label_smoothing) + config.label_smoothing / logits.shape[-1]
-            # The sum over replicas of these is the mean over the global batch.
-            loss = tf.reduce_sum(tf.nn.softmax_cross_entropy_with_logits(targets, logits)) / config.global_batch_size
-            scaled = optimizer.scale_loss(loss)
-        correct = tf.reduce_sum(
-            tf.cast(tf.argmax(logits, axis=1, output_type=tf.int32) == tf.cast(labels, tf.int32), tf.int32)
-        )
-        return tape.gradient(scaled, model.trainable_variables), loss, correct
-
-    def clock() -> tf.Tensor:
-        # TensorFlow counts the time among the things that a deterministic program must not ask for.
-        return tf.constant(0.0, tf.float64) if config.deterministic else tf.timestamp()
-
-    if config.jit_compile:
+    Returns:
+        The function: number of steps, an int32 scalar -> their results.
+    """
+    gradients = functools.partial(loss_and_gradients, learner, settings.label_smoothing)
+    if settings.jit_compile:
         gradients = tf.function(gradients, jit_compile=True)
-
-    def replica_step() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        # Each replica is traced on its own, with its number as a constant: that lets it pick its own iterator.
-        number = tf.get_static_value(tf.distribute.get_replica_context().replica_id_in_sync_group)
-        assert number is not None, "the number of a replica is a constant while it is traced"
-        replica = int(number)
-        asked = clock()
-        with tf.control_dependencies([asked]):
-            step, images, labels = next(iterators[replica - devices.first_replica])
-        with tf.control_dependencies([labels]):
-            waited = clock() - asked
-        grads, loss, correct = gradients(augmented(images, labels, step, replica), labels)
-        optimizer.apply(grads, model.trainable_variables)
-        return loss, correct, waited
-
-    def update_average() -> None:
-        # Early averages follow the weights closely: (1 + t) / (10 + t), as in tf.train.ExponentialMovingAverage.
-        t = tf.cast(optimizer.iterations, tf.float32)
-        keep = tf.minimum(config.ema_decay, (1 + t) / (10 + t))
-        for mean, weight in zip(average, model.weights, strict=True):
-            mean.assign_sub(tf.cast(1 - keep, mean.dtype) * (mean - weight.value))
+    step = functools.partial(replica_step, learner, settings, inputs, gradients)
 
     @tf.function
-    def run_steps(count: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def run_steps(count: tf.Tensor) -> StepResults:
         losses = tf.TensorArray(tf.float32, size=count)
         correct, waited = tf.constant(0), tf.constant(0.0, tf.float64)
         for i in tf.range(count):
-            loss, right, wait = strategy.run(replica_step)
+            loss, correct_here, wait = strategy.run(step)
             losses = losses.write(i, tf.cast(strategy.reduce("SUM", loss, axis=None), tf.float32))
-            correct += strategy.reduce("SUM", right, axis=None)
+            correct += strategy.reduce("SUM", correct_here, axis=None)
             waited += strategy.experimental_local_results(wait)[0]
-            if average:
-                update_average()
-        return losses.stack(), correct, waited
+            if learner.ema_weights:
+                update_ema_weights(learner, settings.ema_decay)
+        return StepResults(losses.stack(), correct, waited)
 
     return run_steps
+
+
+def replica_step(
+    learner: Learner, settings: StepSettings, inputs: Mapping[int, Input], gradients: Callable
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Run one step on one replica.
+
+    Returns:
+        Its share of the loss, its number of correct examples, and the seconds that it waited for its batch.
+    """
+    # Each replica is traced separately, with its number as a constant: so it can pick its own iterator.
+    number = tf.get_static_value(tf.distribute.get_replica_context().replica_id_in_sync_group)
+    assert number is not None, "the number of a replica is a constant while it is traced"
+    part, iterator = inputs[int(number)]
+    requested = _clock(settings.deterministic)
+    with tf.control_dependencies([requested]):
+        step, images, labels = next(iterator)
+    with tf.control_dependencies([labels]):
+        waited = _clock(settings.deterministic) - requested
+    if not is_identity(settings.augmentation):
+        images = tf.cond(
+            step < settings.augmented_steps,
+            lambda: augment(images, labels, step, settings.augmentation, part),
+            lambda: images,
+        )
+    grads, loss, correct = gradients(images, labels, part.global_batch_size)
+    learner.optimizer.apply(grads, learner.model.trainable_variables)
+    return loss, correct, waited
+
+
+def loss_and_gradients(
+    learner: Learner, label_smoothing: float, images: tf.Tensor, labels: tf.Tensor, global_batch_size: int
+) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
+    """Gradients of the loss that the optimizer scales, the loss, and the number of correct examples.
+
+    The sums over all replicas of gradients and losses are those of the mean over the global batch.
+    """
+    with tf.GradientTape() as tape:
+        logits = learner.model(images, training=True)
+        targets = tf.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
+        if label_smoothing:
+            targets = targets * (1 - label_smoothing) + label_smoothing / logits.shape[-1]
+        loss = tf.reduce_sum(tf.nn.softmax_cross_entropy_with_logits(targets, logits)) / global_batch_size
+        scaled = learner.optimizer.scale_loss(loss)
+    is_correct = tf.argmax(logits, axis=1, output_type=tf.int32) == tf.cast(labels, tf.int32)
+    correct = tf.reduce_sum(tf.cast(is_correct, tf.int32))
+    return tape.gradient(scaled, learner.model.trainable_variables), loss, correct
+
+
+def update_ema_weights(learner: Learner, decay: float) -> None:
+    """Move the averages towards the weights.
+
+    Early averages follow the weights closely: the decay is at most (1 + t) / (10 + t), as in
+    tf.train.ExponentialMovingAverage.
+    """
+    t = tf.cast(learner.optimizer.iterations, tf.float32)
+    keep = tf.minimum(decay, (1 + t) / (10 + t))
+    for mean, weight in zip(learner.ema_weights, learner.model.weights, strict=True):
+        mean.assign_sub(tf.cast(1 - keep, mean.dtype) * (mean - weight.value))
+
+
+def _clock(deterministic: bool) -> tf.Tensor:
+    # With op determinism TensorFlow refuses to read the time.
+    return tf.constant(0.0, tf.float64) if deterministic else tf.timestamp()

@@ -1,4 +1,4 @@
-"""Who the workers are, and the wait for those that are not there."""
+"""The description of a cluster, and the wait for its workers."""
 
 import json
 import socket
@@ -33,7 +33,7 @@ def test_a_cluster_comes_from_an_indexed_jobs_environment() -> None:
     assert find_cluster({**JOB, **tf_config(0, worker=["a:1", "b:2"])}).workers == ("a:1", "b:2"), "TF_CONFIG wins"
 
 
-def test_a_worker_on_its_own_is_no_cluster() -> None:
+def test_a_single_worker_is_no_cluster() -> None:
     assert find_cluster({}) is None
     assert find_cluster({"JOB_COMPLETION_INDEX": "0"}) is None
     assert find_cluster({**JOB, "DIGITS_WORKERS": "1"}) is None
@@ -45,35 +45,35 @@ def test_a_worker_on_its_own_is_no_cluster() -> None:
     [
         ({"TF_CONFIG": "{"}, "TF_CONFIG is '{'"),
         ({"TF_CONFIG": "[]"}, "TF_CONFIG is"),
-        (tf_config(0, ps=["a:1"], worker=["b:1"]), "no such job: ps"),
+        (tf_config(0, ps=["a:1"], worker=["b:1"]), "unknown job: ps"),
         (tf_config(2, worker=["a:1", "b:2"]), "this is worker 2 of 2"),
-        (tf_config(0, worker=["a:1", "a:1"]), "named twice"),
+        (tf_config(0, worker=["a:1", "a:1"]), "the same address"),
         ({**JOB, "DIGITS_SERVICE": ""}, "DIGITS_WORKERS is 3, but DIGITS_SERVICE is not set"),
         ({**JOB, "DIGITS_WORKERS": "many"}, "DIGITS_WORKERS is 'many'"),
         ({**JOB, "JOB_COMPLETION_INDEX": "3"}, "this is worker 3 of 3"),
     ],
     ids=str,
 )
-def test_a_wrong_description_is_refused_with_the_reason(environment: dict[str, str], message: str) -> None:
+def test_a_wrong_description_is_rejected_with_the_reason(environment: dict[str, str], message: str) -> None:
     with pytest.raises(ConfigError) as raised:
         find_cluster(environment)
     assert message in str(raised.value)
 
 
-def test_the_wait_names_who_is_missing_and_why(capsys) -> None:
+def test_the_wait_names_the_missing_workers_and_the_reasons(capsys) -> None:
     refused = f"127.0.0.1:{free_port()}"
     cluster = Cluster((f"127.0.0.1:{free_port()}", refused, "worker.invalid:2222"), 0)
     with pytest.raises(PeersError) as raised:
         wait_for_peers(cluster, timeout_seconds=1.5, report_seconds=0.5)
-    said = str(raised.value)
-    assert "waited 1.5 s in vain for 2 of 3 workers" in said
-    assert f"{refused} (Connection refused)" in said
-    assert "worker.invalid:2222 (its name does not resolve)" in said
-    assert "waiting for 2 of 3 workers" in capsys.readouterr().err
+    message = str(raised.value)
+    assert "after 1.5 s 2 of 3 workers cannot be reached" in message
+    assert f"{refused} (Connection refused)" in message
+    assert "worker.invalid:2222 (its name does not resolve)" in message
+    assert "waiting: 2 of 3 workers cannot be reached" in capsys.readouterr().err
 
 
 def arrive_after(delays: tuple[float, ...]) -> list[Exception]:
-    """What went wrong when one worker came after each of the delays, in seconds."""
+    """The errors of workers that start to wait after these delays, in seconds."""
     workers = tuple(f"127.0.0.1:{free_port()}" for _ in delays)
     failures: list[Exception] = []
 
@@ -84,7 +84,7 @@ def arrive_after(delays: tuple[float, ...]) -> list[Exception]:
         except Exception as error:
             failures.append(error)
             return
-        # What TensorFlow does next.
+        # TensorFlow listens next.
         with socket.create_server(("", int(workers[index].rpartition(":")[2]))):
             time.sleep(2)
 
@@ -96,18 +96,18 @@ def arrive_after(delays: tuple[float, ...]) -> list[Exception]:
     return failures
 
 
-def test_workers_that_come_at_different_times_find_each_other() -> None:
+def test_workers_that_start_at_different_times_reach_each_other() -> None:
     assert arrive_after((0.0, 0.4, 0.8)) == []
 
 
-def test_a_worker_that_comes_late_finds_the_queues_of_the_others_open(monkeypatch) -> None:
-    # Nobody accepts these connections. Asked again and again, a worker's queue of 128 was full after a minute, and the
-    # late one could not get in any more.
+def test_a_late_worker_can_still_connect_to_the_others(monkeypatch) -> None:
+    # Nobody accepts these connections. Repeated attempts filled a worker's queue of 128 within a minute, and a late
+    # worker could not connect any more.
     monkeypatch.setattr("trainer.training.cluster.PAUSE_SECONDS", 0.001)
     assert arrive_after((0.0, 0.0, 2.0)) == []
 
 
-def test_a_port_that_is_taken_is_named() -> None:
+def test_a_port_that_is_in_use_is_named() -> None:
     with socket.create_server(("", 0)) as server:
         port = server.getsockname()[1]
         with pytest.raises(PeersError, match=f"cannot listen on port {port}"):

@@ -1,4 +1,4 @@
-"""Workers on hosts of their own, network namespaces, whose link is cut in mid-run: no process dies, and none hears more.
+"""Workers on separate hosts (network namespaces) whose link is cut during a run: they live but cannot communicate.
 
 Needs root and iproute2, and changes no other network: opt in with LINK_CUT=1.
 """
@@ -67,7 +67,7 @@ def start(hosts: tuple[str, str], artifacts: Path) -> list[subprocess.Popen]:
     return processes
 
 
-def test_if_the_link_is_cut_all_workers_leave_within_30_seconds_and_go_on_when_it_is_mended(
+def test_if_the_link_is_cut_all_workers_exit_within_30_seconds_and_resume_once_it_is_restored(
     hosts: tuple[str, str],
     one_worker: Path,
     tmp_path: Path,

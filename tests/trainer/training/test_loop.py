@@ -11,13 +11,13 @@ from trainer.evaluation.metrics import compile_predict, evaluate
 from trainer.runs.signals import StoppedError
 from trainer.runs.tracking import Tracker
 from trainer.training.distribute import choose_devices
-from trainer.training.loop import DivergedError, call_boundaries, evaluation_steps, total_steps, train
+from trainer.training.loop import DivergedError, Hooks, call_boundaries, evaluation_steps, total_steps, train
 from trainer.training.optimizer import learning_rates
 
 
 def run(splits, tracker=None, **flags):
     config = resolve("quickstart", flags={"epochs": 2.0, "width": 0.25, **flags})
-    return train(config, splits.train, splits.validation, choose_devices(), tracker or Tracker())
+    return train(config, splits.train, splits.validation, choose_devices(), Hooks(tracker=tracker or Tracker()))
 
 
 def test_learning_rates_rise_then_fall() -> None:
@@ -68,15 +68,15 @@ def test_every_kind_of_training_lowers_the_loss(flags: dict, splits) -> None:
     assert losses[-5:].mean() < 0.7 * losses[:5].mean()
 
 
-def test_losses_depend_neither_on_steps_per_call_nor_on_what_ran_before(splits) -> None:
+def test_losses_depend_neither_on_steps_per_call_nor_on_earlier_trainings(splits) -> None:
     losses = [run(splits, steps_per_call=steps, dropout=0.3).losses for steps in (1, 16, 7)]
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
     np.testing.assert_allclose(losses[0], losses[2], rtol=1e-4)
     assert not np.allclose(losses[0], run(splits, dropout=0.3, seed=1).losses, rtol=1e-2)
 
 
-def test_early_stopping_goes_back_to_the_best_weights(splits, tracker) -> None:
-    # Far too high a rate once the warm-up is over: validation gets worse after a good start.
+def test_early_stopping_restores_the_best_weights(splits, tracker) -> None:
+    # The learning rate is far too high: validation gets worse after a good start.
     flags = {"learning_rate": 0.02, "warmup_fraction": 0.0, "schedule": "constant", "ema_decay": 0.0, "model": "mlp"}
     result = run(splits, tracker, epochs=60.0, early_stopping_patience=3, **flags)
     validation = [row for row in tracker.rows if row["kind"] == "validation"]
@@ -86,13 +86,13 @@ def test_early_stopping_goes_back_to_the_best_weights(splits, tracker) -> None:
     assert evaluate(compile_predict(result.model), splits.validation).loss == pytest.approx(best["loss"], rel=1e-5)
 
 
-def test_more_replicas_than_the_batch_divides_into_are_refused(splits) -> None:
+def test_a_batch_that_the_replicas_cannot_share_equally_is_rejected(splits) -> None:
     devices = dataclasses.replace(choose_devices(), strategy=SimpleNamespace(num_replicas_in_sync=3))
     with pytest.raises(ConfigError, match="global_batch_size is 64 on 3 replicas"):
-        train(TrainConfig(), splits.train, splits.validation, devices, Tracker())
+        train(TrainConfig(), splits.train, splits.validation, devices, Hooks())
 
 
-def test_divergence_that_shows_only_in_validation_ends_the_run_too(splits) -> None:
+def test_divergence_of_the_validation_loss_ends_the_run(splits) -> None:
     with pytest.raises(DivergedError, match="the validation loss became nan after step 1"):
         run(splits, learning_rate=1e30, model="mlp", warmup_fraction=0.0, optimizer="adam", epochs=0.01, ema_decay=0.0)
 
@@ -102,17 +102,11 @@ def test_divergence_ends_the_run_and_names_the_step(splits) -> None:
         run(splits, learning_rate=1e30, model="mlp", warmup_fraction=0.0, optimizer="adam")
 
 
-def test_a_request_to_stop_is_heard_between_two_calls(splits, tracker) -> None:
+def test_a_stop_request_is_obeyed_between_two_calls(splits, tracker) -> None:
     config = TrainConfig(width=0.25)
+    hooks = Hooks(tracker=tracker, stop_requested=lambda: bool(tracker.rows))
     with pytest.raises(StoppedError, match="after step 16 of"):
-        train(
-            config,
-            splits.train,
-            splits.validation,
-            choose_devices(),
-            tracker,
-            stop_requested=lambda: bool(tracker.rows),
-        )
+        train(config, splits.train, splits.validation, choose_devices(), hooks)
 
 
 def test_the_best_weights_are_kept_even_if_training_never_stops_early(splits, tracker) -> None:
@@ -123,7 +117,7 @@ def test_the_best_weights_are_kept_even_if_training_never_stops_early(splits, tr
     assert evaluate(compile_predict(result.model), splits.validation).loss == pytest.approx(best, rel=1e-5)
 
 
-def test_xla_with_mirrored_strategy_is_refused_with_the_reason() -> None:
+def test_xla_with_mirrored_strategy_is_rejected_with_the_reason() -> None:
     with pytest.raises(ConfigError, match="leaks memory and hangs"):
         choose_devices("mirrored", 1, jit_compile=True)
 
@@ -141,9 +135,9 @@ def train_in_a_process(artifacts, run: str, *flags: object) -> tuple[np.ndarray,
 @pytest.mark.parametrize(
     ("model", "precision"), [("lenet", "float32"), pytest.param("cnn", "float64", marks=pytest.mark.slow)]
 )
-def test_two_replicas_see_the_same_global_batches_and_give_the_same_losses(model, precision, tmp_path) -> None:
-    # Rounding differences grow from step to step in any training, the faster the higher the learning rate; batch norm
-    # multiplies them, so that network is compared in float64, where they can neither hide nor excuse a real difference.
+def test_two_replicas_have_the_losses_of_one(model, precision, tmp_path) -> None:
+    # Rounding differences grow from step to step, and faster at a higher learning rate. Batch norm multiplies them, so
+    # that network is compared in float64, where rounding cannot explain a difference.
     flags = ("--model", model, "--precision", precision, "--epochs", 8, "--learning-rate", 2e-4)
     one, first = train_in_a_process(tmp_path, "one", "--replicas", 1, *flags)
     two, second = train_in_a_process(tmp_path, "two", "--replicas", 2, *flags)

@@ -9,14 +9,14 @@ from trainer.training.model import BatchNorm, build_model
 
 @pytest.mark.parametrize("name", ["mlp", "lenet", "cnn"])
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
-def test_every_network_takes_raw_pixels_and_gives_float32_logits(name: str, precision: str, splits) -> None:
+def test_every_network_maps_raw_pixels_to_float32_logits(name: str, precision: str, splits) -> None:
     policy = keras.config.dtype_policy().name
     model = build_model(name, width=0.25, dropout=0.5, precision=precision)
     assert keras.config.dtype_policy().name == policy
     logits = model(splits.test.images[:5])
     assert logits.dtype == tf.float32
     assert logits.shape == (5, 10)
-    assert np.ptp(logits.numpy(), axis=0).max() > 0, "different digits get different logits"
+    assert np.ptp(logits.numpy(), axis=0).max() > 0, "different digits have different logits"
 
 
 def test_pixels_are_scaled_inside_the_model_exactly_once(splits) -> None:
@@ -26,7 +26,7 @@ def test_pixels_are_scaled_inside_the_model_exactly_once(splits) -> None:
     assert np.asarray(keras.Model(model.input, rescaling[0].output)(splits.test.images)).max() == 1.0
 
 
-def test_width_and_dropout_do_what_they_say() -> None:
+def test_width_adds_parameters_and_dropout_acts_in_training_only() -> None:
     assert build_model("lenet", width=2.0).count_params() > 3 * build_model("lenet").count_params()
     model = build_model("mlp", dropout=0.5)
     image = np.full((1, 28, 28), 128, np.uint8)
@@ -35,7 +35,7 @@ def test_width_and_dropout_do_what_they_say() -> None:
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_the_fused_batch_norm_is_keras_s(training: bool) -> None:
+def test_the_fused_batch_norm_computes_the_same_as_keras(training: bool) -> None:
     inputs = tf.random.stateless_normal([64, 7, 7, 5], seed=[1, 2], mean=2.0, stddev=3.0)
     ours, theirs = BatchNorm(momentum=0.9), keras.layers.BatchNormalization(momentum=0.9)
     for _ in range(3):
@@ -46,7 +46,7 @@ def test_the_fused_batch_norm_is_keras_s(training: bool) -> None:
         np.testing.assert_allclose(mine, reference, rtol=1e-3)
 
 
-def test_prediction_sees_every_example_once_whatever_the_batch_size(splits) -> None:
+def test_prediction_returns_every_example_once_at_any_batch_size(splits) -> None:
     model = build_model("lenet", width=0.5)
     images = splits.test.images[:101]
     whole = compile_predict(model, batch_size=500)(images)

@@ -1,4 +1,4 @@
-"""Several workers on loopback: one training, whoever takes part in it."""
+"""Several workers on loopback: the training is the same at any number of workers."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from trainer.errors import ExitCode
 from trainer.runs.checkpoint import checkpoint_files
 from trainer.runs.tracking import read_rows
 
-# Batch norm over all workers; in float64, since rounding errors grow into differences through it (see test_train.py).
+# Batch norm over all workers, in float64: in float32 its rounding errors grow into differences (see test_loop.py).
 FLAGS = (
     "--no-publish", "--precision", "float64", "--learning-rate", 2e-4, "--epochs", 5, "--width", 0.5,
     "--global-batch-size", 48, "--steps-per-call", 1, "--checkpoint-steps", 10, "--peer-timeout-seconds", 60,
@@ -38,7 +38,7 @@ def free_ports(count: int) -> list[int]:
 
 @contextmanager
 def workers(artifacts: Path, count: int, *flags: object) -> Iterator[list[ForkServerProcess]]:
-    """The processes of a run with `count` workers; those that are left at the end are killed."""
+    """The processes of a run with `count` workers; any that still run at the end are killed."""
     addresses = [f"127.0.0.1:{port}" for port in free_ports(count)]
     processes = []
     for index in range(count):
@@ -100,7 +100,7 @@ def test_two_workers_have_the_losses_of_one_in_float32_too(tmp_path: Path) -> No
 
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1], ids=["chief", "worker"])
-def test_if_one_is_killed_the_others_leave_within_30_seconds_and_all_go_on_together(
+def test_if_a_worker_is_killed_the_others_exit_within_30_seconds_and_a_new_start_resumes(
     one_worker: Path, tmp_path: Path, victim: int
 ) -> None:
     with workers(tmp_path, 3) as processes:
@@ -113,7 +113,7 @@ def test_if_one_is_killed_the_others_leave_within_30_seconds_and_all_go_on_toget
     if victim:
         assert read_result(tmp_path / "runs" / "r")["exit_code"] == ExitCode.PEERS
     assert checkpoint_files(tmp_path / "runs" / "r" / "checkpoints")
-    # One is lost for good: the two that are left finish what three have begun.
+    # One worker is gone for good: two of them finish the run that three started.
     run_to_the_end(tmp_path, 2)
     assert len(losses(tmp_path)) == len(losses(one_worker))
     np.testing.assert_allclose(losses(one_worker)[:100], losses(tmp_path)[:100], rtol=1e-4)
@@ -132,8 +132,8 @@ def test_a_signal_to_one_worker_stops_all_of_them_with_the_state_saved(one_worke
 
 
 @pytest.mark.slow
-def test_early_stopping_by_the_chief_ends_all_workers(tmp_path: Path) -> None:
-    # No rate, no progress: each evaluation is as good as the one before.
+def test_early_stopping_on_the_chief_ends_all_workers(tmp_path: Path) -> None:
+    # Without progress, each evaluation is as good as the one before.
     flags = ("--early-stopping-patience", 2, "--learning-rate", 1e-12, "--ema-decay", 0)
     run_to_the_end(tmp_path, 2, *flags)
     rows = read_rows(tmp_path / "runs" / "r")
@@ -141,7 +141,7 @@ def test_early_stopping_by_the_chief_ends_all_workers(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_worker_with_other_settings_is_refused(tmp_path: Path) -> None:
+def test_a_worker_with_other_settings_is_rejected(tmp_path: Path) -> None:
     addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
     processes = []
     for index in range(2):
