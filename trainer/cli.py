@@ -114,12 +114,10 @@ def _data_prepare(args: argparse.Namespace) -> None:
 
 
 def _data_verify(args: argparse.Namespace) -> None:
-    from trainer.data.load import load_splits
+    from trainer.data.load import read_dataset
 
-    splits = load_splits(args.dataset, args.data_dir or args.artifacts / "data", validation_size=1)
-    print(
-        f"{args.dataset}: {len(splits.train) + 1:,} training and {len(splits.test):,} test examples are sound and disjoint"
-    )
+    train, test = read_dataset(args.dataset, args.data_dir or args.artifacts / "data")
+    print(f"{args.dataset}: {len(train):,} training and {len(test):,} test examples are sound and disjoint")
 
 
 def _data_samples(args: argparse.Namespace) -> None:

@@ -80,7 +80,10 @@ class DataSettings:
         "mnist: through tensorflow-datasets; idx: four files in MNIST's format; optdigits: embedded, needs no download.",
     )
     validation_size: int = setting(
-        180, "Examples taken from the end of the training split for validation; never trained on.", ABOVE_ZERO
+        180,
+        "Examples of the training data held back for validation: the same share of each digit, drawn with a fixed seed; "
+        "never trained on.",
+        ABOVE_ZERO,
     )
 
 

@@ -19,16 +19,16 @@ FILES = {
 }
 """The names under which a folder holds images and labels of each split, each with or without `.gz`."""
 
-MNIST_IMAGES = {
+MNIST_IMAGE_FILES = {
     "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db": "train",
     "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7": "test",
 }
-"""SHA-256 of MNIST's unpacked image files: a folder that holds these images must hold them in the right place and with
-their own labels."""
+"""SHA-256 of MNIST's unpacked image files, and the split that each belongs to. With it, images under the wrong name and
+images with wrong labels are rejected."""
 
 
 def read_idx_folder(folder: Path) -> tuple[Split, Split]:
-    """The training and test split of a folder with the four `FILES`.
+    """Read the training and the test split from a folder with the four `FILES`.
 
     Raises:
         DataError: a file is missing, truncated, swapped, mislabelled or of the wrong size; the message names it.
@@ -37,10 +37,13 @@ def read_idx_folder(folder: Path) -> tuple[Split, Split]:
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """The array of unsigned bytes in one IDX file, uint8 with the dimensions of its header.
+    """Read one IDX file of unsigned bytes.
+
+    Returns:
+        uint8, with the dimensions that the file's header gives.
 
     Raises:
-        DataError: the file is not IDX, or its size is not what its header says.
+        DataError: the file is not IDX, or its size differs from its header.
     """
     content = _unpack(path)
     if len(content) < 4 or content[:3] != b"\0\0\x08":
@@ -68,10 +71,10 @@ def _read_split(folder: Path, split: str) -> Split:
     if len(labels) and labels.max() > 9:
         raise DataError(f"{labels_path}: label {labels.max()} at position {labels.argmax()}; expected 0 to 9")
     result = Split(images, labels)
-    home = MNIST_IMAGES.get(_image_file_digest(images))
-    if home and home != split:
-        raise DataError(f"{images_path}: these are MNIST's {home} images under the name of the {split} split")
-    if home and result.fingerprint != MNIST_FINGERPRINTS[split]:
+    mnist_split = MNIST_IMAGE_FILES.get(_image_file_digest(images))
+    if mnist_split and mnist_split != split:
+        raise DataError(f"{images_path}: these are MNIST's {mnist_split} images under the name of the {split} split")
+    if mnist_split and result.fingerprint != MNIST_FINGERPRINTS[split]:
         raise DataError(f"{labels_path}: not the labels of MNIST's {split} images; get the original file again")
     return result
 
@@ -80,7 +83,7 @@ def _find(folder: Path, name: str) -> Path:
     for path in (folder / name, folder / f"{name}.gz"):
         if path.is_file():
             return path
-    raise DataError(f"{folder / name}: missing, and so is {name}.gz; expected the four IDX files of MNIST's format")
+    raise DataError(f"{folder / name}: missing, and {name}.gz too; expected four IDX files named as MNIST's")
 
 
 def _unpack(path: Path) -> bytes:

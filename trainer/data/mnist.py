@@ -1,7 +1,7 @@
 """MNIST through its tensorflow-datasets builder.
 
-The builder downloads the four original files where it can, takes them from `<data_dir>/downloads/manual/` where it
-cannot, and checks their SHA-256 either way. What was prepared is read back and held against MNIST's fingerprint.
+The builder downloads the four original files, or takes them from `<data_dir>/downloads/manual/` where there is no network,
+and checks their SHA-256. The prepared data set is compared with MNIST's fingerprint each time it is read.
 """
 
 import errno
@@ -18,22 +18,22 @@ LOCK_FILE = ".prepare.lock"
 
 
 def prepare_mnist(data_dir: Path) -> None:
-    """Prepare MNIST in `data_dir` unless it is there already (half a minute, 30 MB).
+    """Prepare MNIST in `data_dir` if it is missing there (half a minute, 30 MB).
 
     Raises:
-        DataError: the files could not be had, or are not MNIST's.
+        DataError: the files could not be downloaded, or are not MNIST's.
     """
     import tensorflow_datasets as tfds
 
-    # Without this it reports every example as a progress bar of its own wherever there is no terminal.
+    # Without a terminal the builder would print a progress bar for every example.
     tfds.display_progress_bar(sys.stderr.isatty())
     builder = tfds.builder(BUILDER, data_dir=str(data_dir))
     manual = data_dir / "downloads" / "manual"
     try:
         if not Path(builder.data_path).exists():
             data_dir.mkdir(parents=True, exist_ok=True)
-            # The workers of a run prepare one folder at once, and the builder fails for all but the first. The lock dies
-            # with its process.
+            # Workers of one run prepare the same folder at the same time, and the builder fails for all but the first.
+            # The operating system releases the lock when the process ends.
             with (data_dir / LOCK_FILE).open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 builder.download_and_prepare()
@@ -43,17 +43,17 @@ def prepare_mnist(data_dir: Path) -> None:
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise
         raise DataError(
-            f"MNIST is neither prepared in {data_dir} nor could it be downloaded ({_one_line(error)}). Without a network, "
+            f"MNIST is not prepared in {data_dir} and could not be downloaded ({_one_line(error)}). Without a network, "
             f"put train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, t10k-images-idx3-ubyte.gz and "
             f"t10k-labels-idx1-ubyte.gz into {manual}"
         ) from error
 
 
 def read_mnist(data_dir: Path) -> tuple[Split, Split]:
-    """MNIST's training and test split, prepared first if need be.
+    """Read MNIST's training and test split; prepare them first if they are missing.
 
     Raises:
-        DataError: MNIST could not be prepared, or what is on disk is damaged.
+        DataError: MNIST could not be prepared, or the prepared files are damaged.
     """
     import tensorflow as tf
     import tensorflow_datasets as tfds

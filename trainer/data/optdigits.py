@@ -1,4 +1,4 @@
-"""The embedded data set: 1,797 real handwritten 8x8 digits that scikit-learn carries in its wheel, in MNIST's format.
+"""The embedded data set: 1,797 handwritten 8x8 digits that scikit-learn's wheel contains, brought to MNIST's format.
 
 Source: E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository, 1998.
 """
@@ -9,18 +9,17 @@ from PIL import Image
 from trainer.data.split import DataError, Split
 
 TEST_SIZE = 360
-"""The last fifth, as stored: a block mixes the hands of training and test less than a random fifth would."""
-
+"""The last fifth, in stored order: a random fifth would have more writers in common with the training split."""
 
 FINGERPRINT = "c89557293abc29134c40b0a839f461f242b748149ba8023c81de74126e66c675"
 """`Split.fingerprint` of all 1,797 prepared digits."""
 
 
 def read_optdigits() -> tuple[Split, Split]:
-    """The training (1,437) and test (360) split.
+    """Read the training (1,437 digits) and the test split (360).
 
     Raises:
-        DataError: the installed scikit-learn carries other digits, or Pillow scales them otherwise.
+        DataError: the installed scikit-learn contains other digits, or the installed Pillow scales them differently.
     """
     from sklearn.datasets import load_digits
 
@@ -28,13 +27,24 @@ def read_optdigits() -> tuple[Split, Split]:
     images = np.stack([to_mnist_format(image) for image in digits.images])
     labels = digits.target.astype(np.uint8)
     if Split(images, labels).fingerprint != FINGERPRINT:
-        raise DataError("scikit-learn's load_digits is not what it was; install the versions of requirements/train.txt")
+        raise DataError(
+            "the digits of the installed scikit-learn, scaled by the installed Pillow, differ from the expected ones; "
+            "install the versions of requirements/train.txt"
+        )
     return Split(images[:-TEST_SIZE], labels[:-TEST_SIZE]), Split(images[-TEST_SIZE:], labels[-TEST_SIZE:])
 
 
 def to_mnist_format(digit: np.ndarray) -> np.ndarray:
-    """One 8x8 digit of ink 0 to 16, prepared as MNIST's were: fitted into 20x20 keeping its aspect, then placed by its
-    centre of mass in 28x28 (Y. LeCun, MNIST page). Returns uint8 [28, 28]."""
+    """Prepare a digit as MNIST's were: fit it into 20x20 with its aspect kept, centre it by mass in 28x28.
+
+    Source: Y. LeCun, MNIST page.
+
+    Args:
+        digit: [8, 8], 0 = paper, 16 = full ink.
+
+    Returns:
+        uint8 [28, 28].
+    """
     rows, columns = np.flatnonzero(digit.any(axis=1)), np.flatnonzero(digit.any(axis=0))
     box = digit[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype(np.float32)
     scale = 20 / max(box.shape)

@@ -1,4 +1,4 @@
-"""Test digits as picture files, for trying a served model by hand."""
+"""Test digits as picture files, to try a served model with."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What a split is, and what makes one sound: the contract between the data sources and everything after them."""
+"""Splits of labelled images and the checks that they must pass: the contract between the readers and all later stages."""
 
 import hashlib
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ MNIST_FINGERPRINTS = {
 
 
 class DataError(RunError):
-    """Data that is missing, damaged, or not what it claims to be."""
+    """Data that is missing, damaged, or not what its name says."""
 
     exit_code = ExitCode.DATA
 
@@ -38,7 +38,7 @@ class Split:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the set of examples: the same in whatever order they are stored."""
+        """SHA-256 of the set of examples; it does not depend on their order."""
         digests = sorted(
             hashlib.sha256(image.tobytes() + bytes([label])).digest()
             for image, label in zip(self.images, self.labels.tolist(), strict=True)
@@ -47,13 +47,13 @@ class Split:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the examples in the order in which they are stored."""
+        """SHA-256 of the examples in their stored order."""
         return hashlib.sha256(self.images.tobytes() + self.labels.tobytes()).hexdigest()
 
 
 @dataclass(frozen=True)
 class Splits:
-    """The three disjoint parts: train to learn from, validation to choose by, test to be scored on once."""
+    """Three disjoint splits: train on the first, choose settings by the second, score once on the third."""
 
     train: Split
     validation: Split
@@ -61,15 +61,19 @@ class Splits:
 
     @cached_property
     def digests(self) -> dict[str, str]:
-        """`Split.digest` of each part, by its name."""
+        """`Split.digest` of each split, by its name."""
         return {part: getattr(self, part).digest for part in ("train", "validation", "test")}
 
 
 def verify(split: Split, name: str) -> None:
-    """Refuse a split that breaks the contract of `Split`, or in which a digit never occurs.
+    """Check a split against the contract of `Split`, and that it has every digit and no blank image.
+
+    Args:
+        split: what to check.
+        name: its name in the error.
 
     Raises:
-        DataError: naming the split and what is wrong with it.
+        DataError: naming the split and the first defect.
     """
     images, labels = split.images, split.labels
     if images.dtype != np.uint8 or images.ndim != 3 or images.shape[1:] != IMAGE_SHAPE:
@@ -77,11 +81,31 @@ def verify(split: Split, name: str) -> None:
     if labels.dtype != np.uint8 or labels.shape != (len(images),):
         raise DataError(f"{name}: labels are {labels.dtype} {list(labels.shape)}; expected uint8 [{len(images)}]")
     if len(labels) and labels.max() >= CLASSES:
-        where = int(np.argmax(labels >= CLASSES))
-        raise DataError(f"{name}: label {labels[where]} at position {where}; expected 0 to {CLASSES - 1}")
+        position = int(np.argmax(labels >= CLASSES))
+        raise DataError(f"{name}: label {labels[position]} at position {position}; expected 0 to {CLASSES - 1}")
     missing = np.flatnonzero(np.bincount(labels, minlength=CLASSES) == 0)
     if len(missing):
         raise DataError(f"{name}: no example of digit(s) {', '.join(map(str, missing))} among {len(labels)}")
     blank = np.flatnonzero(images.max(axis=(1, 2)) == 0)
     if len(blank):
-        raise DataError(f"{name}: image {blank[0]} is blank ({len(blank)} in all)")
+        raise DataError(f"{name}: image {blank[0]} is blank ({len(blank)} blank images in all)")
+
+
+def verify_disjoint(train: Split, unseen: Split, name: str) -> None:
+    """Check that no image of `unseen` is a training image: a score on images that were trained on means nothing.
+
+    Args:
+        train: the training split.
+        unseen: another split.
+        name: its name in the error.
+
+    Raises:
+        DataError: naming the first image that is in both.
+    """
+    trained_on = {image.tobytes() for image in train.images}
+    shared = [i for i, image in enumerate(unseen.images) if image.tobytes() in trained_on]
+    if shared:
+        raise DataError(
+            f"{len(shared)} of {len(unseen)} {name} images are training images too (first: {name} image {shared[0]}); "
+            "remove the duplicates"
+        )

@@ -8,7 +8,7 @@ import pytest
 
 from tests.trainer.conftest import read_result, run_trainer, write_idx
 from trainer.data.idx import FILES, read_idx, read_idx_folder
-from trainer.data.load import load_splits
+from trainer.data.load import hold_back, load_splits, read_dataset
 from trainer.data.split import MNIST_FINGERPRINTS, DataError, Split, verify
 from trainer.errors import ExitCode
 
@@ -25,22 +25,64 @@ def folder(tmp_path: Path, splits) -> Path:
     return tmp_path
 
 
-def test_an_idx_folder_gives_back_what_was_written(folder: Path, splits) -> None:
-    train, test = read_idx_folder(folder)
+def test_an_idx_folder_is_read_as_it_was_written(folder: Path, splits) -> None:
+    train, test = read_dataset("idx", folder)
     assert np.array_equal(train.images, splits.train.images)
     assert np.array_equal(train.labels, splits.train.labels)
     assert test.fingerprint == splits.test.fingerprint
 
 
-def test_splits_are_disjoint_and_validation_is_the_end_of_training(folder: Path) -> None:
+def test_splits_are_disjoint_and_complete(folder: Path) -> None:
     train, _ = read_idx_folder(folder)
     parts = load_splits("idx", folder, validation_size=100)
     assert (len(parts.train), len(parts.validation), len(parts.test)) == (len(train) - 100, 100, 360)
-    assert np.array_equal(parts.validation.images, train.images[-100:])
+    both = Split(
+        *(np.concatenate([getattr(parts.train, a), getattr(parts.validation, a)]) for a in ("images", "labels"))
+    )
+    assert both.fingerprint == train.fingerprint
     images = [{image.tobytes() for image in part.images} for part in (parts.train, parts.validation, parts.test)]
     assert not images[0] & images[1]
     assert not images[0] & images[2]
     assert not images[1] & images[2]
+
+
+def test_data_sorted_by_digit_gives_a_validation_split_with_the_same_share_of_each_digit(splits) -> None:
+    """A cut at the end of sorted data left whole digits out of validation, and trained without them."""
+    order = np.argsort(splits.train.labels, kind="stable")
+    train = Split(splits.train.images[order], splits.train.labels[order])
+    kept, validation = hold_back(train, 200)
+    share = np.bincount(validation.labels, minlength=10) / 200
+    assert np.abs(share - np.bincount(train.labels, minlength=10) / len(train)).max() < 0.01
+    assert (np.diff(kept.labels.astype(int)) >= 0).all(), "the parts keep the stored order"
+
+
+def test_the_validation_split_is_the_same_every_time_whatever_the_state_of_numpy(splits) -> None:
+    np.random.seed(1)
+    first = hold_back(splits.train, 100)[1]
+    np.random.seed(2)
+    assert hold_back(splits.train, 100)[1].digest == first.digest
+
+
+@pytest.mark.parametrize("validation_size", [9, 1250])
+def test_a_validation_size_that_leaves_a_part_without_room_for_each_digit_is_rejected(
+    folder: Path, validation_size: int
+) -> None:
+    with pytest.raises(DataError, match=rf"validation_size is {validation_size} of 1257 .* one of each digit"):
+        load_splits("idx", folder, validation_size)
+
+
+def test_a_digit_with_one_training_example_is_named(splits) -> None:
+    keep = np.flatnonzero(splits.train.labels != 7)
+    keep = np.append(keep, np.flatnonzero(splits.train.labels == 7)[0])
+    with pytest.raises(DataError, match=r"1 example\(s\) of digit 7"):
+        hold_back(Split(splits.train.images[keep], splits.train.labels[keep]), 100)
+
+
+def test_a_digit_that_is_too_rare_for_the_validation_size_is_named(splits) -> None:
+    keep = np.flatnonzero(splits.train.labels != 7)
+    keep = np.append(keep, np.flatnonzero(splits.train.labels == 7)[:2])
+    with pytest.raises(DataError, match=r"validation, with a validation_size of 20: no example of digit\(s\) 7"):
+        hold_back(Split(splits.train.images[keep], splits.train.labels[keep]), 20)
 
 
 def truncate(path: Path) -> None:
@@ -96,7 +138,7 @@ TRAIN_IMAGES, TRAIN_LABELS = FILES["train"]
         (f"{FILES['test'][0]}.gz", truncate, "truncated or damaged"),
     ],
 )
-def test_a_damaged_file_is_refused_by_name(folder: Path, name: str, damage, message: str) -> None:
+def test_a_damaged_file_is_rejected_by_name(folder: Path, name: str, damage, message: str) -> None:
     damage(folder / name)
     with pytest.raises(DataError, match=message) as refusal:
         load_splits("idx", folder, validation_size=100)
@@ -113,14 +155,14 @@ def test_damaged_data_exits_with_3_and_is_recorded_before_any_training(folder: P
     assert not list((tmp_path / "out" / "models" / "digits").iterdir())
 
 
-def test_a_header_that_promises_more_than_memory_is_refused_without_allocating(tmp_path: Path) -> None:
+def test_a_header_with_dimensions_beyond_memory_is_rejected_without_allocating(tmp_path: Path) -> None:
     bomb = tmp_path / "bomb"
     bomb.write_bytes(b"\0\0\x08\x03" + b"\xff" * 12 + b"\0" * 100)
     with pytest.raises(DataError, match="truncated"):
         read_idx(bomb)
 
 
-def test_a_test_image_among_the_training_images_is_refused(folder: Path) -> None:
+def test_a_test_image_among_the_training_images_is_rejected(folder: Path) -> None:
     images = read_idx(folder / TRAIN_IMAGES).copy()
     images[5] = read_idx(folder / f"{FILES['test'][0]}.gz")[7]
     write_idx(folder / TRAIN_IMAGES, images)
@@ -128,12 +170,10 @@ def test_a_test_image_among_the_training_images_is_refused(folder: Path) -> None
         load_splits("idx", folder, validation_size=100)
 
 
-def test_an_image_that_is_twice_in_the_training_data_cannot_be_validated_on(folder: Path) -> None:
-    images = read_idx(folder / TRAIN_IMAGES).copy()
-    images[-1] = images[0]
-    write_idx(folder / TRAIN_IMAGES, images)
-    with pytest.raises(DataError, match="first: validation image 99"):
-        load_splits("idx", folder, validation_size=100)
+def test_an_image_in_both_the_training_and_the_validation_split_is_rejected(splits) -> None:
+    twice = Split(np.tile(splits.train.images, (2, 1, 1)), np.tile(splits.train.labels, 2))
+    with pytest.raises(DataError, match="validation images are training images too"):
+        hold_back(twice, 100)
 
 
 @pytest.mark.parametrize(
@@ -145,12 +185,12 @@ def test_an_image_that_is_twice_in_the_training_data_cannot_be_validated_on(fold
         (np.zeros((10, 28, 28), np.uint8), np.arange(10, dtype=np.uint8), "image 0 is blank"),
     ],
 )
-def test_a_split_that_breaks_the_contract_is_refused(images: np.ndarray, labels: np.ndarray, message: str) -> None:
+def test_a_split_that_breaks_the_contract_is_rejected(images: np.ndarray, labels: np.ndarray, message: str) -> None:
     with pytest.raises(DataError, match=message):
         verify(Split(images, labels), "train")
 
 
-def test_too_large_a_validation_split_is_refused(folder: Path) -> None:
+def test_a_validation_size_above_the_training_examples_is_rejected(folder: Path) -> None:
     with pytest.raises(DataError, match="only 1257 training examples"):
         load_splits("idx", folder, validation_size=1257)
 
@@ -168,7 +208,7 @@ def test_optdigits_is_prepared_as_mnist_was(splits) -> None:
         assert np.abs(centre - 13.5).mean() < 0.5
 
 
-def test_mnist_swapped_or_mislabelled_files_are_refused_by_name(mnist_files: Path, tmp_path: Path) -> None:
+def test_swapped_or_mislabelled_files_of_mnist_are_rejected_by_name(mnist_files: Path, tmp_path: Path) -> None:
     for file in mnist_files.glob("*.gz"):
         shutil.copy(file, tmp_path)
     train, test = ([tmp_path / f"{name}.gz" for name in FILES[split]] for split in ("train", "test"))
@@ -186,7 +226,7 @@ def test_mnist_swapped_or_mislabelled_files_are_refused_by_name(mnist_files: Pat
 
 
 @pytest.mark.slow
-def test_mnist_through_tensorflow_datasets_is_the_original_and_damage_is_refused(
+def test_mnist_through_tensorflow_datasets_is_the_original_and_damage_is_rejected(
     mnist_files: Path, tmp_path: Path
 ) -> None:
     manual = tmp_path / "data" / "downloads" / "manual"
@@ -217,8 +257,8 @@ def test_mnist_through_tensorflow_datasets_is_the_original_and_damage_is_refused
 
 
 @pytest.mark.slow
-def test_two_workers_that_prepare_one_folder_at_once_both_get_it(mnist_files: Path, tmp_path: Path) -> None:
-    """tensorflow-datasets renames its result into place, and failed for whoever came second: exit 3, no retry."""
+def test_two_workers_that_prepare_one_folder_at_the_same_time_both_succeed(mnist_files: Path, tmp_path: Path) -> None:
+    """tensorflow-datasets renames its result into place, which failed for the second worker: exit 3, no retry."""
     shutil.copytree(mnist_files, tmp_path / "downloads" / "manual")
     with ThreadPoolExecutor() as pool:
         command = ("data", "prepare", "--data-dir", tmp_path)
@@ -226,7 +266,7 @@ def test_two_workers_that_prepare_one_folder_at_once_both_get_it(mnist_files: Pa
     assert [worker.result().returncode for worker in workers] == [0, 0], [worker.result().stderr for worker in workers]
 
 
-def test_missing_mnist_says_which_files_to_put_where(tmp_path: Path) -> None:
+def test_missing_files_are_named(tmp_path: Path) -> None:
     done = run_trainer("data", "verify", "--dataset", "idx", "--data-dir", tmp_path / "nowhere")
     assert done.returncode == ExitCode.DATA
     assert "train-images-idx3-ubyte: missing" in done.stderr
