@@ -13,6 +13,23 @@ ENGINE ?= docker
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 REVISION = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 
+# Starts a server, waits until it serves, and stops it when the recipe ends; the port is in $$port.
+define SERVE_ON_A_FREE_PORT
+port=$$($(PY) -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'); \
+$(PY) -m serving serve $(ARTIFACTS)/models/digits --port $$port & server=$$!; \
+trap 'kill $$server; wait $$server' EXIT; \
+$(PY) -m serving wait --target localhost:$$port --timeout 60 >/dev/null || exit 1
+endef
+
+# $(call INSTALL,FILE): install a hashed requirement file and say how far it is.
+define INSTALL
+@echo "== install the packages of $(1) into $(VENV), once"
+@{ $(PY) -m pip install --disable-pip-version-check --progress-bar off --require-hashes -r $(1) && touch $@; } | \
+	awk -v all=$$(grep -c == $(1)) '/^Collecting/ { printf "%d of %d: %s\n", ++n, all, $$2; fflush() } /^Installing/ { print "unpack" }' | \
+	if [ -t 1 ]; then while read -r line; do printf '\r   %-60.60s' "$$line"; done; echo; else sed -n '/unpack/p'; fi
+@test -e $@
+endef
+
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -20,16 +37,23 @@ help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 .PHONY: demo
-demo: $(TRAIN)  ## train on the embedded digits, publish, serve, and ask over gRPC: no download of data
+demo: $(TRAIN)  ## train on the embedded digits, publish, serve, and query over gRPC: no download of data
 	@echo "== train, evaluate, gate, publish"
 	@$(PY) -m trainer train --preset quickstart --artifacts $(ARTIFACTS)
-	@echo "== serve the published version and ask it over gRPC"
+	@echo "== serve the published version and query it over gRPC"
 	@$(PY) -m trainer data samples $(ARTIFACTS)/samples --count 10 >/dev/null
-	@port=$$($(PY) -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'); \
-	$(PY) -m serving serve $(ARTIFACTS)/models/digits --port $$port & server=$$!; \
-	trap 'kill $$server; wait $$server' EXIT; \
-	$(PY) -m serving wait --target localhost:$$port --timeout 60 && \
+	@$(SERVE_ON_A_FREE_PORT); \
 	$(PY) -m serving predict --target localhost:$$port $(ARTIFACTS)/samples/*.png
+	@echo "== next"
+	@echo "make try          draw a digit of your own in the browser"
+	@echo "make tensorboard  look at the curves"
+	@echo "make train        train on MNIST to 99 %"
+
+.PHONY: try
+try: $(WEB)  ## serve the newest version and open the drawing page; Ctrl-C ends both
+	@ls $(ARTIFACTS)/models/digits/[0-9]*/saved_model.pb >/dev/null 2>&1 || { echo "no model yet: run make demo first"; exit 2; }
+	@$(SERVE_ON_A_FREE_PORT); \
+	$(PY) -m serving web --target localhost:$$port --open
 
 .PHONY: train
 train: $(TRAIN)  ## train on MNIST to 99 % and publish (PRESET=accurate for the best accuracy)
@@ -113,13 +137,11 @@ $(VENV)/created:
 	@touch $@
 
 $(TRAIN): requirements/train.txt | $(VENV)/created
-	$(PY) -m pip install -q --disable-pip-version-check --require-hashes -r $<
-	@touch $@
+	$(call INSTALL,$<)
 
 $(WEB): requirements/web.txt | $(VENV)/created
-	$(PY) -m pip install -q --disable-pip-version-check --require-hashes -r $<
-	@touch $@
+	$(call INSTALL,$<)
 
 $(DEV): requirements/dev.txt | $(VENV)/created
-	$(PY) -m pip install -q --disable-pip-version-check --require-hashes -r $<
-	@touch $@ $(TRAIN) $(WEB)
+	$(call INSTALL,$<)
+	@touch $(TRAIN) $(WEB)

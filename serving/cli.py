@@ -170,6 +170,7 @@ def _add_web_options(parser: argparse.ArgumentParser) -> None:
         "--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for all (default: %(default)s)"
     )
     parser.add_argument("--port", type=_port, default=8080, help="0 for any free port (default: %(default)s)")
+    parser.add_argument("--open", action="store_true", help="open the page in this machine's browser")
     parser.add_argument(
         "--allowed-host",
         action="append",

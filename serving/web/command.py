@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import socket
 import sys
+import webbrowser
 
 import uvicorn
 
@@ -46,9 +48,17 @@ def run(args: argparse.Namespace, config: ClientConfig) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     host = f"[{args.host}]" if ":" in args.host else args.host
-    print(f"draw on http://{host}:{listener.getsockname()[1]}", flush=True)
+    url = f"http://{host}:{listener.getsockname()[1]}"
+    print(f"draw on {url}", flush=True)
+    if args.open and _has_browser():
+        webbrowser.open(url)
     server.run(sockets=[listener])
     return EXIT_OK
+
+
+def _has_browser() -> bool:
+    # Without a display, Linux would start a browser inside the terminal.
+    return sys.platform != "linux" or any(map(os.environ.get, ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY")))
 
 
 def _listen(host: str, port: int) -> socket.socket:

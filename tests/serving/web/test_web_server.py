@@ -19,6 +19,7 @@ from serving.contract import MAX_PICTURE_BYTES
 from serving.web.middleware import CONTENT_SECURITY_POLICY
 from tests.serving.page_server import ROOT, error_of, request, start_web
 from tests.serving.scripted_server import predict_response, scripted_server, status_response
+from tests.waiting import wait_until
 
 NOWHERE = "127.0.0.1:1"
 PNG = {"content-type": "image/png"}
@@ -38,6 +39,17 @@ def port():
 def port_without_model():
     with start_web(NOWHERE) as (_, port):
         yield port
+
+
+def test_open_opens_the_page_in_the_browser(tmp_path, monkeypatch):
+    opened = tmp_path / "opened"
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$1" > {opened}.partial && mv {opened}.partial {opened}\n')
+    browser.chmod(0o755)
+    monkeypatch.setenv("BROWSER", str(browser))
+    with start_web(NOWHERE, "--open") as (_, port):
+        wait_until(opened.exists)
+        assert opened.read_text().strip() == f"http://127.0.0.1:{port}"
 
 
 def test_a_picture_is_answered_with_what_the_model_saw(port):
