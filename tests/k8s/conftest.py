@@ -1,4 +1,4 @@
-"""Where `kubectl` is missing nothing here can be rendered: the whole folder is skipped, and says so."""
+"""Without `kubectl` nothing can be rendered: every test here is skipped, with that reason."""
 
 import shutil
 from pathlib import Path

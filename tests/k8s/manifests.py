@@ -1,10 +1,11 @@
-"""Rendered manifests, and what is asked of them everywhere: their pods, and the arguments that a container really gets."""
+"""Render the manifests, and find in them what every test needs: pods, names, and the arguments that a container gets."""
 
+import json
 import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,28 +19,38 @@ K8S = (REPOSITORY / "k8s").resolve()
 Object = dict[str, Any]
 
 COMPONENTS = sorted(path.name for path in (K8S / "components").iterdir())
+BESIDE = {
+    "another-run": (("overlays/local", "overlays/another-run"), ()),
+    "rollback": (("overlays/local", "overlays/rollback"), ()),
+    "gpu-single-node+rollback": (("overlays/gpu-single-node", "overlays/rollback"), ()),
+}
+"""These overlays bring a Job only, and run beside another overlay."""
+
 STACKS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "base": (("base",), ()),
     **{f"base+{name}": (("base",), (name,)) for name in COMPONENTS},
     **{path.name: ((f"overlays/{path.name}",), ()) for path in sorted((K8S / "overlays").iterdir())},
-    # These bring a Job only, and find the rest where the first run left it.
-    **{name: (("overlays/local", f"overlays/{name}"), ()) for name in ("another-run", "rollback")},
+    **BESIDE,
     "base+kueue": (("base", "components/kueue/quota"), ("kueue",)),
     "everything": (("overlays/gpu-multi-worker", "components/kueue/quota"), ("kueue", "prometheus")),
 }
-"""What is rendered: name -> (resources, components), as folders under k8s/."""
+"""The stacks that the tests render: name -> (resources, components), as folders under k8s/."""
 
 
-@cache
-def _rendered(stack: str) -> str:
-    resources, components = STACKS[stack]
+def kustomize(resources: tuple[str, ...], components: tuple[str, ...] = (), patches: tuple[Object, ...] = ()) -> str:
+    """Render folders under k8s/ together, with patches in kustomize's own form.
+
+    Raises:
+        AssertionError: kustomize rejects them.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        k8s = os.path.relpath(K8S, Path(folder).resolve())  # kustomize refuses absolute paths
+        k8s = os.path.relpath(K8S, Path(folder).resolve())  # kustomize rejects absolute paths
         kustomization = {
             "apiVersion": "kustomize.config.k8s.io/v1beta1",
             "kind": "Kustomization",
             "resources": [f"{k8s}/{path}" for path in resources],
             "components": [f"{k8s}/components/{name}" for name in components],
+            "patches": list(patches),
         }
         Path(folder, "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
         done = subprocess.run(["kubectl", "kustomize", folder], capture_output=True, text=True, timeout=60)
@@ -47,10 +58,20 @@ def _rendered(stack: str) -> str:
     return done.stdout
 
 
+@cache
+def _rendered(stack: str) -> str:
+    return kustomize(*STACKS[stack])
+
+
+def parse(text: str) -> list[Object]:
+    """The objects in rendered manifests."""
+    # The parser written in C is ten times faster, and the tests parse hundreds of stacks.
+    return [found for found in yaml.load_all(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)) if found]
+
+
 def render(stack: str) -> list[Object]:
-    """The objects of a stack, as `kubectl apply` would send them; the caller's own, to damage as it likes."""
-    # The parser written in C is ten times faster, and there are a hundred faults to plant.
-    return [found for found in yaml.load_all(_rendered(stack), getattr(yaml, "CSafeLoader", yaml.SafeLoader)) if found]
+    """The objects of a stack, as `kubectl apply` would send them. Every call gives new ones, which may be changed."""
+    return parse(_rendered(stack))
 
 
 @dataclass(frozen=True)
@@ -63,10 +84,12 @@ class Pod:
 
     @property
     def name(self) -> str:
+        """Kind and name of the owner."""
         return f"{self.owner['kind']}/{self.owner['metadata']['name']}"
 
     @property
     def containers(self) -> list[Object]:
+        """Init containers first."""
         return [*self.spec.get("initContainers", []), *self.spec["containers"]]
 
     @property
@@ -79,16 +102,27 @@ class Pod:
 
 
 def pods(objects: list[Object]) -> list[Pod]:
+    """The pods of all Deployments and Jobs."""
     templates = [(found, found["spec"]["template"]) for found in objects if found["kind"] in ("Deployment", "Job")]
     return [Pod(owner, template["spec"], template["metadata"].get("labels", {})) for owner, template in templates]
 
 
 def of_kind(objects: list[Object], *kinds: str) -> list[Object]:
+    """The objects of these kinds."""
     return [found for found in objects if found["kind"] in kinds]
 
 
+def different(objects: Iterable[Object]) -> list[Object]:
+    """Without repetitions: most objects are the same in many stacks."""
+    return list({json.dumps(found, sort_keys=True): found for found in objects}.values())
+
+
 def named(objects: list[Object], kind: str, name: str) -> Object:
-    """The one object of that kind and name; KeyError if there is none."""
+    """The one object of that kind and name.
+
+    Raises:
+        KeyError: there is none.
+    """
     for found in of_kind(objects, kind):
         if found["metadata"]["name"] == name:
             return found
@@ -98,12 +132,12 @@ def named(objects: list[Object], kind: str, name: str) -> Object:
 def selects(selector: Object, labels: dict[str, str]) -> bool:
     """Whether a label selector, or a Service's plain map, matches."""
     wanted = selector.get("matchLabels", {}) if {"matchLabels", "matchExpressions"} & set(selector) else selector
-    assert "matchExpressions" not in selector, "teach this function expressions before using them"
+    assert "matchExpressions" not in selector, "this function does not know expressions yet"
     return all(labels.get(key) == value for key, value in wanted.items())
 
 
 def walk(value: Any, parent: str = "", key: str = "") -> Iterator[tuple[str, str, Any]]:
-    """Every value in a tree as (key above, key, value); the items of a list stand under the list's key."""
+    """Every value in a tree as (key above, key, value). The items of a list have the list's key."""
     yield parent, key, value
     if isinstance(value, dict):
         for name, child in value.items():
@@ -114,7 +148,7 @@ def walk(value: Any, parent: str = "", key: str = "") -> Iterator[tuple[str, str
 
 
 def environment(pod: Pod, container: Object) -> dict[str, str]:
-    """What the container finds in its environment. A `$(NAME)` sees only what stands before it, as in Kubernetes."""
+    """The container's environment. As in Kubernetes, `$(NAME)` refers only to variables that stand before it."""
     values: dict[str, str] = {}
     for variable in container.get("env", []):
         source = variable.get("valueFrom", {})
@@ -130,7 +164,7 @@ def environment(pod: Pod, container: Object) -> dict[str, str]:
 
 
 def expand(text: str, values: dict[str, str]) -> str:
-    """`$(NAME)` replaced where NAME is known, and left as it stands where not: so does Kubernetes."""
+    """Replace `$(NAME)` where NAME is known and leave it where not, as Kubernetes does."""
     return re.sub(r"\$\(([A-Za-z_]\w*)\)", lambda match: values.get(match[1], match[0]), text)
 
 

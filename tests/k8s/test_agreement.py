@@ -1,4 +1,4 @@
-"""What stands in the manifests agrees with its other end: exit codes, command lines, paths, ports, sizes, versions."""
+"""The manifests agree with the code that they run: exit codes, command lines, paths, ports, sizes, versions."""
 
 import argparse
 import re
@@ -17,9 +17,9 @@ from serving import cli as serving_cli
 from serving.client.config import MAX_CHUNK_IMAGES
 from serving.contract import MODEL_NAME, SIGNATURE
 from tests.k8s.manifests import K8S, REPOSITORY, STACKS, arguments, environment, named, of_kind, pods, render
+from tests.k8s.test_operations import NO_RETRY
 from trainer import cli as trainer_cli
 from trainer.config import TrainConfig
-from trainer.errors import ExitCode
 from trainer.publishing.export import WARM_UP_BATCH_SIZES
 
 ROOT = "/artifacts"
@@ -30,11 +30,11 @@ MODEL_SERVER_FLAGS = {
     "enable_grpc_healthcheck_service", "grpc_channel_arguments", "tensorflow_intra_op_parallelism",
     "tensorflow_inter_op_parallelism",
 }  # fmt: skip
-"""Those we use of tensorflow_model_server's, as they stand in its main.cc; it exits at one that it does not know."""
+"""The flags that we use, as in the main.cc of tensorflow_model_server, which exits at an unknown flag."""
 
 
 def commands() -> list[Any]:
-    """Every different command line in every stack, as (arguments, pod, container); none where nothing can be rendered."""
+    """Every different command line in every stack, as (arguments, pod, container); none without kubectl."""
     if not shutil.which("kubectl"):
         return []
     found: dict[tuple[str, ...], Any] = {}
@@ -48,15 +48,20 @@ def commands() -> list[Any]:
     return list(found.values())
 
 
+def lines(pod: Any) -> dict[str, list[str]]:
+    """The arguments of each container, by its name."""
+    return {container["name"]: arguments(pod, container) for container in pod.containers}
+
+
 def compose() -> dict[str, Any]:
     return yaml.safe_load((REPOSITORY / "compose.yaml").read_text())["services"]
 
 
 def parsed(line: list[str]) -> argparse.Namespace:
-    """The arguments as the program that they are for understands them; SystemExit if it does not."""
+    """The arguments as parsed by the program that gets them; SystemExit if it rejects them."""
     module, rest = line[0], line[1:]
     if module == "trainer":
-        return trainer_cli._parser().parse_args(rest)
+        return trainer_cli._parser(rest).parse_args(rest)
     if module == "serving":
         return serving_cli._build_parser(serve=rest[0] == "serve").parse_args(rest)
     assert module == "tensorboard.main", f"{module}: not one of the modules in our images"
@@ -66,7 +71,7 @@ def parsed(line: list[str]) -> argparse.Namespace:
 
 
 @pytest.mark.parametrize(("line", "pod", "container"), commands())
-def test_the_real_command_line_takes_the_arguments(line: list[str], pod: Any, container: Any) -> None:
+def test_the_command_line_accepts_the_arguments(line: list[str], pod: Any, container: Any) -> None:
     if container["image"].startswith("docker.io/tensorflow/serving"):
         assert container["command"] == ["/usr/bin/tensorflow_model_server"]
         assert {argument.removeprefix("--").partition("=")[0] for argument in line} <= MODEL_SERVER_FLAGS
@@ -86,37 +91,18 @@ def test_the_real_command_line_takes_the_arguments(line: list[str], pod: Any, co
         assert args.logdir == f"{ROOT}/{TrainConfig(run='x').run_dir.parent.relative_to('artifacts')}"
 
 
-@pytest.mark.parametrize("stack", STACKS)
-def test_the_data_that_is_prepared_is_the_data_that_is_trained_on(stack: str) -> None:
-    for pod in pods(of_kind(render(stack), "Job")):
-        lines = {container["name"]: arguments(pod, container) for container in pod.containers}
-        if "train" in lines and pod.owner["metadata"]["name"] == "train":
-            assert parsed(lines["data"]).dataset == trainer_cli._config(parsed(lines["train"])).dataset
+def test_the_init_container_prepares_the_data_of_the_run() -> None:
+    training = [pod for stack in STACKS for pod in pods(of_kind(render(stack), "Job")) if "data" in lines(pod)]
+    jobs = {tuple(lines(pod)["train"]): lines(pod) for pod in training if pod.owner["metadata"]["name"] == "train"}
+    assert len(jobs) > 2
+    for job in jobs.values():
+        assert parsed(job["data"]).dataset == trainer_cli._config(parsed(job["train"])).dataset
 
 
-@pytest.mark.parametrize("stack", STACKS)
-def test_a_job_fails_at_once_where_a_retry_cannot_help_and_only_there(stack: str) -> None:
-    hopeless = [
-        code.value for code in (ExitCode.USAGE, ExitCode.DATA, ExitCode.DIVERGED, ExitCode.GATE, ExitCode.ARTIFACT)
-    ]
-    for job in of_kind(render(stack), "Job"):
-        if job["metadata"]["labels"]["app.kubernetes.io/component"] != "training":
-            continue
-        rules = job["spec"]["podFailurePolicy"]["rules"]
-        codes = {rule["action"]: rule["onExitCodes"]["values"] for rule in rules if "onExitCodes" in rule}
-        several = job["spec"].get("completionMode") == "Indexed"
-        assert codes == {"FailJob": hopeless} | ({"Ignore": [ExitCode.PEERS.value]} if several else {})
-        assert rules[0] == {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
-
-
-def test_the_docstrings_of_the_exit_codes_say_the_same() -> None:
-    source = (REPOSITORY / "trainer" / "exit_codes.py").read_text()
-    said = [
-        ExitCode[name].value
-        for name, text in re.findall(r'(\w+) = \d+\n    """(.*?)"""', source, re.S)
-        if "cannot help" in text
-    ]
-    assert said == [2, 3, 4, 5, 6]
+def test_the_manifests_and_the_docstrings_of_the_exit_codes_agree_on_when_a_retry_cannot_help() -> None:
+    source = (REPOSITORY / "trainer" / "errors.py").read_text()
+    codes = re.findall(r'(\w+) = (\d+)\n    """(.*?)"""', source, re.S)
+    assert [int(code) for _, code, text in codes if "cannot help" in text] == NO_RETRY
 
 
 def test_the_server_finds_the_models_where_the_trainer_publishes_them() -> None:
@@ -137,7 +123,7 @@ def test_every_path_in_a_command_is_on_a_volume() -> None:
                     assert any(path == mount or path.startswith(f"{mount}/") for mount in mounts), (pod.name, path)
 
 
-def test_files_from_configmaps_are_there_under_their_names() -> None:
+def test_every_file_that_an_argument_names_is_in_the_configmap() -> None:
     objects = render("local")
     for owner, place in (
         (named(objects, "Deployment", "serving"), "/config/"),
@@ -151,7 +137,7 @@ def test_files_from_configmaps_are_there_under_their_names() -> None:
 
 
 def text_message(file: str, package: str, name: str, **fields: str) -> Any:
-    """The config file as a message of these fields: TensorFlow Serving's API package leaves these two protos out."""
+    """Parse a config file as a message with these fields. TensorFlow Serving's API package does not contain the proto."""
     proto = descriptor_pb2.FileDescriptorProto(name=f"{file}.proto", package=package, syntax="proto3")
     proto.dependency.append("google/protobuf/wrappers.proto")
     from google.protobuf import wrappers_pb2  # noqa: F401 - registers them
@@ -171,7 +157,7 @@ def text_message(file: str, package: str, name: str, **fields: str) -> Any:
     return text_format.Parse((CONFIG / file).read_text(), made)
 
 
-def test_the_batches_are_those_of_the_warm_up_and_take_every_request_of_our_client() -> None:
+def test_batches_have_the_sizes_of_the_warm_up_and_accept_every_request_of_our_client() -> None:
     integer, boolean = ".google.protobuf.Int64Value", ".google.protobuf.BoolValue"
     batching = text_message(
         "batching.config", "tests.batching", "BatchingParameters",
@@ -188,7 +174,7 @@ def test_the_batches_are_those_of_the_warm_up_and_take_every_request_of_our_clie
     assert environment(pod, container)["CPUS"] == container["resources"]["limits"]["cpu"]
 
 
-def test_prometheus_asks_where_the_server_answers() -> None:
+def test_prometheus_scrapes_the_path_of_the_metrics() -> None:
     text = (CONFIG / "monitoring.config").read_text()
     assert re.search(r'prometheus_config \{\s*enable: true\s*path: "(\S+)"\s*\}', text)[1] == metrics.PATH  # type: ignore[index]
     monitor = named(render("base+prometheus"), "ServiceMonitor", "serving")
@@ -196,8 +182,8 @@ def test_prometheus_asks_where_the_server_answers() -> None:
 
 
 @pytest.mark.parametrize("stack", STACKS)
-def test_the_probes_ask_for_the_model_itself(stack: str) -> None:
-    """`/v1/models/NAME` is 200 whatever the state; its metadata is 404 until a version is there."""
+def test_the_probes_query_the_metadata_of_the_model(stack: str) -> None:
+    """`/v1/models/NAME` answers 200 in every state; its metadata answers 404 until a version is loaded."""
     [container] = pods([named(render(stack), "Deployment", "serving")])[0].containers
     for kind in ("startupProbe", "readinessProbe"):
         assert container[kind]["httpGet"] == {"path": f"/v1/models/{MODEL_NAME}/metadata", "port": "rest"}
@@ -205,7 +191,7 @@ def test_the_probes_ask_for_the_model_itself(stack: str) -> None:
     assert container["lifecycle"]["preStop"]["sleep"]["seconds"] < grace
 
 
-def test_our_images_carry_our_version_wherever_they_are_named() -> None:
+def test_every_image_of_ours_has_the_version_of_the_project() -> None:
     version = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
     images = {container["image"] for stack in STACKS for pod in pods(render(stack)) for container in pod.containers}
     images |= {service["image"].replace("tensorflow/", "docker.io/tensorflow/") for service in compose().values()}
@@ -219,7 +205,7 @@ def test_our_images_carry_our_version_wherever_they_are_named() -> None:
     }
 
 
-def test_the_image_and_the_pods_are_of_one_user() -> None:
+def test_the_images_and_the_pods_run_as_one_user() -> None:
     dockerfile = (REPOSITORY / "Dockerfile").read_text()
     [user] = set(re.findall(r"^USER (\S+)$", dockerfile, re.M))
     contexts = [pod.spec["securityContext"] for stack in STACKS for pod in pods(render(stack))]
@@ -228,7 +214,7 @@ def test_the_image_and_the_pods_are_of_one_user() -> None:
 
 
 @pytest.mark.parametrize("name", compose())
-def test_compose_runs_the_same_commands_as_hardened(name: str) -> None:
+def test_compose_runs_valid_commands_in_restricted_containers(name: str) -> None:
     service = compose()[name]
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
