@@ -1,4 +1,6 @@
-"""A page to draw a digit on, and the small server behind it: `python -m serving web`, with the extra `web`.
+"""A page on which to draw a digit, and the small server behind it: `python -m serving web`, with the extra `web`.
 
-browser -> guard (host, headers) -> app (page, predict, probes) -> AsyncDigitClient -> model server
+    browser -> middleware.py (host, headers) -> app.py (page, predict, probes) -> AsyncDigitClient -> model server
+
+In: drawings and photos from a browser. Out: predictions as JSON. Next: page/page.js, which the browser runs.
 """

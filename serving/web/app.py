@@ -1,8 +1,8 @@
-"""The page's server: static files, one question, two probes. All that it knows of digits it asks the model server.
+"""The page's server: static files, predictions and two probes. Predictions come from the model server.
 
-POST /predict   a picture's bytes -> JSON: digit, confidence, sure, probabilities, seen, version
-GET  /healthz   200 while this process answers, whether a model is there or not: for liveness
-GET  /readyz    200 while a model is AVAILABLE, else 503: for readiness, and for the page to recover by
+POST /predict   a picture's bytes -> JSON: digit, confidence, sure, probabilities, normalized, version
+GET  /healthz   200 while this process runs, with or without a model: for liveness
+GET  /readyz    200 while a model is AVAILABLE, else 503: for readiness, and for the page to notice a new model
 """
 
 from __future__ import annotations
@@ -30,21 +30,22 @@ from serving.web.middleware import HostGuard, SecurityHeaders
 
 PAGE = Path(__file__).parent / "page"
 UPLOAD_SECONDS = 30
-"""How long a picture may take to arrive."""
+"""Deadline for the upload of a picture."""
 MAX_UPLOADS = 16
-"""Pictures held at once; more wait. It bounds the memory: this many times `MAX_PICTURE_BYTES`."""
+"""Pictures in memory at once; further requests wait. Bounds the memory to this many times `MAX_PICTURE_BYTES`."""
 STATUS_SECONDS = 2
 
 
 def build_app(
     target: str, config: ClientConfig, *, min_confidence: float, allowed_hosts: Collection[str] = ()
 ) -> Starlette:
-    """The ASGI application.
+    """Builds the ASGI application.
 
     Args:
-        target, config: which model server to ask, and how.
-        min_confidence: below it an answer is not `sure`.
-        allowed_hosts: names that browsers may know this server by, besides localhost and all IP addresses.
+        target: the model server.
+        config: the client's settings.
+        min_confidence: predictions below it are not `sure`.
+        allowed_hosts: host names that browsers may use, besides localhost and IP addresses.
     """
 
     @asynccontextmanager
@@ -63,7 +64,7 @@ def build_app(
         statuses = await request.app.state.client.status(config.version, timeout_seconds=STATUS_SECONDS)
         available = [str(status.version) for status in statuses if status.state == "AVAILABLE"]
         if not available:
-            raise HTTPException(503, _MISSING)
+            raise HTTPException(503, _NO_MODEL)
         return JSONResponse({"versions": available})
 
     async def healthy(_: Request) -> Response:
@@ -78,25 +79,25 @@ def build_app(
         ],
         middleware=[Middleware(SecurityHeaders), Middleware(HostGuard, names=allowed_hosts)],
         exception_handlers={
-            HTTPException: _answer_http_error,
-            ServingError: _answer_serving_error,
-            ClientDisconnect: _answer_nobody,
+            HTTPException: _respond_to_http_error,
+            ServingError: _respond_to_serving_error,
+            ClientDisconnect: _respond_to_disconnect,
         },
         lifespan=lifespan,
     )
 
 
 async def _read_picture(request: Request) -> bytes:
-    # A form on another site can send neither type without asking first, and nobody here says yes.
+    # A form on another site can send neither type without a CORS preflight, which this server never allows.
     if not request.headers.get("content-type", "").startswith(("image/", "application/octet-stream")):
-        raise HTTPException(415, "Send a picture as it is, as image/... or application/octet-stream.")
+        raise HTTPException(415, "Send the bytes of a picture, as image/... or application/octet-stream.")
     content = bytearray()
     try:
         async with asyncio.timeout(UPLOAD_SECONDS):
             async for part in request.stream():
                 content += part
                 if len(content) > MAX_PICTURE_BYTES:
-                    raise HTTPException(413, f"A picture may have {MAX_PICTURE_BYTES >> 20} MiB.")
+                    raise HTTPException(413, f"A picture may have at most {MAX_PICTURE_BYTES >> 20} MiB.")
     except TimeoutError as error:
         raise HTTPException(408, f"The picture did not arrive within {UPLOAD_SECONDS} s.") from error
     return bytes(content)
@@ -108,29 +109,30 @@ def _fields(prediction: PicturePrediction, min_confidence: float) -> dict[str, o
         "confidence": prediction.confidence,
         "sure": prediction.confidence >= min_confidence,
         "probabilities": prediction.probabilities.tolist(),
-        "seen": base64.b64encode(prediction.normalized.tobytes()).decode(),  # uint8 [28, 28], 0 = paper, 255 = ink
+        # uint8 [28, 28], 0 = paper, 255 = ink
+        "normalized": base64.b64encode(prediction.normalized.tobytes()).decode(),
         "version": str(prediction.version),  # JavaScript's numbers are exact only to 2^53
     }
 
 
-_MISSING = "No model is being served yet. The page goes on by itself as soon as one is."
+_NO_MODEL = "No model is being served yet. The page continues by itself as soon as one is."
 
 
-async def _answer_http_error(_: Request, error: Exception) -> Response:
+async def _respond_to_http_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return JSONResponse({"error": error.detail}, error.status_code, headers=error.headers)
 
 
-async def _answer_nobody(_: Request, __: Exception) -> Response:
-    return Response(status_code=400)  # whoever asked has gone before the picture was whole: no error of ours
+async def _respond_to_disconnect(_: Request, __: Exception) -> Response:
+    return Response(status_code=400)  # the browser disconnected during the upload: nobody receives this
 
 
-async def _answer_serving_error(_: Request, error: Exception) -> Response:
-    """503 where waiting helps, 422 for the picture's own fault, 502 for everything else that the model server says."""
+async def _respond_to_serving_error(_: Request, error: Exception) -> Response:
+    """Responds with 503 if waiting helps, 422 if the picture cannot be used, 502 for any other error of the server."""
     if isinstance(error, UnavailableError | NotFoundError):
-        return JSONResponse({"error": _MISSING}, 503)
+        return JSONResponse({"error": _NO_MODEL}, 503)
     if isinstance(error, DeadlineError):
-        return JSONResponse({"error": "The model server does not answer in time. The page goes on by itself."}, 503)
+        return JSONResponse({"error": "The model server does not respond in time. The page continues by itself."}, 503)
     if isinstance(error, RequestError) and error.index is not None:
         return JSONResponse({"error": f"The model cannot use this picture: it {error.problem}."}, 422)
     logging.getLogger(__name__).warning("the model server failed: %s", error)

@@ -1,4 +1,4 @@
-"""`python -m serving web`: the page on this machine, until a signal ends it."""
+"""`python -m serving web`: serves the page until a signal ends it."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ from serving.exit_codes import EXIT_FAILED, EXIT_OK, EXIT_USAGE
 from serving.web.app import build_app
 
 GRACE_SECONDS = 10
-"""What requests under way may take to finish after SIGTERM."""
+"""How long pending requests may take to finish after SIGTERM."""
 
 
 def run(args: argparse.Namespace, config: ClientConfig) -> int:
-    """Serves until SIGTERM or SIGINT, lets requests under way finish, and returns the exit status.
+    """Serves until SIGTERM or SIGINT, and lets pending requests finish.
 
-    0 after a signal, 1 where the address cannot be had, 2 for a target that cannot be one.
+    Returns:
+        The exit status: 0 after a signal, 1 if it cannot listen on the address, 2 for an invalid target.
     """
     try:
         app = build_app(
@@ -44,7 +45,7 @@ def run(args: argparse.Namespace, config: ClientConfig) -> int:
             app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=GRACE_SECONDS
         )
     )
-    # uvicorn drains on these signals and then raises them again, for handlers that were there before it.
+    # uvicorn drains on these signals and then raises them again for the handlers set before: these do nothing.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     host = f"[{args.host}]" if ":" in args.host else args.host

@@ -1,4 +1,4 @@
-"""What holds for every answer of the page's server: who may ask, and what a browser may then do with it."""
+"""Applied to every request and response of the page's server: the host check and the security headers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CONTENT_SECURITY_POLICY = "; ".join(
         "require-trusted-types-for 'script'",
     )
 )
-"""The page's own files and its own server; nothing inline, nothing from elsewhere, no frames."""
+"""Allows the page's own files and its own server: nothing inline, nothing from other sites, no frames."""
 
 HEADERS = {
     "content-security-policy": CONTENT_SECURITY_POLICY,
@@ -37,7 +37,7 @@ HEADERS = {
 
 
 class SecurityHeaders:
-    """Adds `HEADERS` to every answer, and lets nothing be used from a cache unasked: a new page must meet a new server."""
+    """Adds `HEADERS` to every response, and makes caches revalidate, so that a page never runs against an older server."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -54,11 +54,11 @@ class SecurityHeaders:
 
 
 class HostGuard:
-    """Answers 421 to requests for a name that is not ours.
+    """Responds with 421 to requests for an unknown host name.
 
-    A page elsewhere can have its own name resolve to this machine (DNS rebinding), and would then pass for us in browsers;
-    but the request still says that name. An IP address cannot be rebound, so every one is ours: that of a pod, too, which
-    is what a kubelet's probes name.
+    Another site can let its own name resolve to this machine (DNS rebinding); browsers then treat this server as part of
+    that site. Such a request still carries the other name in its Host header. An IP address cannot be rebound, so all are
+    accepted; the probes of a kubelet use the pod's.
     """
 
     def __init__(self, app: ASGIApp, names: Collection[str]) -> None:
@@ -67,11 +67,11 @@ class HostGuard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         app = self._app
-        if scope["type"] == "http" and not self._is_ours(Headers(scope=scope).get("host", "")):
-            app = JSONResponse({"error": "This server does not go by that name; --allowed-host adds one."}, 421)
+        if scope["type"] == "http" and not self._is_known(Headers(scope=scope).get("host", "")):
+            app = JSONResponse({"error": "This server has another host name; --allowed-host adds one."}, 421)
         await app(scope, receive, send)
 
-    def _is_ours(self, host: str) -> bool:
+    def _is_known(self, host: str) -> bool:
         try:
             name = urlsplit(f"//{host}").hostname or ""
             return name in self._names or bool(ipaddress.ip_address(name))

@@ -1,4 +1,4 @@
-"""A real Chromium without a window, steered over WebDriver, and what it noticed: for tests of the page."""
+"""A real headless Chromium, controlled over WebDriver: for tests of the page."""
 
 import contextlib
 import json
@@ -23,29 +23,29 @@ needs_browser = pytest.mark.skipif(
 )
 
 SEVEN = [(0.3, 0.25), (0.7, 0.25), (0.5, 0.5), (0.42, 0.8)]
-"""The corners of a drawn seven, in sides of the paper."""
+"""The corners of a drawn seven, relative to the side of the drawing area."""
 
 
 class Browser:
-    """One Chromium; `open` begins each test on a fresh page."""
+    """One Chromium; `open` starts each test with a fresh page."""
 
     def __init__(self, driver: webdriver.Chrome) -> None:
         self.driver = driver
 
     def open(self, url: str, *, size: tuple[int, int] = (1100, 760), dark: bool = False, touch: bool = False) -> None:
-        """Loads the page, as a telephone with `touch`, and forgets what was noticed before."""
+        """Loads the page, as a phone with `touch`, and clears the logs."""
         self.close()
-        self._tell(
+        self._devtools(
             "Emulation.setEmulatedMedia", features=[_feature("prefers-color-scheme", "dark" if dark else "light")]
         )
-        self._tell(
+        self._devtools(
             "Emulation.setDeviceMetricsOverride",
             width=size[0],
             height=size[1],
             deviceScaleFactor=2 if touch else 1,
             mobile=touch,
         )
-        self._tell("Emulation.setTouchEmulationEnabled", enabled=touch)
+        self._devtools("Emulation.setTouchEmulationEnabled", enabled=touch)
         self.driver.get_log("browser")
         self.driver.get_log("performance")
         self.driver.get(url)
@@ -64,10 +64,10 @@ class Browser:
         return self.driver.execute_script(script, *arguments)
 
     def draw(self, corners: Sequence[tuple[float, float]] = SEVEN, *, kind: str = "mouse") -> None:
-        """One stroke over the paper with a real pointer: mouse, touch or pen."""
-        paper = self.find("ink").rect
-        # Selenium's moves begin at the middle of the element.
-        places = [(round((x - 0.5) * paper["width"]), round((y - 0.5) * paper["height"])) for x, y in corners]
+        """Draws one stroke with a real pointer: mouse, touch or pen."""
+        area = self.find("ink").rect
+        # Selenium's offsets are from the middle of the element.
+        places = [(round((x - 0.5) * area["width"]), round((y - 0.5) * area["height"])) for x, y in corners]
         actions = ActionBuilder(self.driver, mouse=PointerInput(kind, kind), duration=30)
         pointer = actions.pointer_action
         pointer.move_to(self.find("ink"), *places[0]).pointer_down()
@@ -77,26 +77,26 @@ class Browser:
         actions.perform()
 
     def drop(self, path: Path) -> None:
-        """Drags a file from outside onto the paper and lets it go."""
-        paper = self.find("ink").rect
-        place = {"x": paper["x"] + paper["width"] / 2, "y": paper["y"] + paper["height"] / 2}
+        """Drags a file from outside the browser and drops it on the drawing area."""
+        area = self.find("ink").rect
+        place = {"x": area["x"] + area["width"] / 2, "y": area["y"] + area["height"] / 2}
         data = {"items": [], "files": [str(path)], "dragOperationsMask": 1}
         for kind in ("dragEnter", "dragOver", "drop"):
-            self._tell("Input.dispatchDragEvent", type=kind, data=data, **place)
+            self._devtools("Input.dispatchDragEvent", type=kind, data=data, **place)
 
     def errors(self) -> list[str]:
-        """What the console says went wrong since `open`, broken rules of the content security policy among it."""
+        """Returns the console's errors since `open`, violations of the content security policy included."""
         return [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]
 
     def requested(self) -> set[str]:
-        """Every address asked for since `open`."""
+        """Returns every URL requested since `open`."""
         events = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
         return {event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"}
 
     def screenshot(self, path: Path) -> None:
         self.driver.save_screenshot(str(path))
 
-    def _tell(self, command: str, **parameters: Any) -> None:
+    def _devtools(self, command: str, **parameters: Any) -> None:
         self.driver.execute_cdp_cmd(command, parameters)
 
 
@@ -113,7 +113,7 @@ def start_browser() -> Iterator[Browser]:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         for flag in (
             "headless=new",
-            "no-sandbox",  # which Chromium insists on as root
+            "no-sandbox",  # required by Chromium if it runs as root
             "disable-dev-shm-usage",
             "disable-gpu",
             "disable-quic",

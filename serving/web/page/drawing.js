@@ -1,19 +1,20 @@
-// The paper: pointers to strokes, strokes to pixels, with undo.
+// The drawing area: pointer events to strokes, strokes to pixels, with undo.
 //
-// A sheet is { strokes, photo } and is never changed: each stroke, photo or clearing lays a new one on top, and undo takes it
-// off again. A stroke is a list of points { x, y, width }, all in sides of the paper, so that it can be drawn at any size.
+// A picture is { strokes, photo } and is never changed: each stroke, photo or clearing appends a new one to the history, and
+// undo removes the last. A stroke is a list of points { x, y, width }, relative to the canvas's side, so that it can be drawn
+// at any size. Only the newest stroke still grows.
 
-const WIDTH = 0.06; // of a stroke; near that of a felt pen, and of MNIST's
-const SENT_SIDE = 336; // pixels of the drawing that the model is sent
+const STROKE_WIDTH = 0.06; // like a felt pen's, and like MNIST's
+const SENT_SIDE = 336; // pixels of the drawing as it is sent to the model
 
 const EMPTY = { strokes: [], photo: null };
 
-export class Paper {
+export class DrawingArea {
   // `changed` is called after every change, also in the middle of a stroke.
   constructor(canvas, changed) {
     this.canvas = canvas;
     this.changed = changed;
-    this.sheets = [EMPTY];
+    this.history = [EMPTY];
     this.stroke = this.frame = null;
     canvas.addEventListener("pointerdown", (event) => this.#begin(event));
     canvas.addEventListener("pointermove", (event) => this.#extend(event));
@@ -23,55 +24,55 @@ export class Paper {
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.#paint());
   }
 
-  get sheet() {
-    return this.sheets.at(-1);
+  get picture() {
+    return this.history.at(-1);
   }
 
   get isEmpty() {
-    return !this.sheet.strokes.length && !this.sheet.photo;
+    return !this.picture.strokes.length && !this.picture.photo;
   }
 
   get canUndo() {
-    return this.sheets.length > 1;
+    return this.history.length > 1;
   }
 
-  // `photo` is { preview, blob }: what is shown (null if the browser cannot show it) and what is sent.
+  // `photo` is { preview, blob }: the picture to show (null if the browser cannot show it) and the file to send.
   putPhoto(photo) {
-    this.#lay({ strokes: [], photo });
+    this.#append({ strokes: [], photo });
   }
 
   clear() {
-    if (!this.isEmpty) this.#lay(EMPTY);
+    if (!this.isEmpty) this.#append(EMPTY);
   }
 
   undo() {
     if (!this.canUndo) return;
     this.stroke = null;
-    this.sheets.pop();
+    this.history.pop();
     this.#show();
   }
 
-  // The picture as a file: the photo as it is, or the drawing in black on white, whatever its colours here.
+  // Returns the picture as a file: the photo as it is, or the drawing in black on white, whatever the page's colours.
   toBlob() {
-    if (this.sheet.photo) return this.sheet.photo.blob;
+    if (this.picture.photo) return this.picture.photo.blob;
     const canvas = document.createElement("canvas");
     canvas.width = canvas.height = SENT_SIDE;
     const context = canvas.getContext("2d");
     context.fillStyle = "white";
     context.fillRect(0, 0, SENT_SIDE, SENT_SIDE);
-    drawStrokes(context, this.sheet.strokes, SENT_SIDE, "black");
-    // Not canvas.toBlob: browsers leave its work for when the page is idle, which it is not while somebody draws.
+    drawStrokes(context, this.picture.strokes, SENT_SIDE, "black");
+    // canvas.toBlob would wait until the page is idle, which it is not while somebody draws.
     const [, base64] = canvas.toDataURL("image/png").split(",");
     return new Blob([Uint8Array.from(atob(base64), (character) => character.charCodeAt(0))], { type: "image/png" });
   }
 
-  #lay(sheet) {
-    this.sheets.push(sheet);
+  #append(picture) {
+    this.history.push(picture);
     this.#show();
   }
 
   #show() {
-    // Once per frame, however often the pointer moves in it.
+    // Painted once per frame, however often the pointer moves in it.
     this.frame ??= requestAnimationFrame(() => {
       this.frame = null;
       this.#paint();
@@ -84,12 +85,12 @@ export class Paper {
     event.preventDefault(); // no selection, no drag
     this.canvas.setPointerCapture(event.pointerId);
     this.stroke = [this.#point(event)];
-    this.#lay({ strokes: [...this.sheet.strokes, this.stroke], photo: null });
+    this.#append({ strokes: [...this.picture.strokes, this.stroke], photo: null });
   }
 
   #extend(event) {
     if (!this.stroke || !event.isPrimary) return;
-    // A fast hand moves several times between two frames; all those places are in the coalesced events.
+    // A fast hand moves several times between two frames; the coalesced events have all the points.
     const events = event.getCoalescedEvents?.() ?? [];
     this.stroke.push(...(events.length ? events : [event]).map((one) => this.#point(one)));
     this.#show();
@@ -101,8 +102,8 @@ export class Paper {
 
   #point(event) {
     const box = this.canvas.getBoundingClientRect();
-    const pressure = event.pointerType === "pen" ? 0.5 + event.pressure : 1; // others report no real pressure
-    return { x: (event.clientX - box.left) / box.width, y: (event.clientY - box.top) / box.height, width: WIDTH * pressure };
+    const pressure = event.pointerType === "pen" ? 0.5 + event.pressure : 1; // a mouse and a finger report no real pressure
+    return { x: (event.clientX - box.left) / box.width, y: (event.clientY - box.top) / box.height, width: STROKE_WIDTH * pressure };
   }
 
   #paint() {
@@ -110,8 +111,8 @@ export class Paper {
     if (this.canvas.width !== side) this.canvas.width = this.canvas.height = side;
     const context = this.canvas.getContext("2d");
     context.clearRect(0, 0, side, side);
-    if (this.sheet.photo?.preview) drawPhoto(context, this.sheet.photo.preview, side);
-    drawStrokes(context, this.sheet.strokes, side, getComputedStyle(this.canvas).color);
+    if (this.picture.photo?.preview) drawPhoto(context, this.picture.photo.preview, side);
+    drawStrokes(context, this.picture.strokes, side, getComputedStyle(this.canvas).color);
   }
 }
 
@@ -121,7 +122,8 @@ function drawPhoto(context, preview, side) {
   context.drawImage(preview, (side - width) / 2, (side - height) / 2, width, height);
 }
 
-// Curves through the middles between the points, bent towards the points: smooth, and never far from the hand.
+// Quadratic curves between the midpoints of neighbouring points, with the points as control points: smooth and close to
+// the hand's path.
 function drawStrokes(context, strokes, side, colour) {
   context.strokeStyle = colour;
   context.lineCap = context.lineJoin = "round";
@@ -134,7 +136,7 @@ function drawStrokes(context, strokes, side, colour) {
       context.beginPath();
       context.moveTo(from.x * side, from.y * side);
       context.quadraticCurveTo(point.x * side, point.y * side, to.x * side, to.y * side);
-      context.lineTo(to.x * side + 0.01, to.y * side); // a tap, too, must have a length, or it would leave no dot
+      context.lineTo(to.x * side + 0.01, to.y * side); // a line without length, from a tap, would leave no dot
       context.stroke();
       from = to;
     }

@@ -1,63 +1,63 @@
-// The page: paper on one side, answers on the other, and all the ways to give it a picture.
+// The page: connects the drawing area, the requests and the elements that show a prediction.
 
-import { Answers } from "./answers.js";
-import { Paper } from "./drawing.js";
+import { DrawingArea } from "./drawing.js";
 import { readPhoto } from "./photo.js";
+import { Predictor } from "./predictions.js";
 
 const element = (id) => document.getElementById(id);
-const percent = (share) => (share > 0.9995 ? ">99.9%" : `${(100 * share).toFixed(1)}%`); // no model is wholly sure
+const percent = (share) => (share > 0.9995 ? ">99.9%" : `${(100 * share).toFixed(1)}%`); // never 100.0%: no model is that sure
 
-const paper = new Paper(element("ink"), pictureChanged);
-const answers = new Answers({ answered: showAnswer, refused: showRefusal, missing: showNotice });
+const area = new DrawingArea(element("ink"), pictureChanged);
+const predictor = new Predictor({ predicted: showPrediction, rejected: showRejection, unavailable: showNotice });
 
-let sheetBefore = paper.sheet;
+let pictureBefore = area.picture;
 
 function pictureChanged() {
-  if (paper.sheet !== sheetBefore) answers.forget(); // a stroke that only grows may be answered late
-  sheetBefore = paper.sheet;
-  element("hint").hidden = !paper.isEmpty;
-  element("ink").setAttribute("aria-label", describePaper());
-  element("undo").setAttribute("aria-disabled", !paper.canUndo);
-  element("clear").setAttribute("aria-disabled", paper.isEmpty);
-  if (paper.isEmpty) {
+  if (area.picture !== pictureBefore) predictor.cancel(); // not while a stroke grows: then a late response is shown
+  pictureBefore = area.picture;
+  element("hint").hidden = !area.isEmpty;
+  element("ink").setAttribute("aria-label", describePicture());
+  element("undo").setAttribute("aria-disabled", !area.canUndo);
+  element("clear").setAttribute("aria-disabled", area.isEmpty);
+  if (area.isEmpty) {
     showNothing();
   } else {
-    answers.ask(() => paper.toBlob());
+    predictor.request(() => area.toBlob());
   }
 }
 
-function describePaper() {
-  if (paper.sheet.photo) return "Your photo";
-  return paper.isEmpty ? "Empty paper to draw a digit on" : "Your drawing";
+function describePicture() {
+  if (area.picture.photo) return "Your photo";
+  return area.isEmpty ? "Empty area to draw a digit in" : "Your drawing";
 }
 
-function showAnswer({ digit, confidence, sure, probabilities, seen, version, milliseconds }) {
-  element("answer").classList.remove("empty");
-  element("answer").classList.toggle("unsure", !sure);
+function showPrediction({ digit, confidence, sure, probabilities, normalized, version, milliseconds }) {
+  element("prediction").classList.remove("empty");
+  element("prediction").classList.toggle("unsure", !sure);
   element("digit").textContent = sure ? digit : `${digit}?`;
   element("confidence").textContent = sure ? `${percent(confidence)} sure` : "Not sure";
-  say(sure ? `${digit}, ${percent(confidence)} sure` : `Not sure, maybe ${digit}`);
+  announce(sure ? `${digit}, ${percent(confidence)} sure` : `Not sure, maybe ${digit}`);
   showBars(probabilities);
-  showSeen(seen);
+  showNormalized(normalized);
   element("version").textContent = `Model version ${version}`;
-  element("latency").textContent = `Answered in ${milliseconds.toFixed(0)} ms`;
+  element("latency").textContent = `Response in ${milliseconds.toFixed(0)} ms`;
 }
 
-function showRefusal(message) {
+function showRejection(message) {
   showNothing();
-  element("answer").classList.add("unsure");
+  element("prediction").classList.add("unsure");
   element("confidence").textContent = message;
-  say(message);
+  announce(message);
 }
 
 function showNothing() {
-  element("answer").classList.add("empty");
-  element("answer").classList.remove("unsure");
+  element("prediction").classList.add("empty");
+  element("prediction").classList.remove("unsure");
   element("digit").textContent = "?";
   for (const name of ["confidence", "version", "latency"]) element(name).textContent = "";
-  say("");
+  announce("");
   showBars([]);
-  showSeen("");
+  showNormalized("");
 }
 
 function showNotice(message) {
@@ -75,50 +75,50 @@ function showBars(probabilities) {
   }
 }
 
-// `seen` is base64 of 28 x 28 bytes, 0 = paper, 255 = ink; ink is shown white on black, as in MNIST.
-function showSeen(seen) {
+// `normalized` is base64 of 28 x 28 bytes, 0 = paper, 255 = ink; ink is shown white on black, as in MNIST.
+function showNormalized(normalized) {
   const image = new ImageData(28, 28);
-  for (const [place, character] of [...atob(seen)].entries()) {
-    image.data.set([255, 255, 255, character.charCodeAt(0)], 4 * place);
+  for (const [index, character] of [...atob(normalized)].entries()) {
+    image.data.set([255, 255, 255, character.charCodeAt(0)], 4 * index);
   }
-  element("seen").getContext("2d").putImageData(image, 0, 0);
+  element("normalized").getContext("2d").putImageData(image, 0, 0);
 }
 
-// For screen readers, and only what is new: the answer to a drawing in progress seldom changes.
-function say(text) {
+// Announces `text` to screen readers if it is new: the prediction for a growing stroke seldom changes.
+function announce(text) {
   if (element("spoken").textContent !== text) element("spoken").textContent = text;
 }
 
-async function take(files) {
+async function loadPhoto(files) {
   if (!files.length) return;
-  paper.putPhoto(await readPhoto(files[0]));
+  area.putPhoto(await readPhoto(files[0]));
 }
 
-element("undo").addEventListener("click", () => paper.undo());
-element("clear").addEventListener("click", () => paper.clear());
+element("undo").addEventListener("click", () => area.undo());
+element("clear").addEventListener("click", () => area.clear());
 element("file").addEventListener("change", async ({ target }) => {
-  await take(target.files);
+  await loadPhoto(target.files);
   target.value = ""; // so that the same file can be chosen again
 });
 addEventListener("keydown", (event) => {
   if (event.key.toLowerCase() === "z" && (event.ctrlKey || event.metaKey) && !event.shiftKey) {
     event.preventDefault();
-    paper.undo();
+    area.undo();
   }
 });
-addEventListener("paste", ({ clipboardData }) => take(clipboardData.files));
+addEventListener("paste", ({ clipboardData }) => loadPhoto(clipboardData.files));
 addEventListener("dragover", (event) => {
   event.preventDefault();
-  element("paper").classList.add("dropping");
+  element("drawing").classList.add("dropping");
 });
 addEventListener("dragleave", ({ relatedTarget }) => {
-  if (!relatedTarget) element("paper").classList.remove("dropping");
+  if (!relatedTarget) element("drawing").classList.remove("dropping");
 });
 addEventListener("drop", (event) => {
-  event.preventDefault(); // or the browser would leave for the file
-  element("paper").classList.remove("dropping");
-  take(event.dataTransfer.files);
+  event.preventDefault(); // the browser would open the file instead of the page
+  element("drawing").classList.remove("dropping");
+  loadPhoto(event.dataTransfer.files);
 });
 
 pictureChanged();
-answers.watch();
+predictor.start();

@@ -1,13 +1,13 @@
-// A photo as the model takes it: as it is, where it can be.
+// Photos in a form that the model accepts: unchanged if possible.
 
 const SERVED_TYPES = new Set(["image/png", "image/jpeg", "image/bmp", "image/gif"]);
-const LARGEST_BYTES = 8e6; // well within what the server takes, and sooner there
+const LARGEST_BYTES = 8e6; // half of the server's limit, to keep uploads short
 const LARGEST_SIDE = 4096;
-const SENT_SIDE = 2048; // of what is drawn anew: even pure noise stays below the server's limit
-const PREVIEW_SIDE = 1024; // undo keeps every photo
+const SENT_SIDE = 2048; // of a photo that is encoded again: even pure noise stays below the server's limit
+const PREVIEW_SIDE = 1024; // limits memory, because undo keeps every photo
 
-// { preview, blob }: what to show, null where this browser cannot, and what to send. What the model cannot decode, but this
-// browser can (WebP, AVIF, on some devices HEIC), is sent as PNG; what is huge, smaller.
+// Returns { preview, blob }: the picture to show, null if this browser cannot decode it, and the file to send. A format that
+// only the browser decodes (WebP, AVIF, on some devices HEIC) is sent as PNG; a huge photo is scaled down.
 export async function readPhoto(file) {
   const bitmap = await createImageBitmap(file).catch(() => null);
   if (!bitmap) return { preview: null, blob: file };
@@ -19,7 +19,7 @@ export async function readPhoto(file) {
   return { preview, blob };
 }
 
-// A canvas of the bitmap, its longer side at most `side`.
+// Returns a canvas with the bitmap, its longer side at most `side`.
 function draw(bitmap, side) {
   const scale = Math.min(1, side / Math.max(bitmap.width, bitmap.height));
   const canvas = document.createElement("canvas");

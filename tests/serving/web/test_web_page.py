@@ -1,4 +1,4 @@
-"""The page in a real Chromium: every way to give it a digit, and everything that it says."""
+"""The page in a real Chromium: every way to enter a digit, and every message."""
 
 import contextlib
 import io
@@ -28,7 +28,7 @@ pytestmark = needs_browser
 
 
 class Model:
-    """A model server that keeps the pictures it is sent, and answers `digit`, or as `handle` says."""
+    """A model server that keeps the pictures it receives and predicts `digit`, after a call of `handle` if set."""
 
     def __init__(self) -> None:
         self.reset()
@@ -46,7 +46,7 @@ class Model:
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[tuple[Model, str]]:
-    """The model and the address of the page before it."""
+    """The model and the URL of the page in front of it."""
     model = Model()
     with scripted_server(predict=model.predict, max_message_bytes=-1) as target, start_web(target) as (_, port):
         yield model, f"http://127.0.0.1:{port}/"
@@ -61,15 +61,15 @@ def chromium() -> Iterator[Browser]:
 @pytest.fixture
 def model(site, chromium) -> Iterator[Model]:
     yield site[0]
-    chromium.close()  # it may still be asking
+    chromium.close()  # the page may still send requests
     site[0].reset()
 
 
 @pytest.fixture
 def page(site, model, chromium) -> Iterator[Browser]:
-    """The page, freshly loaded; and no test leaves an error in the console or has asked another server."""
+    """The page, freshly loaded. After the test, the console has no errors and no other server was requested."""
     chromium.open(site[1])
-    model.reset()  # what the test before sent last may have come after its end
+    model.reset()  # a request of the test before may have come late
     yield chromium
     assert not chromium.errors()
     assert {url for url in chromium.requested() if not url.startswith(site[1])} == set()
@@ -86,38 +86,40 @@ def shows(page: Browser, name: str, text: str) -> None:
     wait_until(lambda: page.text(name) == text)
 
 
-def looked_at(picture: bytes) -> np.ndarray:
+def pixels_of(picture: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(picture)).convert("L"))
 
 
-def newest(model: Model) -> np.ndarray:
-    """The picture that came last, uint8 [H, W]; one of no size before the first."""
-    return looked_at(model.pictures[-1]) if model.pictures else np.zeros((0, 0), np.uint8)
+def last_picture(model: Model) -> np.ndarray:
+    """Returns the picture received last, uint8 [H, W]; of size zero before the first."""
+    return pixels_of(model.pictures[-1]) if model.pictures else np.zeros((0, 0), np.uint8)
 
 
-def ink(model: Model) -> int:
-    """Dark pixels of the picture that came last."""
-    return int((newest(model) < 128).sum())
+def dark_pixels(model: Model) -> int:
+    """Returns the number of dark pixels in the picture received last."""
+    return int((last_picture(model) < 128).sum())
 
 
 @pytest.mark.parametrize("kind", ["mouse", "touch", "pen"])
-def test_drawing_gives_the_digit_the_top_three_and_what_the_model_saw(page, model, kind):
+def test_drawing_shows_the_digit_the_top_three_and_the_normalized_image(page, model, kind):
     page.draw(kind=kind)
     shows(page, "digit", "7")
     shows(page, "confidence", "82.0% sure")
     assert page.text("bars").split() == ["7", "82.0%", "0", "2.0%", "1", "2.0%"]
     assert page.text("version") == "Model version 20261122134501"
-    assert page.text("latency").startswith("Answered in ")
-    seen = page.run("return [...document.getElementById('seen').getContext('2d').getImageData(3, 4, 1, 1).data]")
-    assert seen == [255, 255, 255, 7]
-    wait_until(lambda: newest(model)[262, 144] == 0)  # the seven's foot, which comes last
-    drawing = newest(model)
+    assert page.text("latency").startswith("Response in ")
+    normalized = page.run(
+        "return [...document.getElementById('normalized').getContext('2d').getImageData(3, 4, 1, 1).data]"
+    )
+    assert normalized == [255, 255, 255, 7]
+    wait_until(lambda: last_picture(model)[262, 144] == 0)  # the seven's foot, drawn last
+    drawing = last_picture(model)
     assert drawing.shape == (336, 336)
     assert (drawing[0, 0], drawing[84, 168]) == (255, 0)  # paper, and ink on the seven's bar
     assert 0.02 < (drawing < 128).mean() < 0.15
 
 
-def test_it_answers_while_the_stroke_goes_on(page, model):
+def test_it_predicts_while_a_stroke_is_being_drawn(page, model):
     page.run("document.getElementById('ink').setPointerCapture = () => {}")
     for x in (100, 200, 300):
         kind = "pointerdown" if x == 100 else "pointermove"
@@ -133,10 +135,10 @@ def test_it_answers_while_the_stroke_goes_on(page, model):
 
 def test_a_tap_is_a_dot(page, model):
     page.draw([(0.5, 0.5)])
-    wait_until(lambda: ink(model) > 200)
+    wait_until(lambda: dark_pixels(model) > 200)
 
 
-def test_clear_empties_the_paper_and_the_answer_and_undo_brings_both_back(page, model):
+def test_clear_removes_drawing_and_prediction_and_undo_restores_both(page, model):
     page.draw()
     shows(page, "digit", "7")
     page.find("clear").click()
@@ -144,52 +146,52 @@ def test_clear_empties_the_paper_and_the_answer_and_undo_brings_both_back(page, 
     assert page.find("hint").is_displayed()
     page.find("undo").click()
     shows(page, "digit", "7")
-    assert ink(model)
+    assert dark_pixels(model)
 
 
-def test_undo_and_control_z_each_take_off_one_stroke(page, model):
+def test_undo_and_control_z_each_remove_one_stroke(page, model):
     for height in (0.2, 0.5, 0.8):
         page.draw([(0.2, height), (0.8, height)])
     one = 336**2 * 0.06 * (0.6 + 0.06 * math.pi / 4)  # a bar with round ends
-    for strokes, take_off in (
+    for strokes, remove in (
         (3, lambda: None),
         (2, page.find("undo").click),
         (1, lambda: _press(page, Keys.CONTROL, "z")),
     ):
-        take_off()
-        wait_until(lambda strokes=strokes: ink(model) == pytest.approx(strokes * one, rel=0.05))
+        remove()
+        wait_until(lambda strokes=strokes: dark_pixels(model) == pytest.approx(strokes * one, rel=0.05))
     _press(page, Keys.CONTROL, "z")
-    _press(page, Keys.CONTROL, "z")  # once more than there is to undo
+    _press(page, Keys.CONTROL, "z")  # one more than can be undone
     assert page.text("digit") == "?"
 
 
-def test_an_answer_that_comes_after_clear_is_dropped(page, model):
-    let_go, arrived = threading.Event(), threading.Event()
-    model.handle = lambda _: (arrived.set(), let_go.wait(10))
+def test_a_response_that_comes_after_clear_is_dropped(page, model):
+    release, arrived = threading.Event(), threading.Event()
+    model.handle = lambda _: (arrived.set(), release.wait(10))
     page.draw()
     assert arrived.wait(10)
     page.find("clear").click()
-    let_go.set()
+    release.set()
     wait_until(lambda: page.run("return performance.getEntriesByName(location.href + 'predict').length"))
     assert page.text("digit") == "?"
 
 
-def test_one_question_is_under_way_at_a_time_and_the_newest_drawing_is_asked_last(page, model):
-    lock, most, under_way = threading.Lock(), [0], [0]
+def test_one_request_is_pending_at_a_time_and_the_newest_drawing_is_sent_last(page, model):
+    lock, most, pending = threading.Lock(), [0], [0]
 
     def slow(_):
         with lock:
-            under_way[0] += 1
-            most[0] = max(most[0], under_way[0])
+            pending[0] += 1
+            most[0] = max(most[0], pending[0])
         time.sleep(0.2)
         with lock:
-            under_way[0] -= 1
+            pending[0] -= 1
 
     model.handle = slow
     for height in (0.2, 0.4, 0.6, 0.8):
         page.draw([(0.2, height), (0.8, height)])
-    wait_until(lambda: newest(model)[269, 168] == 0)  # the lowest stroke
-    assert (newest(model)[[67, 134, 202], 168] == 0).all()
+    wait_until(lambda: last_picture(model)[269, 168] == 0)  # the lowest stroke
+    assert (last_picture(model)[[67, 134, 202], 168] == 0).all()
     assert most == [1]
 
 
@@ -210,9 +212,9 @@ def _paste(page: Browser, path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("give", [_choose, _drop, _paste])
-def test_a_photo_is_shown_and_sent_as_it_is(page, model, photo, give: Callable[[Browser, Path], None]):
-    give(page, photo)
+@pytest.mark.parametrize("enter", [_choose, _drop, _paste])
+def test_a_photo_is_shown_and_sent_as_it_is(page, model, photo, enter: Callable[[Browser, Path], None]):
+    enter(page, photo)
     shows(page, "digit", "7")
     assert model.pictures == [photo.read_bytes()]
     assert page.find("ink").get_attribute("aria-label") == "Your photo"
@@ -227,34 +229,34 @@ def test_the_same_photo_can_be_chosen_again_after_clear(page, model, photo):
         page.find("clear").click()
 
 
-def test_drawing_on_a_photo_begins_a_new_drawing(page, model, photo):
+def test_drawing_on_a_photo_starts_a_new_drawing(page, model, photo):
     _choose(page, photo)
     wait_until(lambda: model.pictures)
     page.draw()
-    wait_until(lambda: newest(model).shape == (336, 336))
+    wait_until(lambda: last_picture(model).shape == (336, 336))
 
 
-def test_a_format_that_the_model_does_not_know_is_sent_as_one_that_it_does(page, model, tmp_path):
+def test_a_format_that_the_model_cannot_decode_is_converted(page, model, tmp_path):
     Image.new("RGB", (40, 20), "navy").save(tmp_path / "photo.webp")
     _choose(page, tmp_path / "photo.webp")
     wait_until(lambda: model.pictures)
     assert model.pictures[0].startswith(b"\x89PNG")
-    assert looked_at(model.pictures[0]).shape == (20, 40)
+    assert pixels_of(model.pictures[0]).shape == (20, 40)
 
 
-def test_a_huge_photo_is_sent_smaller(page, model, tmp_path):
+def test_a_huge_photo_is_scaled_down(page, model, tmp_path):
     Image.new("L", (5000, 100), 200).save(tmp_path / "wide.png")
     _choose(page, tmp_path / "wide.png")
     wait_until(lambda: model.pictures)
-    assert looked_at(model.pictures[0]).shape == (40, 2048)
+    assert pixels_of(model.pictures[0]).shape == (40, 2048)
 
 
-def test_a_heavy_photo_is_sent_smaller_than_the_server_takes(page, model, tmp_path):
+def test_a_large_file_is_scaled_down_below_the_servers_limit(page, model, tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (2400, 2400, 3), np.uint8)
     Image.fromarray(noise).save(tmp_path / "noise.bmp")  # 17 MB
     _choose(page, tmp_path / "noise.bmp")
     wait_until(lambda: model.pictures)
-    assert looked_at(model.pictures[0]).shape == (2048, 2048)
+    assert pixels_of(model.pictures[0]).shape == (2048, 2048)
     shows(page, "digit", "7")
 
 
@@ -270,7 +272,7 @@ def test_a_picture_that_the_model_cannot_use_is_explained(site, model, chromium,
     shows(chromium, "digit", "7")
 
 
-def test_below_the_confidence_asked_for_it_says_not_sure(chromium):
+def test_below_min_confidence_it_shows_not_sure(chromium):
     model = Model()
     with scripted_server(predict=model.predict) as target, start_web(target, "--min-confidence", "0.83") as (_, port):
         chromium.open(f"http://127.0.0.1:{port}/")
@@ -280,11 +282,11 @@ def test_below_the_confidence_asked_for_it_says_not_sure(chromium):
         assert chromium.run("return document.getElementById('spoken').textContent") == "Not sure, maybe 7"
 
 
-def test_without_a_model_it_says_so_and_goes_on_by_itself_when_there_is_one(chromium):
+def test_without_a_model_it_shows_a_notice_and_continues_when_there_is_one(chromium):
     model_port = free_port()
     with start_web(f"127.0.0.1:{model_port}") as (_, port):
         chromium.open(f"http://127.0.0.1:{port}/")
-        for digit in (4, 5):  # at first, and after one has gone
+        for digit in (4, 5):  # before the first model, and after it has gone
             wait_until(lambda: "No model is being served yet" in chromium.text("notice"))
             model = Model()
             model.digit = digit
@@ -295,7 +297,7 @@ def test_without_a_model_it_says_so_and_goes_on_by_itself_when_there_is_one(chro
             chromium.draw()
 
 
-def test_when_the_pages_own_server_is_gone_it_says_so(chromium):
+def test_a_notice_is_shown_when_the_pages_own_server_is_gone(chromium):
     with contextlib.ExitStack() as stack:
         target = stack.enter_context(scripted_server(predict=Model().predict))
         process, port = stack.enter_context(start_web(target))
@@ -304,7 +306,7 @@ def test_when_the_pages_own_server_is_gone_it_says_so(chromium):
         shows(chromium, "digit", "7")
         process.kill()
         chromium.draw()
-        wait_until(lambda: "own server does not answer" in chromium.text("notice"))
+        wait_until(lambda: "own server does not respond" in chromium.text("notice"))
 
 
 def _press(page: Browser, *keys: str) -> None:
@@ -318,8 +320,8 @@ def _press(page: Browser, *keys: str) -> None:
     actions.perform()
 
 
-def test_everything_works_by_keyboard_with_the_focus_in_sight(page, photo):
-    _choose(page, photo)  # what the system's own dialog would do
+def test_everything_works_by_keyboard_with_a_visible_focus(page, photo):
+    _choose(page, photo)  # as the system's own dialog would
     shows(page, "digit", "7")
     reached = []
     for _ in range(4):
@@ -331,7 +333,7 @@ def test_everything_works_by_keyboard_with_the_focus_in_sight(page, photo):
         if reached[-1] == "clear":
             _press(page, Keys.ENTER)
             assert page.text("digit") == "?"
-            assert page.run("return document.activeElement.id") == "clear"  # the focus is not lost
+            assert page.run("return document.activeElement.id") == "clear"  # the focus stays
             _press(page, Keys.SHIFT, Keys.TAB)
             _press(page, Keys.SPACE)  # undo
             shows(page, "digit", "7")
@@ -339,14 +341,14 @@ def test_everything_works_by_keyboard_with_the_focus_in_sight(page, photo):
     assert [name for name in reached if name] == ["undo", "clear", "file"]
 
 
-def test_a_screen_reader_is_told_what_everything_is_and_each_new_answer(page):
+def test_a_screen_reader_gets_every_name_and_each_new_prediction(page):
     names = {
         name: page.run("return document.getElementById(arguments[0])", name).accessible_name
-        for name in ("ink", "seen", "undo", "clear", "file", "bars")
+        for name in ("ink", "normalized", "undo", "clear", "file", "bars")
     }
     assert names == {
-        "ink": "Empty paper to draw a digit on",
-        "seen": "The 28 by 28 pixels that the model saw",
+        "ink": "Empty area to draw a digit in",
+        "normalized": "The 28 by 28 pixels that the model saw",
         "undo": "Undo",
         "clear": "Clear",
         "file": "Choose a photo",
@@ -359,12 +361,12 @@ def test_a_screen_reader_is_told_what_everything_is_and_each_new_answer(page):
 
 
 @pytest.mark.usefixtures("model")
-def test_on_a_telephone_nothing_is_wider_than_the_screen_and_paper_and_digit_are_both_in_sight(site, chromium):
+def test_on_a_phone_nothing_is_wider_than_the_screen_and_drawing_and_digit_are_both_visible(site, chromium):
     chromium.open(site[1], size=(360, 740), touch=True)
     chromium.draw(kind="touch")
     shows(chromium, "digit", "7")
     assert chromium.run("return document.documentElement.scrollWidth") == 360
-    assert chromium.run("return scrollY") == 0  # the finger drew, and did not scroll
+    assert chromium.run("return scrollY") == 0  # the finger drew and did not scroll
     digit = chromium.find("digit").rect
     assert digit["y"] + digit["height"] < 740
     for name in ("undo", "clear"):
@@ -376,7 +378,7 @@ def _brightness(colour: str) -> float:
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_the_page_follows_the_systems_colours_and_the_model_sees_the_same(site, model, chromium, dark):
+def test_the_page_follows_the_systems_colour_scheme_and_the_sent_picture_does_not(site, model, chromium, dark):
     chromium.open(site[1], dark=dark)
     ground, ink = chromium.run(
         "const style = getComputedStyle(document.body); return [style.backgroundColor, style.color]"
@@ -384,11 +386,11 @@ def test_the_page_follows_the_systems_colours_and_the_model_sees_the_same(site, 
     assert (_brightness(ground) < 60, _brightness(ink) > 200) == (dark, dark)
     chromium.draw()
     shows(chromium, "digit", "7")
-    assert newest(model)[0, 0] == 255
+    assert last_picture(model)[0, 0] == 255
 
 
 @pytest.mark.usefixtures("model")
-def test_the_browser_refuses_what_the_policy_forbids(site, chromium):
+def test_the_browser_blocks_what_the_policy_forbids(site, chromium):
     chromium.open(site[1])
     chromium.run(
         "document.body.append(Object.assign(new Image(), { src: 'https://example.com/a.png' }));"
@@ -402,7 +404,7 @@ def test_the_browser_refuses_what_the_policy_forbids(site, chromium):
     assert all("Content Security Policy" in error for error in errors[:3])
 
 
-def test_two_pages_at_once_do_not_mix_their_answers(site, model):
+def test_two_pages_at_once_do_not_mix_their_predictions(site, model):
     numbers = itertools.count(1)
     lock = threading.Lock()
 

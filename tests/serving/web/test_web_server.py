@@ -1,4 +1,4 @@
-"""The page's server as a process of its own, asked over plain HTTP: what it answers, refuses and survives."""
+"""The page's server as a process of its own, over plain HTTP: responses, rejections and attacks."""
 
 import base64
 import json
@@ -27,7 +27,7 @@ PNG = {"content-type": "image/png"}
 
 @pytest.fixture(scope="module")
 def port():
-    """A page in front of a model that answers a picture with its first byte."""
+    """The port of a page whose model predicts a picture's first byte."""
     with (
         scripted_server(max_message_bytes=-1) as target,
         start_web(target, "--allowed-host", "Digits.example") as (_, port),
@@ -52,23 +52,23 @@ def test_open_opens_the_page_in_the_browser(tmp_path, monkeypatch):
         assert opened.read_text().strip() == f"http://127.0.0.1:{port}"
 
 
-def test_a_picture_is_answered_with_what_the_model_saw(port):
+def test_a_picture_gets_a_prediction_with_the_normalized_image(port):
     status, headers, body = request(port, "POST", "/predict", b"\x07 as it is", PNG)
-    found = json.loads(body)
+    prediction = json.loads(body)
     assert status == 200
-    assert (found["digit"], found["sure"], found["version"]) == (7, True, "1")
-    assert found["confidence"] == pytest.approx(max(found["probabilities"]))
-    assert base64.b64decode(found["seen"]) == b"\x07" * 784
+    assert (prediction["digit"], prediction["sure"], prediction["version"]) == (7, True, "1")
+    assert prediction["confidence"] == pytest.approx(max(prediction["probabilities"]))
+    assert base64.b64decode(prediction["normalized"]) == b"\x07" * 784
     assert headers["cache-control"] == "no-store"
 
 
-def test_below_the_confidence_asked_for_an_answer_is_not_sure():
+def test_a_prediction_below_min_confidence_is_not_sure():
     with scripted_server() as target, start_web(target, "--min-confidence", "0.83") as (_, port):
         assert json.loads(request(port, "POST", "/predict", b"\x07", PNG)[2])["sure"] is False
 
 
 @pytest.mark.parametrize("path", ["/", "/page.js", "/icon.svg", "/healthz", "/missing", "/predict"])
-def test_every_answer_carries_the_security_headers(port, path):
+def test_every_response_has_the_security_headers(port, path):
     _, headers, _ = request(port, "GET", path)
     assert headers["content-security-policy"] == CONTENT_SECURITY_POLICY
     assert headers["x-content-type-options"] == "nosniff"
@@ -77,7 +77,7 @@ def test_every_answer_carries_the_security_headers(port, path):
     assert "server" not in headers
 
 
-def test_the_policy_allows_nothing_inline_and_nothing_from_elsewhere():
+def test_the_policy_allows_nothing_inline_and_nothing_from_other_sites():
     rules = dict(rule.split(" ", 1) for rule in CONTENT_SECURITY_POLICY.split("; "))
     assert rules.pop("default-src") == "'none'"
     assert set(rules.values()) <= {"'none'", "'self'", "'script'"}
@@ -103,7 +103,7 @@ def test_an_unchanged_file_is_not_sent_again(port):
         ("LOCALHOST:8080", 200),
         ("127.0.0.1:1234", 200),
         ("[::1]:8080", 200),
-        ("10.1.2.3:8080", 200),  # what a kubelet asks for
+        ("10.1.2.3:8080", 200),  # as in a kubelet's probes
         ("digits.example:8080", 200),
         ("evil.example", 421),
         ("localhost.evil.example", 421),
@@ -114,23 +114,26 @@ def test_an_unchanged_file_is_not_sent_again(port):
         ("", 421),
     ],
 )
-def test_only_names_that_are_ours_are_answered(port, host, status):
+def test_only_known_host_names_are_served(port, host, status):
     assert request(port, "GET", "/", headers={"host": host})[0] == status
     assert request(port, "POST", "/predict", b"\x07", {"host": host, **PNG})[0] == status
 
 
 @pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""])
-def test_what_a_form_on_another_site_could_send_is_refused(port, content_type):
+def test_content_types_that_a_form_on_another_site_can_send_are_rejected(port, content_type):
     assert error_of(request(port, "POST", "/predict", b"\x07", {"content-type": content_type}))[0] == 415
 
 
-def test_the_largest_picture_is_taken_and_one_byte_more_is_not(port):
+def test_the_largest_picture_is_accepted_and_one_byte_more_is_not(port):
     largest = b"\x05" * MAX_PICTURE_BYTES
     assert request(port, "POST", "/predict", largest, PNG)[0] == 200
-    assert error_of(request(port, "POST", "/predict", largest + b"\x05", PNG)) == (413, "A picture may have 16 MiB.")
+    assert error_of(request(port, "POST", "/predict", largest + b"\x05", PNG)) == (
+        413,
+        "A picture may have at most 16 MiB.",
+    )
 
 
-def test_a_body_of_unsaid_length_is_cut_off_at_the_limit(port):
+def test_a_body_of_unknown_length_is_cut_off_at_the_limit(port):
     with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
         connection.sendall(
             b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -140,35 +143,35 @@ def test_a_body_of_unsaid_length_is_cut_off_at_the_limit(port):
         assert connection.recv(1000).startswith(b"HTTP/1.1 413 ")  # and the body has not ended yet
 
 
-def test_a_picture_that_the_model_cannot_use_is_the_askers_fault_and_explained():
-    def refuse(_, context):
+def test_a_picture_that_the_model_cannot_use_gets_422_and_the_reason():
+    def reject(_, context):
         context.abort(grpc.StatusCode.INVALID_ARGUMENT, "assertion failed: [picture 0 cannot be decoded; expected PNG]")
 
-    with scripted_server(predict=refuse) as target, start_web(target) as (_, port):
-        answered = error_of(request(port, "POST", "/predict", b"text", PNG))
-    assert answered == (422, "The model cannot use this picture: it cannot be decoded; expected PNG.")
+    with scripted_server(predict=reject) as target, start_web(target) as (_, port):
+        rejection = error_of(request(port, "POST", "/predict", b"text", PNG))
+    assert rejection == (422, "The model cannot use this picture: it cannot be decoded; expected PNG.")
 
 
 @pytest.mark.parametrize(
-    ("code", "status", "says"),
+    ("code", "status", "message"),
     [
         ("UNAVAILABLE", 503, "No model is being served"),
         ("NOT_FOUND", 503, "No model is being served"),
-        ("DEADLINE_EXCEEDED", 503, "does not answer in time"),
+        ("DEADLINE_EXCEEDED", 503, "does not respond in time"),
         ("FAILED_PRECONDITION", 502, "no such signature"),
         ("INTERNAL", 502, "no such signature"),
     ],
 )
-def test_a_failure_of_the_model_server_is_told_from_one_of_the_picture(code, status, says):
+def test_an_error_of_the_model_server_is_not_blamed_on_the_picture(code, status, message):
     def fail(_, context):
         context.abort(getattr(grpc.StatusCode, code), "no such signature")
 
     with scripted_server(predict=fail) as target, start_web(target) as (_, port):
-        found, message = error_of(request(port, "POST", "/predict", b"\x07", PNG))
-    assert (found, says in message) == (status, True)
+        found, error = error_of(request(port, "POST", "/predict", b"\x07", PNG))
+    assert (found, message in error) == (status, True)
 
 
-def test_it_lives_without_a_model_but_is_not_ready(port, port_without_model):
+def test_without_a_model_it_is_live_but_not_ready(port, port_without_model):
     assert request(port_without_model, "GET", "/healthz")[0] == 200
     assert error_of(request(port_without_model, "GET", "/readyz"))[0] == 503
     assert request(port_without_model, "GET", "/")[0] == 200
@@ -181,7 +184,7 @@ def test_it_is_not_ready_while_the_version_is_loading():
         assert error_of(request(port, "GET", "/readyz"))[0] == 503
 
 
-def test_many_at_once_each_get_their_own_answer(port):
+def test_concurrent_requests_each_get_their_own_prediction(port):
     def digit_of(number: int) -> int:
         picture = bytes([number % 10]) * (1 + 1000 * number)
         return json.loads(request(port, "POST", "/predict", picture, PNG)[2])["digit"]
@@ -191,7 +194,7 @@ def test_many_at_once_each_get_their_own_answer(port):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_lets_the_request_under_way_finish(number):
+def test_a_pending_request_finishes_after_a_signal(number):
     arrived = threading.Event()
 
     def slow(request, _):
@@ -200,16 +203,16 @@ def test_a_signal_lets_the_request_under_way_finish(number):
         return predict_response(request)
 
     with scripted_server(predict=slow) as target, start_web(target) as (process, port), ThreadPoolExecutor(1) as pool:
-        under_way = pool.submit(request, port, "POST", "/predict", b"\x03", PNG)
+        pending = pool.submit(request, port, "POST", "/predict", b"\x03", PNG)
         assert arrived.wait(10)
         process.send_signal(number)
-        assert under_way.result()[0] == 200
+        assert pending.result()[0] == 200
         assert process.wait(20) == 0
         assert process.stderr
         assert process.stderr.read() == ""
 
 
-def test_somebody_who_goes_in_the_middle_of_a_picture_is_no_error():
+def test_a_disconnect_during_an_upload_is_not_logged_as_an_error():
     with start_web(NOWHERE) as (process, port):
         with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
             connection.sendall(
@@ -222,19 +225,19 @@ def test_somebody_who_goes_in_the_middle_of_a_picture_is_no_error():
         assert process.stderr.read() == ""
 
 
-def test_a_port_that_is_taken_is_said_and_returns_1():
+def test_a_port_in_use_is_named_and_returns_1():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         done = _run("web", "--port", str(taken.getsockname()[1]))
     assert done.returncode == 1
     assert "error: cannot listen on 127.0.0.1 port" in done.stderr
 
 
-def test_a_target_that_cannot_be_one_returns_2():
+def test_an_invalid_target_returns_2():
     done = _run("web", "--target", "http://localhost:8501")
     assert (done.returncode, "HOST:PORT" in done.stderr) == (2, True)
 
 
-def test_without_the_extra_it_says_how_to_install_it():
+def test_without_the_extra_the_error_is_how_to_install_it():
     code = (
         "import sys\n"
         "import importlib.util\n"
@@ -248,7 +251,7 @@ def test_without_the_extra_it_says_how_to_install_it():
     assert "Traceback" not in done.stderr
 
 
-def test_its_requirements_are_the_clients_and_the_extra():
+def test_its_requirements_are_those_of_the_client_and_the_extra():
     extra = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["web"]
     lines = (ROOT / "requirements" / "web.in").read_text().splitlines()
     assert [line for line in lines if not line.startswith("#")] == ["-r client.in", *extra]
