@@ -24,10 +24,10 @@ endef
 # $(call INSTALL,FILE): install a hashed requirement file and say how far it is.
 define INSTALL
 @echo "== install the packages of $(1) into $(VENV), once"
-@{ $(PY) -m pip install --disable-pip-version-check --progress-bar off --require-hashes -r $(1) && touch $@; } | \
+@{ $(PY) -m pip install --disable-pip-version-check --progress-bar off --require-hashes -r $(1) 2>$(VENV)/install.log && touch $@; } | \
 	awk -v all=$$(grep -c == $(1)) '/^Collecting/ { printf "%d of %d: %s\n", ++n, all, $$2; fflush() } /^Installing/ { print "unpack" }' | \
 	if [ -t 1 ]; then while read -r line; do printf '\r   %-60.60s' "$$line"; done; echo; else sed -n '/unpack/p'; fi
-@test -e $@
+@test -e $@ || { cat $(VENV)/install.log; exit 1; }
 endef
 
 .DEFAULT_GOAL := help
