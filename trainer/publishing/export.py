@@ -53,6 +53,8 @@ def export_model(
 
     @tf.function(input_signature=[tf.TensorSpec((None, *IMAGE_SHAPE), tf.uint8, name=IMAGES)])
     def answer(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        # TensorFlow Serving does not compare shapes with the signature; [N, 28, 28, 1] would get wrong digits.
+        images = tf.ensure_shape(images, (None, *IMAGE_SHAPE))
         # Of an image without any ink nothing can be said: all digits are as probable.
         inked = tf.cast(tf.reduce_any(images > 0, axis=[1, 2]), tf.float32)[:, tf.newaxis]
         probabilities = tf.nn.softmax(inked * model(images, training=False) / temperature)
@@ -65,7 +67,7 @@ def export_model(
     # AutoGraph would take longer than all the rest, and finds nothing to do.
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name=ENCODED)], autograph=False)
     def answer_pictures(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
-        images = normalize(encoded)
+        images = normalize(tf.ensure_shape(encoded, [None]))
         return {**answer(images), NORMALIZED: images}
 
     module = tf.Module(name=MODEL_NAME)

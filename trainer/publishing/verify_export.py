@@ -17,7 +17,17 @@ from typing import Any
 
 import numpy as np
 
-from serving.contract import CONFIDENCE, DIGIT, ENCODED, IMAGES, NORMALIZED, PICTURES, PROBABILITIES, SIGNATURE
+from serving.contract import (
+    CONFIDENCE,
+    DIGIT,
+    ENCODED,
+    IMAGE_SHAPE,
+    IMAGES,
+    NORMALIZED,
+    PICTURES,
+    PROBABILITIES,
+    SIGNATURE,
+)
 from trainer.errors import ExitCode, RunError
 
 TOLERANCE = 1e-5
@@ -86,17 +96,23 @@ class _Call:
     """One signature of a loaded model as a Python function: arrays by name in, arrays by name out."""
 
     def __init__(self, session: Any, name: str, signature: Any):
-        self.name, self._session = name, session
-        self._inputs = {alias: info.name for alias, info in signature.inputs.items()}
-        self._outputs = {alias: info.name for alias, info in signature.outputs.items()}
+        from tensorflow.core.protobuf import config_pb2
+
+        self.name, self._inputs, self._outputs = name, list(signature.inputs), list(signature.outputs)
         expected_inputs, expected_outputs = SIGNATURES[name]
         if set(self._inputs) != expected_inputs or set(self._outputs) != expected_outputs:
             raise ArtifactError(
                 f"signature {name} has inputs {sorted(self._inputs)} and outputs {sorted(self._outputs)}"
             )
+        # Not `session.run`: it compares shapes in Python, which TensorFlow Serving does not.
+        options = config_pb2.CallableOptions(
+            feed=[signature.inputs[alias].name for alias in self._inputs],
+            fetch=[signature.outputs[alias].name for alias in self._outputs],
+        )
+        self._run = session._make_callable_from_options(options)
 
     def __call__(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return self._session.run(self._outputs, {self._inputs[alias]: array for alias, array in feeds.items()})
+        return dict(zip(self._outputs, self._run(*(feeds[alias] for alias in self._inputs)), strict=True))
 
     def in_batches(self, alias: str, values: np.ndarray, size: int) -> dict[str, np.ndarray]:
         batches = [self({alias: values[start : start + size]}) for start in range(0, len(values), size)]
@@ -123,8 +139,31 @@ def verify(folder: Path, images: np.ndarray, probabilities: np.ndarray) -> dict[
             of_files = calls[PICTURES].in_batches(ENCODED, files, size)
             of_images = calls[SIGNATURE].in_batches(IMAGES, of_files[NORMALIZED], size)
             largest = max(largest, _compare(of_files, of_images[PROBABILITIES], size))
+        for name, inputs in _other_shapes(images, files).items():
+            for alias, array in inputs:
+                _require_rejection(calls[name], alias, array)
         replayed = _replay_warm_up(folder, calls)
     return {"examples": len(images), "largest_difference": largest, "warm_up_records": replayed}
+
+
+def _other_shapes(images: np.ndarray, files: np.ndarray) -> dict[str, list[tuple[str, np.ndarray]]]:
+    """Inputs of each signature whose shape is not the contract's, and which a graph without a check may accept."""
+    height, width = IMAGE_SHAPE
+    shapes = [(-1, height, width, 1), (-1, height // 2, 2 * width), (-1, height * width), (-1, width)]
+    return {
+        SIGNATURE: [(IMAGES, images.reshape(shape)) for shape in shapes],
+        PICTURES: [(ENCODED, files[:2].reshape(2, 1)), (ENCODED, files[:1].reshape(()))],
+    }
+
+
+def _require_rejection(call: _Call, alias: str, array: np.ndarray) -> None:
+    import tensorflow as tf
+
+    try:
+        call({alias: array})
+    except tf.errors.InvalidArgumentError:
+        return
+    raise ArtifactError(f"signature {call.name} accepts {alias} of shape {list(array.shape)}; it must reject them")
 
 
 def _compare(outputs: dict[str, np.ndarray], probabilities: np.ndarray, size: int) -> float:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from serving.local_server.errors import StatusError
 from trainer.errors import BusyError
 from trainer.publishing.export import WARM_UP_FILE, export_model
 from trainer.publishing.publish import Gate, GateError, publish, served_accuracy
@@ -145,6 +146,30 @@ def test_a_blank_picture_gets_the_same_probability_for_every_digit(published: Pa
     assert np.allclose(answer["probabilities"], 0.1)
 
 
+@pytest.fixture(scope="module")
+def run_signature(published: Path):
+    """Run a signature as TensorFlow Serving does: no shape is compared with the signature."""
+    from serving.local_server.model.servable import Servable
+
+    servable = Servable(published / "20260102030405")
+    yield lambda name, **inputs: servable.run(servable.signature(name), inputs)
+    servable.close()
+
+
+@pytest.mark.parametrize("shape", [(2, 28, 28, 1), (1, 14, 56), (2, 784), (28, 28), ()])
+def test_the_graph_rejects_images_of_another_shape(run_signature, shape) -> None:
+    with pytest.raises(StatusError, match=r"not compatible with expected shape \[\?,28,28\]") as rejection:
+        run_signature("serving_default", images=np.zeros(shape, np.uint8))
+    assert rejection.value.code.name == "INVALID_ARGUMENT"
+
+
+@pytest.mark.parametrize("shape", [(1, 1), ()])
+def test_the_graph_rejects_files_of_another_shape(run_signature, shape) -> None:
+    with pytest.raises(StatusError, match=r"not compatible with expected shape \[\?\]") as rejection:
+        run_signature("pictures", encoded=np.full(shape, b"any file", object))
+    assert rejection.value.code.name == "INVALID_ARGUMENT"
+
+
 def other_weights(folder: Path) -> None:
     """One weight changed by a little, its checksum right."""
     import tensorflow as tf
@@ -198,6 +223,21 @@ def test_verification_refuses_files_that_do_not_predict_what_the_trainer_predict
     np.savez(expected, images=trained.test.images[:256], probabilities=trained.evaluation.probabilities[:256])
     assert main([str(exported), str(expected)]) == 6
     assert message in capsys.readouterr().out
+
+
+def test_verification_refuses_a_graph_that_accepts_other_shapes(tmp_path: Path, trained, monkeypatch) -> None:
+    import tensorflow as tf
+
+    ensure = tf.ensure_shape
+
+    def ignore_images(tensor: tf.Tensor, shape: list) -> tf.Tensor:
+        return tensor if tensor.name.startswith("images") else ensure(tensor, shape)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tensorflow.ensure_shape", ignore_images)
+        export_model(trained.model, tmp_path / "exported", images=trained.test.images[:128], metadata={})
+    with pytest.raises(ArtifactError, match=r"serving_default accepts images of shape \[7, 28, 28, 1\]"):
+        verify(tmp_path / "exported", trained.test.images[:7], trained.evaluation.probabilities[:7])
 
 
 def test_an_export_that_fails_verification_is_never_published(tmp_path: Path, trained, monkeypatch) -> None:
