@@ -28,11 +28,16 @@ from trainer.config import TrainConfig, resolve
 from trainer.errors import ConfigError, ExitCode, RunError, exit_code_of
 from trainer.presets import PRESETS
 from trainer.runs.signals import StoppedError, stoppable
-from trainer.settings import GROUPS
+from trainer.settings import GROUPS, refuse_url
 from trainer.training.cluster import find_cluster
 
 VARIED = ("learning_rate=1e-3:1e-2:log", "dropout=0:0.5", "width=0.5:2:log")
 """What `tune` varies unless `--vary` says otherwise."""
+
+PUBLISH_SETTINGS = (
+    "min_accuracy", "tolerance", "significance", "allow_other_data", "keep_versions", "models_dir", "model_name",
+)  # fmt: skip
+"""What `publish` may set otherwise than the run's config does."""
 
 FIELDS = {field.name: field for field in dataclasses.fields(TrainConfig)}
 
@@ -94,14 +99,21 @@ def _evaluate(args: argparse.Namespace) -> None:
 def _publish(args: argparse.Namespace) -> None:
     from trainer.run import publish_run
 
-    gate = {name: value for name in ("min_accuracy", "tolerance") if (value := getattr(args, name)) is not None}
-    publish_run(_config_of_run(args.run_dir, **gate, publish=True), datetime.now(UTC))
+    flags = {name: value for name, value in vars(args).items() if name in PUBLISH_SETTINGS}
+    config = _config_of_run(args.run_dir, publish=True, **flags)
+    if "artifacts" in args:
+        config = dataclasses.replace(
+            config,
+            models_dir=flags.get("models_dir", args.artifacts / "models"),
+            data_dir=config.data_dir or args.artifacts / "data",
+        )
+    publish_run(config, datetime.now(UTC))
 
 
 def _rollback(args: argparse.Namespace) -> None:
     from trainer.publishing.versions import roll_back
 
-    retired, served = roll_back(args.artifacts / "models" / MODEL_NAME, allow_none=args.allow_none)
+    retired, served = roll_back(_model_dir(args), args.version, allow_none=args.allow_none)
     print(f"retired version {retired}; now served: {served if served is not None else 'nothing'}")
 
 
@@ -132,7 +144,7 @@ def _data_samples(args: argparse.Namespace) -> None:
 def _doctor(args: argparse.Namespace) -> None:
     from trainer.doctor import Level, examine
 
-    findings = examine(args.artifacts, args.data_dir or args.artifacts / "data", os.environ)
+    findings = examine(args.artifacts, args.data_dir or args.artifacts / "data", _model_dir(args), os.environ)
     for finding in findings:
         print(f"{finding.level:<8} {finding.topic:<8} {finding.text}")
     problems = sum(finding.level is Level.PROBLEM for finding in findings)
@@ -148,9 +160,14 @@ def _config(args: argparse.Namespace) -> TrainConfig:
 def _config_of_run(folder: Path, **flags: Any) -> TrainConfig:
     if not (folder / "config.json").is_file():
         raise ConfigError(f"{folder}: no run (config.json is missing); expected <artifacts>/runs/<run>")
-    # The run may have been moved or mounted elsewhere since it was trained: its folder's place counts.
-    place = {"artifacts": folder.resolve().parent.parent, "run": folder.resolve().name}
-    return resolve(file=folder / "config.json", flags={**place, **flags})
+    # The run may have been moved or mounted elsewhere since it was trained: its folder's place counts. Links are not
+    # resolved: where runs/ is a link, the models are still beside it and not beside its target.
+    place = Path(os.path.abspath(folder))  # noqa: PTH100  (Path.resolve follows links, Path.absolute keeps "..")
+    return resolve(file=folder / "config.json", flags={"artifacts": place.parent.parent, "run": place.name, **flags})
+
+
+def _model_dir(args: argparse.Namespace) -> Path:
+    return TrainConfig(artifacts=args.artifacts, models_dir=args.models_dir, model_name=args.model_name).model_dir
 
 
 class _Parser(argparse.ArgumentParser):
@@ -199,19 +216,26 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     sub.set_defaults(command=_evaluate)
 
     text = "publish a trained run's model if it passes the gate"
-    sub = commands.add_parser("publish", help=text, description=text)
+    sub = commands.add_parser("publish", help=text, description=text, argument_default=argparse.SUPPRESS)
     _add_run_dir(sub)
-    for name in ("min_accuracy", "tolerance"):
-        sub.add_argument(_flag(name), type=float, help=_help_of(name) + " (default: as in the run's config)")
+    sub.add_argument(
+        "--artifacts", type=_local_path, help="publish to <artifacts>/models, and read the data in <artifacts>/data"
+    )
+    for name in PUBLISH_SETTINGS:
+        _add_setting(sub, name, f"{_help_of(name)} (default: as in the run's config)")
     sub.set_defaults(command=_publish)
 
-    sub = commands.add_parser("rollback", help="retire the newest version by renaming it")
+    text = "retire a version by renaming it: the server then serves the newest one that is left"
+    sub = commands.add_parser("rollback", help=text, description=text)
+    sub.add_argument("version", type=int, nargs="?", metavar="VERSION", help="the version to retire [the newest]")
     _add_paths(sub, data=False)
+    _add_model(sub)
     sub.add_argument("--allow-none", action="store_true", help="even if no version is served afterwards")
     sub.set_defaults(command=_rollback)
 
     sub = commands.add_parser("doctor", help="what a run would find on this machine, problems first")
     _add_paths(sub)
+    _add_model(sub)
     sub.set_defaults(command=_doctor)
 
     data = commands.add_parser("data", help="prepare MNIST, verify a data set, or write pictures from one")
@@ -226,7 +250,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     _add_dataset(sub, default="mnist")
     sub.set_defaults(command=_data_verify)
     sub = actions.add_parser("samples", help="write some test digits as PNG files, to try a served model with")
-    sub.add_argument("folder", type=Path, metavar="FOLDER", help="where to write them")
+    sub.add_argument("folder", type=_local_path, metavar="FOLDER", help="where to write them")
     sub.add_argument("--count", type=int, default=10, help="how many [10]")
     _add_paths(sub)
     _add_dataset(sub, default="optdigits")
@@ -279,33 +303,54 @@ def _add_tune(commands: Any, preset: str) -> None:
 
 def _add_config(sub: argparse.ArgumentParser, preset: str, *, without: Collection[str] = ()) -> None:
     sub.add_argument("--preset", choices=PRESETS, default=None, help="values to start from (default: quickstart)")
-    sub.add_argument("--config", type=Path, default=None, metavar="FILE", help="JSON file of settings, e.g. a run's")
-    hints = typing.get_type_hints(TrainConfig)
+    sub.add_argument(
+        "--config", type=_local_path, default=None, metavar="FILE", help="JSON file of settings, e.g. a run's"
+    )
     for title, settings in GROUPS.items():
         group = sub.add_argument_group(title, settings.__doc__)
         for field in dataclasses.fields(settings):
             if field.name in without or field.name == "preset":
                 continue
             default = PRESETS[preset].get(field.name, field.default)
-            text = f"{_help_of(field.name)} [{'none' if default in (None, '') else default}]".replace("%", "%%")
-            hint = hints[field.name]
-            if typing.get_origin(hint) is Literal:
-                group.add_argument(_flag(field.name), choices=typing.get_args(hint), help=text)
-            elif hint is bool:
-                group.add_argument(_flag(field.name), action=argparse.BooleanOptionalAction, help=text)
-            else:
-                kind = typing.get_args(hint)[0] if isinstance(hint, types.UnionType) else hint
-                group.add_argument(_flag(field.name), type=kind, metavar=kind.__name__.upper(), help=text)
+            text = f"{_help_of(field.name)} [{'none' if default in (None, '') else default}]"
+            _add_setting(group, field.name, text)
+
+
+def _add_setting(parser: argparse._ActionsContainer, name: str, text: str) -> None:
+    hint, text = typing.get_type_hints(TrainConfig)[name], text.replace("%", "%%")
+    if typing.get_origin(hint) is Literal:
+        parser.add_argument(_flag(name), choices=typing.get_args(hint), help=text)
+    elif hint is bool:
+        parser.add_argument(_flag(name), action=argparse.BooleanOptionalAction, help=text)
+    else:
+        kind = typing.get_args(hint)[0] if isinstance(hint, types.UnionType) else hint
+        convert = _local_path if kind is Path else kind
+        parser.add_argument(_flag(name), type=convert, metavar=kind.__name__.upper(), help=text)
+
+
+def _local_path(text: str) -> Path:
+    try:
+        refuse_url(text)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(f"{error}") from error
+    return Path(text)
 
 
 def _add_run_dir(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="folder of the run: <artifacts>/runs/<run>")
+    parser.add_argument(
+        "run_dir", type=_local_path, metavar="RUN_DIR", help="folder of the run: <artifacts>/runs/<run>"
+    )
 
 
 def _add_paths(parser: argparse.ArgumentParser, *, data: bool = True) -> None:
-    parser.add_argument("--artifacts", type=Path, default=Path("artifacts"), help=_help_of("artifacts"))
+    parser.add_argument("--artifacts", type=_local_path, default=Path("artifacts"), help=_help_of("artifacts"))
     if data:
-        parser.add_argument("--data-dir", type=Path, help=_help_of("data_dir"))
+        parser.add_argument("--data-dir", type=_local_path, help=_help_of("data_dir"))
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--models-dir", type=_local_path, help=_help_of("models_dir"))
+    parser.add_argument("--model-name", default=MODEL_NAME, help=f"{_help_of('model_name')} [{MODEL_NAME}]")
 
 
 def _add_dataset(parser: argparse.ArgumentParser, default: str) -> None:

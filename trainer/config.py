@@ -59,9 +59,18 @@ class TrainConfig(
         check_fields(self)
         if self.seed >= 2**32:
             raise ConfigError(f"seed is {self.seed}; expected a number below 2**32")
-        if "/" in self.run or self.run.startswith("."):
+        for name in ("run", "model_name"):
+            value = getattr(self, name)
+            if "/" in value or value.startswith("."):
+                raise ConfigError(
+                    f"{name} is {value!r}; expected a plain folder name, without '/' and not starting with '.'"
+                )
+        if not self.model_name:
+            raise ConfigError("model_name is empty; expected the name of the served model")
+        if self.keep_versions == 1:
             raise ConfigError(
-                f"run is {self.run!r}; expected a plain folder name, without '/' and not starting with '.'"
+                "keep_versions is 1; expected at least 2, since the server serves the version before the newest until it "
+                "has loaded the newest; 0 keeps all"
             )
         if self.replicas > 1 and self.strategy == "default":
             raise ConfigError(f"strategy is 'default' with {self.replicas} replicas; expected 'mirrored' or 'auto'")

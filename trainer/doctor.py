@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from serving.contract import MODEL_NAME
 from trainer.errors import RunError
 from trainer.publishing.versions import STAGING_PREFIX, live_versions
 from trainer.runs.checkpoint import FOLDER, checkpoint_files, is_trained, step_of
@@ -49,12 +48,13 @@ class Finding:
 Findings = Iterator[Finding]
 
 
-def examine(artifacts: Path, data_dir: Path, environment: Mapping[str, str]) -> list[Finding]:
+def examine(artifacts: Path, data_dir: Path, model_dir: Path, environment: Mapping[str, str]) -> list[Finding]:
     """All findings, the worst first.
 
     Args:
         artifacts: root folder of everything that runs write.
         data_dir: folder of the data set.
+        model_dir: folder of the served model's versions.
         environment: as in os.environ; it names the other workers.
     """
     checks: tuple[Callable[[], Findings], ...] = (
@@ -63,7 +63,7 @@ def examine(artifacts: Path, data_dir: Path, environment: Mapping[str, str]) -> 
         _threads,
         lambda: _disk(artifacts),
         lambda: _data(data_dir),
-        lambda: _models(artifacts / "models" / MODEL_NAME),
+        lambda: _models(model_dir),
         lambda: _runs(artifacts / "runs"),
         lambda: _peers(environment),
     )

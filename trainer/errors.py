@@ -3,6 +3,9 @@
 A Kubernetes Job decides from these numbers whether to retry, so they are part of the interface.
 """
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 
 
@@ -21,6 +24,8 @@ class ExitCode(IntEnum):
     """The model is not good enough to be published. A retry cannot help."""
     ARTIFACT = 6
     """The exported files failed their check and were not published. A retry cannot help."""
+    MEMORY = 7
+    """Out of memory. A retry on the same machine cannot help: use a smaller batch or network, or more memory."""
     PEERS = 69
     """Another worker is missing or was lost; the state is saved. Start all workers again."""
     BUG = 70
@@ -43,16 +48,41 @@ class ConfigError(RunError):
     exit_code = ExitCode.USAGE
 
 
+class OutOfMemoryError(RunError):
+    """The machine or the device has less memory than the settings need."""
+
+    exit_code = ExitCode.MEMORY
+
+
 class BusyError(RunError):
     """Another process holds the lock."""
 
     exit_code = ExitCode.IO
 
 
+@contextmanager
+def memory_errors_explained() -> Iterator[None]:
+    """While inside, a failed allocation, by Python or by TensorFlow, becomes an OutOfMemoryError that says what helps."""
+    try:
+        yield
+    except Exception as error:
+        # By name, since importing TensorFlow's class takes seconds.
+        if not isinstance(error, MemoryError) and type(error).__name__ != "ResourceExhaustedError":
+            raise
+        # Without the name of the op, which TensorFlow puts around the reason.
+        reason = re.sub(r"\{\{.*?\}\}\s*|\s*\[Op:.*", "", (str(error) or type(error).__name__).splitlines()[0])
+        raise OutOfMemoryError(
+            f"out of memory: {reason}. Lower --global-batch-size or --width, or use a machine or a device with more "
+            "memory"
+        ) from error
+
+
 def exit_code_of(error: BaseException) -> ExitCode:
     """The exit status that an error ends the process with."""
     if isinstance(error, RunError):
         return error.exit_code
+    if isinstance(error, MemoryError):
+        return ExitCode.MEMORY
     if isinstance(error, OSError):
         return ExitCode.IO
     if isinstance(error, KeyboardInterrupt):

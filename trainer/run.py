@@ -10,18 +10,18 @@ Steps import TensorFlow themselves: a wrong setting or folder is reported before
 from __future__ import annotations
 
 import dataclasses
+import os
 import platform
 import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from serving.contract import MODEL_NAME
 from trainer.config import TrainConfig, to_json, what_it_computes
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, ExitCode, memory_errors_explained
 from trainer.runs.atomic import write_atomically
 from trainer.runs.folder import open_run_folder, refuse_full_disk
 from trainer.runs.result import EVALUATE_FILE, PUBLISH_FILE, RESULT_FILE, TRIAL_FILE, RunResult, read_result, recorded
@@ -57,7 +57,7 @@ def train_run(config: TrainConfig, now: datetime, environment: Mapping[str, str]
 
     Args:
         config: what to compute and where to write; an empty run name is filled in.
-        now: the time that names the run and numbers the version.
+        now: the time that names the run.
         environment: as in os.environ; it names the other workers, if there are any.
 
     Raises:
@@ -80,7 +80,7 @@ def train_run(config: TrainConfig, now: datetime, environment: Mapping[str, str]
             result.facts, result.data = _facts(config, splits, trained, devices), splits.digests
             candidate = _evaluate(config, trained.model, splits, result, tracker.rows)
             tracker.pictures(candidate.figures, step=trained.steps)
-        _publish_and_report(candidate, now, result, once=True)
+        _publish_and_report(candidate, result, once=True)
 
 
 def train_trial(config: TrainConfig, now: datetime) -> RunResult:
@@ -109,14 +109,16 @@ def train_trial(config: TrainConfig, now: datetime) -> RunResult:
 
 
 def evaluate_run(config: TrainConfig, now: datetime) -> None:
-    """Score a trained run's weights on its test split again and redraw its report.
+    """Score a trained run's weights on its test split again and redraw its report; the run's outcome stays.
 
     Raises:
         RunError: the run has no weights, or its data cannot be read.
     """
     with recorded(config.run_dir / EVALUATE_FILE, now) as result:
         candidate = _reload(config, result)
-        _report(candidate, "Evaluated again from the saved weights.", succeeded=True)
+        earlier = _latest_result(config)
+        result.outcome, result.gate, result.published = earlier.outcome, earlier.gate, earlier.published
+        _report(candidate, result, succeeded=earlier.exit_code == ExitCode.OK)
 
 
 def publish_run(config: TrainConfig, now: datetime) -> None:
@@ -127,7 +129,7 @@ def publish_run(config: TrainConfig, now: datetime) -> None:
     """
     with recorded(config.run_dir / PUBLISH_FILE, now) as result:
         candidate = _reload(config, result)
-        _publish_and_report(candidate, now, result)
+        _publish_and_report(candidate, result)
 
 
 def _train_as_worker(config: TrainConfig, cluster: Cluster) -> None:
@@ -152,7 +154,7 @@ def _train(config: TrainConfig, cluster: Cluster | None, tracker: Tracker) -> tu
         cluster = None  # Nothing is left to train together: the other workers have exited.
     if cluster:
         wait_for_peers(cluster, config.peer_timeout_seconds)
-    with peers_may_be_lost(cluster):
+    with memory_errors_explained(), peers_may_be_lost(cluster):
         devices = choose_devices(config.strategy, config.replicas, jit_compile=config.jit_compile, cluster=cluster)
         if config.deterministic:
             tf.config.experimental.enable_op_determinism()
@@ -185,12 +187,41 @@ def _reload(config: TrainConfig, result: RunResult) -> Candidate:
     from trainer.training.model import build_model
 
     choose_devices()
-    earlier = read_result(config.run_dir / RESULT_FILE) or read_result(config.run_dir / TRIAL_FILE) or RunResult()
+    trained = read_result(config.run_dir / RESULT_FILE) or read_result(config.run_dir / TRIAL_FILE) or RunResult()
     model = build_model(config.model, width=config.width, dropout=config.dropout)
     model.load_weights(weights)
     splits = load_splits(config.dataset, config.data_path, config.validation_size)
-    result.facts, result.data = earlier.facts, splits.digests
+    _refuse_other_data(config.run_dir, trained.data, splits.digests)
+    result.facts = {**trained.facts, "test split": f"scored again from the saved weights on {_utc_now()}"}
+    result.data = splits.digests
     return _evaluate(config, model, splits, result, read_rows(config.run_dir))
+
+
+def _refuse_other_data(run_dir: Path, trained: dict[str, str], now: dict[str, str]) -> None:
+    """Refuse to score a run on other data: its new test split may hold examples that it was trained on.
+
+    Raises:
+        DataError: naming the parts that differ.
+    """
+    if different := [part for part, digest in now.items() if trained.get(part, digest) != digest]:
+        from trainer.data.split import DataError
+
+        raise DataError(
+            f"{run_dir}: the {', '.join(different)} data is not what this run was trained with; give it the same data "
+            "(--data-dir in its config.json), or train again"
+        )
+
+
+def _latest_result(config: TrainConfig) -> RunResult:
+    """How the last command that could publish this run ended."""
+    results = (read_result(config.run_dir / name) for name in (RESULT_FILE, TRIAL_FILE, PUBLISH_FILE))
+    latest = max((result for result in results if result), key=lambda result: result.finished, default=RunResult())
+    if not latest.outcome:  # of a trial, or written before results had an outcome
+        version = latest.published.get("version")
+        latest.outcome = f"Published as version {version}." if version else "Trained; not published yet."
+        if latest.exit_code != ExitCode.OK:
+            latest.outcome = f"Not published: {latest.message}"
+    return latest
 
 
 def _evaluate(
@@ -202,7 +233,8 @@ def _evaluate(
 
     # TensorFloat-32, the default on newer GPUs, keeps three digits: too few for the check of the exported files.
     tf.config.experimental.enable_tensor_float_32_execution(False)
-    evaluation = _score(model, splits.validation, splits.test)
+    with memory_errors_explained():
+        evaluation = _score(model, splits.validation, splits.test)
     result.evaluation = evaluation.summary()
     figures = save_figures(config.run_dir / "figures", rows, evaluation, splits.test.images)
     return Candidate(config, model, splits, result.facts, evaluation, figures)
@@ -217,27 +249,32 @@ def _score(model: keras.Model, validation: Split, split: Split) -> Evaluation:
     return evaluate(predict, split, temperature)
 
 
-def _publish_and_report(candidate: Candidate, now: datetime, result: RunResult, *, once: bool = False) -> None:
+def _publish_and_report(candidate: Candidate, result: RunResult, *, once: bool = False) -> None:
     """Publish unless the config says not to, and report the outcome; `once`: not if this very model was published."""
+    from trainer.publishing.gate import GateError
+
     try:
-        outcome = _publish(candidate, now, result, once=once)
+        result.outcome = _publish(candidate, result, once=once)
     except Exception as error:
-        _report(candidate, f"Not published: {error}", succeeded=False)
+        if isinstance(error, GateError) and error.verdict:
+            result.gate = error.verdict.to_json()
+        result.outcome = f"Not published: {error}"
+        _report(candidate, result, succeeded=False)
         raise
-    _report(candidate, outcome, succeeded=True)
+    _report(candidate, result, succeeded=True)
 
 
-def _publish(candidate: Candidate, now: datetime, result: RunResult, *, once: bool) -> str:
-    from trainer.publishing.publish import Gate, find_published, publish
+def _publish(candidate: Candidate, result: RunResult, *, once: bool) -> str:
+    from trainer.publishing.gate import Gate
+    from trainer.publishing.publish import find_published, publish
     from trainer.publishing.versions import RETIRED_SUFFIX
     from trainer.training.model import weights_digest
 
     config = candidate.config
     if not config.publish:
         return "Trained; not published, as --no-publish says."
-    model_dir = config.models_dir / MODEL_NAME
     identity = {"run": config.run, "weights": weights_digest(candidate.model)}
-    if once and (folder := find_published(model_dir, identity)):
+    if once and (folder := find_published(config.model_dir, identity)):
         # An earlier attempt was stopped after it had published.
         result.published = {"version": int(folder.name.removesuffix(RETIRED_SUFFIX)), "folder": str(folder)}
         again = f"; `python -m trainer publish {config.run_dir}` publishes it again"
@@ -246,11 +283,18 @@ def _publish(candidate: Candidate, now: datetime, result: RunResult, *, once: bo
         candidate.model,
         candidate.evaluation,
         candidate.splits.test,
-        model_dir=model_dir,
-        gate=Gate(min_accuracy=config.min_accuracy, tolerance=config.tolerance),
-        now=now,
-        metadata={**identity, "facts": candidate.facts, "test_fingerprint": candidate.splits.test.fingerprint},
+        model_dir=config.model_dir,
+        gate=Gate(
+            min_accuracy=config.min_accuracy,
+            tolerance=config.tolerance,
+            significance=config.significance,
+            allow_other_data=config.allow_other_data,
+        ),
+        now=datetime.now(UTC),
+        metadata={**identity, "facts": candidate.facts},
+        keep_versions=config.keep_versions,
     )
+    result.gate = published.verdict.to_json()
     result.published = {"version": published.version, "folder": str(published.folder), "check": published.check}
     before = f"; before it: {published.served_before}" if published.served_before else ""
     return f"Published as version {published.version} in {published.folder}{before}."
@@ -268,17 +312,18 @@ def _facts(config: TrainConfig, splits: Splits, trained: Trained, devices: Devic
         f"{trained.steps * config.global_batch_size / trained.seconds:,.0f} images/s",
         "devices": f"{', '.join(devices.names)}{shared} ({config.precision})",
         "machine": f"{platform.machine()}, Python {platform.python_version()}, TensorFlow {tf.__version__}",
-        "finished": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
+        "finished": _utc_now(),
+        "test split": "scored once, after training",
     }
 
 
-def _report(candidate: Candidate, outcome: str, *, succeeded: bool) -> None:
+def _report(candidate: Candidate, result: RunResult, *, succeeded: bool) -> None:
     """Write the report and the model card, and print the outcome and where everything is."""
     from trainer.evaluation.metrics import percent
     from trainer.evaluation.report import Story, write_model_card, write_report
 
     config, evaluation = candidate.config, candidate.evaluation
-    story = Story(config.run, outcome, succeeded, candidate.facts, dataclasses.asdict(config))
+    story = Story(config.run, result.outcome, succeeded, candidate.facts, dataclasses.asdict(config), result.gate)
     try:
         write_report(config.run_dir / "report.html", story, evaluation, candidate.figures)
         write_model_card(config.run_dir / "model_card.md", story, evaluation)
@@ -286,8 +331,22 @@ def _report(candidate: Candidate, outcome: str, *, succeeded: bool) -> None:
         # A version may be live by now: a page that cannot be written must not look like a failure to publish.
         print(f"warning: cannot write the report: {error}", file=sys.stderr)
     low, high = evaluation.accuracy_interval
-    print(f"Test accuracy {percent(evaluation.accuracy)} (95 % interval {percent(low)} to {percent(high)}).")
-    print(outcome)
-    print(f"Report:      {config.run_dir / 'report.html'}")
-    print(f"Figures:     {config.run_dir / 'figures'}")
-    print(f"TensorBoard: tensorboard --logdir {config.artifacts / 'runs'}", flush=True)
+    _print_lines(
+        f"Test accuracy {percent(evaluation.accuracy)} (95 % interval {percent(low)} to {percent(high)}).",
+        result.outcome,
+        f"Report:      {config.run_dir / 'report.html'}",
+        f"Figures:     {config.run_dir / 'figures'}",
+        f"TensorBoard: tensorboard --logdir {config.artifacts / 'runs'}",
+    )
+
+
+def _print_lines(*lines: str) -> None:
+    try:
+        print(*lines, sep="\n", flush=True)
+    except BrokenPipeError:
+        # The reader is gone, as in `train | head -1`. A version may be live by now, so this is not a failure.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _utc_now() -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())

@@ -6,12 +6,14 @@ and a test can make the group alone: `AugmentationSettings(rotate_degrees=10.0)`
 
 import dataclasses
 import math
+import re
 import types
 import typing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from serving.contract import MODEL_NAME
 from trainer.errors import ConfigError
 
 ABOVE_ZERO, FROM_ZERO = "a number above 0", "a number not below 0"
@@ -55,15 +57,22 @@ class PathSettings:
         "", "Name of the run's folder under <artifacts>/runs/; empty means <preset>-<UTC time>.", may_change=True
     )
 
+    models_dir: Path | None = setting(
+        None, "Folder that holds one folder per served model; none means <artifacts>/models.", may_change=True
+    )
+    model_name: str = setting(
+        MODEL_NAME, "Name of the served model; its versions are in <models-dir>/<model-name>/.", may_change=True
+    )
+
     @property
     def run_dir(self) -> Path:
         """Folder of this run's outputs."""
         return self.artifacts / "runs" / self.run
 
     @property
-    def models_dir(self) -> Path:
-        """Folder that holds one folder per served model."""
-        return self.artifacts / "models"
+    def model_dir(self) -> Path:
+        """Folder of the model's versions, which the server polls."""
+        return (self.models_dir or self.artifacts / "models") / self.model_name
 
     @property
     def data_path(self) -> Path:
@@ -203,7 +212,26 @@ class GateSettings:
     publish: bool = setting(True, "Publish the trained model if it passes the gate.", may_change=True)
     min_accuracy: float = setting(0.975, "Gate: the least test accuracy of a published model.", TO_ONE, may_change=True)
     tolerance: float = setting(
-        0.005, "Gate: how far the test accuracy may fall below the served version's.", FROM_ZERO, may_change=True
+        0.005,
+        "Gate: how far the test accuracy may be below that of the served version and of the best live one.",
+        FROM_ZERO,
+        may_change=True,
+    )
+    significance: float = setting(
+        0.01,
+        "Gate: level of the exact McNemar test, which refuses a model that is worse than the served version or the best "
+        "live one on the same test digits; 0 = no test.",
+        BELOW_ONE,
+        may_change=True,
+    )
+    allow_other_data: bool = setting(
+        False, "Gate: the served version may have been evaluated on another test split.", may_change=True
+    )
+    keep_versions: int = setting(
+        0,
+        "After publishing, remove all live versions but the newest N, at least 2; 0 = keep all.",
+        FROM_ZERO,
+        may_change=True,
     )
 
 
@@ -239,6 +267,20 @@ def check_fields(settings: Any) -> None:
             object.__setattr__(settings, field.name, value)
         if (type(value) is bool and bool not in kinds) or not isinstance(value, kinds):
             raise ConfigError(f"{field.name} is {value!r}; expected {getattr(hint, '__name__', hint)}")
+        if isinstance(value, Path):
+            refuse_url(f"{value}")
         expected = field.metadata["expected"]
         if expected and not ACCEPTS[expected](value):
             raise ConfigError(f"{field.name} is {value!r}; expected {expected}")
+
+
+def refuse_url(path: str) -> None:
+    """Refuse `gs://bucket` and the like: Python would take it for a local folder named `gs:`.
+
+    Raises:
+        ConfigError: with what to do instead.
+    """
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", path):
+        raise ConfigError(
+            f"{path}: a URL is not a path; mount the bucket as a folder (k8s/README.md says how) and give that folder"
+        )

@@ -109,7 +109,7 @@ def test_the_server_finds_the_models_where_the_trainer_publishes_them() -> None:
     config = model_server_config_pb2.ModelServerConfig()
     text_format.Parse((CONFIG / "models.config").read_text(), config)
     [model] = config.model_config_list.config
-    published = TrainConfig(run="x").models_dir.relative_to("artifacts") / MODEL_NAME
+    published = TrainConfig(run="x").model_dir.relative_to("artifacts")
     assert (model.name, model.base_path, model.model_platform) == (MODEL_NAME, f"{ROOT}/{published}", "tensorflow")
     assert model.model_version_policy.latest.num_versions == 1
 

@@ -11,7 +11,7 @@ from tests.k8s.checks.wiring import workers
 from tests.k8s.manifests import K8S, STACKS, Object, different, environment, named, of_kind, parse, pods, render
 from trainer.errors import ExitCode
 
-NO_RETRY = [code.value for code in (ExitCode.USAGE, ExitCode.DATA, ExitCode.DIVERGED, ExitCode.GATE, ExitCode.ARTIFACT)]
+NO_RETRY = [code.value for code in ExitCode if ExitCode.USAGE <= code <= ExitCode.MEMORY]
 EVICTED = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
 
 

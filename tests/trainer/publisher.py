@@ -15,7 +15,8 @@ import numpy as np
 from serving.contract import DIGIT, IMAGES, SIGNATURE
 from trainer.data.load import load_splits
 from trainer.evaluation.metrics import compile_predict, evaluate
-from trainer.publishing.publish import Gate, publish
+from trainer.publishing.gate import Gate
+from trainer.publishing.publish import publish
 from trainer.publishing.verify_export import verify
 from trainer.training.model import build_model
 

@@ -19,7 +19,7 @@ def examine(tmp_path: Path):
 
     def lines(**environment: str) -> dict[str, list[str]]:
         found: dict[str, list[str]] = {}
-        for finding in examine(tmp_path, tmp_path / "data", environment):
+        for finding in examine(tmp_path, tmp_path / "data", tmp_path / "models" / "digits", environment):
             found.setdefault(finding.topic, []).append(f"{finding.level}: {finding.text}")
         return found
 

@@ -5,9 +5,10 @@ The report is one file with its pictures embedded, so that it can be mailed or k
 
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from trainer.evaluation.metrics import Evaluation, percent
 
@@ -45,6 +46,8 @@ class Story:
     facts: dict[str, str]
     """Name and value: data, model, devices, times."""
     config: dict[str, object]
+    gate: dict[str, Any] = field(default_factory=dict)
+    """What the gate required and compared, as `trainer.publishing.gate.Verdict.to_json()` has it; empty without a gate."""
 
 
 def write_report(path: Path, story: Story, evaluation: Evaluation, figures: Sequence[Path]) -> None:
@@ -69,6 +72,7 @@ def write_report(path: Path, story: Story, evaluation: Evaluation, figures: Sequ
 <div class="figures">{"".join(f"<figure><strong>{value}</strong>{label}</figure>" for value, label in tiles)}</div>
 <h2>Facts</h2>
 {_table(story.facts)}
+{_gate(story.gate)}
 {"".join(_picture(figure) for figure in figures)}
 <h2>Digit by digit</h2>
 {_per_digit(evaluation)}
@@ -107,8 +111,7 @@ meant for several digits in one picture, for letters, or for printed type.
 - Mean cross-entropy: {evaluation.loss:.4f} nats. Expected calibration error: {percent(evaluation.calibration_error)}.
 - Lowest recall: {", ".join(f"{digit} ({percent(evaluation.recall[digit])})" for digit in hardest)}.
 
-The test split was scored once, after training. No setting and no checkpoint was chosen by it. Only the gate uses the
-score.
+No setting and no checkpoint was chosen by the test split. Only the gate uses the score.
 
 ## Limits
 
@@ -123,6 +126,38 @@ def _table(rows: dict[str, object] | dict[str, str]) -> str:
         f"<tr><th>{escape(name)}</th><td><code>{escape(str(value))}</code></td></tr>" for name, value in rows.items()
     )
     return f"<table>{''.join(cells)}</table>"
+
+
+def _gate(gate: dict[str, Any]) -> str:
+    """The limit that the gate set, and how the model differs from each live version that it was compared with."""
+    if not gate:
+        return ""
+    rows = {
+        "accuracy": percent(gate["accuracy"]),
+        "limit": f"{percent(gate['limit'])}: at least {percent(gate['min_accuracy'])}, and at most "
+        f"{percent(gate['tolerance'])} below the versions compared with",
+    }
+    for one in gate["comparisons"]:
+        rows[f"{one['role']}, {one['version']}"] = (
+            f"{percent(one['accuracy'])}, difference {100 * one['difference']:+.2f} points; digits newly wrong: "
+            f"{one['newly_wrong']}, newly correct: {one['newly_correct']} (exact McNemar test: p = {one['p_value']:.2g}, "
+            f"refused below {gate['significance']:g})"
+        )
+    return f"<h2>Gate</h2>{_table(rows)}{''.join(map(_changed_digits, gate['comparisons']))}"
+
+
+def _changed_digits(comparison: dict[str, Any]) -> str:
+    if not comparison["changed"]:
+        return ""
+    head = "".join(f'<th class="number">{name}</th>' for name in ("test digit", "label", "before", "now"))
+    rows = "".join(
+        "<tr>" + "".join(f'<td class="number">{digit[name]}</td>' for name in ("position", "label", "before", "now"))
+        for digit in comparison["changed"]
+    )
+    count = comparison["newly_wrong"] + comparison["newly_correct"]
+    listed = "" if count == len(comparison["changed"]) else f", the first {len(comparison['changed'])}"
+    summary = f"{count} digits changed from version {comparison['version']}{listed}"
+    return f"<details><summary>{summary}</summary><table><tr>{head}</tr>{rows}</table></details>"
 
 
 def _picture(figure: Path) -> str:

@@ -7,6 +7,7 @@ wrapped variables themselves. `keras.export.ExportArchive` holds them too, but w
 
 import json
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -36,15 +37,22 @@ METADATA_FILE = "digits.json"
 
 
 def export_model(
-    model: keras.Model, folder: Path, *, images: np.ndarray, metadata: dict[str, Any], temperature: float = 1.0
+    model: keras.Model,
+    folder: Path,
+    *,
+    images: np.ndarray,
+    metadata: dict[str, Any],
+    model_name: str = MODEL_NAME,
+    temperature: float = 1.0,
 ) -> None:
-    """Write a SavedModel to `folder`, which must not exist yet, and flush every file to the disk.
+    """Write a SavedModel to `folder`, which must not exist yet: readable for all users, flushed to the disk.
 
     Args:
         model: a plain model outside any strategy; uint8 [N, 28, 28] -> logits [N, 10].
         folder: where to write.
         images: real examples for the warm-up records, uint8 [N, 28, 28].
         metadata: JSON-ready facts about the model, kept beside the warm-up records.
+        model_name: the name under which the server serves it.
         temperature: divides the logits, so that a confidence is the share of correct predictions.
 
     Raises:
@@ -77,18 +85,32 @@ def export_model(
     try:
         tf.saved_model.save(module, str(folder), signatures={SIGNATURE: answer, PICTURES: answer_pictures})
         extra.mkdir()
-        _write_warm_up(extra / WARM_UP_FILE, images)
+        _write_warm_up(extra / WARM_UP_FILE, images, model_name)
     except tf.errors.OpError as error:
         # TensorFlow's writers report a full disk as an OpError.
         raise OSError(f"cannot write the SavedModel to {folder}: {error.message}") from error
-    (extra / METADATA_FILE).write_text(json.dumps(metadata, indent=2) + "\n")
+    (extra / METADATA_FILE).write_text(json.dumps(metadata, indent=2, allow_nan=False) + "\n")
+    _make_readable(folder)
     sync_tree(folder)
 
 
 def read_metadata(folder: Path) -> dict[str, Any]:
-    """The metadata that `export_model` wrote to `folder`; empty for a model written by another program."""
+    """The metadata that `export_model` wrote to `folder`; empty for a model written by another program.
+
+    Raises:
+        ValueError: the file is damaged; the message names it.
+        OSError: it cannot be read.
+    """
     path = folder / "assets.extra" / METADATA_FILE
-    return json.loads(path.read_text()) if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    try:
+        metadata = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    if not isinstance(metadata, dict):
+        raise ValueError(f"{path} is damaged: expected one JSON object")
+    return metadata
 
 
 def sync_tree(folder: Path) -> None:
@@ -101,7 +123,13 @@ def sync_tree(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _write_warm_up(path: Path, images: np.ndarray) -> None:
+def _make_readable(folder: Path) -> None:
+    """Let all users read the files, whatever the umask: the server often runs as another one."""
+    for path in (*folder.rglob("*"), folder):
+        path.chmod(stat.S_IMODE(path.stat().st_mode) | (0o555 if path.is_dir() else 0o444))
+
+
+def _write_warm_up(path: Path, images: np.ndarray, model_name: str) -> None:
     # Imported here because these protos take seconds to load.
     from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
@@ -112,7 +140,7 @@ def _write_warm_up(path: Path, images: np.ndarray) -> None:
             name, values = examples[signature]
             for size in sizes:
                 request = predict_pb2.PredictRequest()
-                request.model_spec.name = MODEL_NAME
+                request.model_spec.name = model_name
                 request.model_spec.signature_name = signature
                 batch = np.resize(values, (size, *values.shape[1:]))
                 request.inputs[name].CopyFrom(tf.make_tensor_proto(batch))

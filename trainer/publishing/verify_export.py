@@ -8,6 +8,7 @@ fresh process shares no state with the exporting one, so it finds what is missin
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -54,19 +55,29 @@ class ArtifactError(RunError):
     exit_code = ExitCode.ARTIFACT
 
 
-def verify_in_fresh_process(folder: Path, images: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
+class VerificationError(RunError):
+    """The verification did not come to a result, which says nothing about the exported files."""
+
+    exit_code = ExitCode.IO
+
+
+def verify_in_fresh_process(
+    folder: Path, images: np.ndarray, probabilities: np.ndarray, timeout_seconds: float = TIMEOUT_SECONDS
+) -> dict[str, Any]:
     """Run `verify` in a fresh Python process.
 
     Args:
         folder: the SavedModel.
         images: uint8 [N, 28, 28].
         probabilities: what the trained model predicts for them, float32 [N, 10].
+        timeout_seconds: how long the process may take.
 
     Returns:
         The measured values.
 
     Raises:
         ArtifactError: the files do not load, or they predict something else.
+        VerificationError: the process was killed or took too long. A retry may help.
     """
     with tempfile.TemporaryDirectory() as scratch:
         expected = Path(scratch) / "expected.npz"
@@ -77,7 +88,7 @@ def verify_in_fresh_process(folder: Path, images: np.ndarray, probabilities: np.
                 command,
                 capture_output=True,
                 text=True,
-                timeout=TIMEOUT_SECONDS,
+                timeout=timeout_seconds,
                 cwd=Path(__file__).parents[2],
                 # Otherwise a Ctrl-C in the terminal would end this process too, and look like a failed verification.
                 start_new_session=True,
@@ -85,11 +96,22 @@ def verify_in_fresh_process(folder: Path, images: np.ndarray, probabilities: np.
                 env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1"},
             )
         except subprocess.TimeoutExpired as error:
-            raise ArtifactError(f"{folder}: the verification did not end within {TIMEOUT_SECONDS} s") from error
-    if done.returncode != 0:
-        reason = (done.stdout.strip() or done.stderr.strip() or f"exit status {done.returncode}").splitlines()[-1]
-        raise ArtifactError(f"{folder}: {reason}")
+            raise VerificationError(f"{folder}: the verification did not end within {timeout_seconds:g} s") from error
+    _refuse_failure(folder, done)
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def _refuse_failure(folder: Path, done: subprocess.CompletedProcess[str]) -> None:
+    if done.returncode == ExitCode.OK:
+        return
+    if done.returncode == ExitCode.ARTIFACT:
+        raise ArtifactError(f"{folder}: {done.stdout.splitlines()[-1]}")
+    if done.returncode < 0:
+        name = signal.Signals(-done.returncode).name
+        hint = " (the system kills processes so when memory runs out)" if name == "SIGKILL" else ""
+        raise VerificationError(f"{folder}: the verification was ended by {name}{hint}")
+    last = (done.stderr.strip() or "no message").splitlines()[-1]
+    raise VerificationError(f"{folder}: the verification ended with exit status {done.returncode}: {last}")
 
 
 class _Call:
@@ -204,7 +226,10 @@ def main(arguments: list[str]) -> int:
     folder, expected = arguments
     try:
         with np.load(expected) as arrays:
-            print(json.dumps(verify(Path(folder), arrays["images"], arrays["probabilities"])))
+            measured = verify(Path(folder), arrays["images"], arrays["probabilities"])
+        print(json.dumps(measured, allow_nan=False))
+    except MemoryError:
+        raise  # says nothing about the files
     except Exception as error:
         # Any failure to load or predict here would happen in TensorFlow Serving too, so none is a bug of this process.
         print(f"{type(error).__name__}: {' '.join(str(error).split())}")

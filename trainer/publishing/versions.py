@@ -6,21 +6,27 @@ used twice: a server that failed to load a number does not retry it.
 """
 
 import errno
-import fcntl
 import re
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from trainer.errors import BusyError, ExitCode, RunError
+from trainer.errors import ExitCode, RunError
 from trainer.runs.atomic import sync_folder
+from trainer.runs.lock import locked
 
 STAGING_PREFIX = ".staging-"
 RETIRED_SUFFIX = ".retired"
+REMOVED_PREFIX = ".removed-"
 LOCK_FILE = ".lock"
+
+HIGHEST_VERSION = 2**63 - 1
+"""TensorFlow Serving keeps version numbers as signed 64-bit integers."""
+
+LEAST_KEPT_VERSIONS = 2
+"""The newest version, and the one before it, which a server serves until it has loaded the newest."""
 
 
 class VersionError(RunError):
@@ -37,10 +43,16 @@ def live_versions(model_dir: Path) -> list[int]:
 
 
 def next_version(model_dir: Path, now: datetime) -> int:
-    """The UTC time as YYYYMMDDhhmmss, or one more than the highest number used so far, whichever is higher."""
+    """The UTC time as YYYYMMDDhhmmss, or one more than the highest number used so far, whichever is higher.
+
+    Raises:
+        VersionError: the highest number used is the highest possible one.
+    """
     names = [child.name for child in model_dir.iterdir()] if model_dir.is_dir() else []
     numbers = (_version_of(name.removeprefix(STAGING_PREFIX).removesuffix(RETIRED_SUFFIX)) for name in names)
     highest = max((number for number in numbers if number is not None), default=0)
+    if highest == HIGHEST_VERSION:
+        raise VersionError(f"{model_dir}: {highest} is the highest possible version, so no next one exists; rename it")
     return max(int(now.astimezone(UTC).strftime("%Y%m%d%H%M%S")), highest + 1)
 
 
@@ -48,26 +60,16 @@ def next_version(model_dir: Path, now: datetime) -> int:
 def publisher_lock(model_dir: Path, timeout_seconds: float = 900.0) -> Iterator[None]:
     """Hold the lock that allows one publisher at a time, and remove what killed publishers left behind.
 
-    The operating system releases the lock when the process ends, however it ends.
-
     Raises:
         BusyError: another publisher held the lock until the timeout.
+        ConfigError: the filesystem has no locks.
     """
     model_dir.mkdir(parents=True, exist_ok=True)
-    with (model_dir / LOCK_FILE).open("w") as lock:
-        deadline = time.monotonic() + timeout_seconds
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                if time.monotonic() > deadline:
-                    raise BusyError(
-                        f"{model_dir}: another publisher has held the lock for {timeout_seconds:g} s; try again later"
-                    ) from error
-                time.sleep(0.1)
-        for leftover in model_dir.glob(f"{STAGING_PREFIX}*"):
-            shutil.rmtree(leftover, ignore_errors=True)
+    busy = f"{model_dir}: another publisher has held the lock for {timeout_seconds:g} s; try again later"
+    with locked(model_dir / LOCK_FILE, timeout_seconds=timeout_seconds, busy=busy):
+        for prefix in (STAGING_PREFIX, REMOVED_PREFIX):
+            for leftover in model_dir.glob(f"{prefix}*"):
+                shutil.rmtree(leftover, ignore_errors=True)
         yield
 
 
@@ -94,28 +96,76 @@ def promote(staging: Path, version: int) -> Path:
     return target
 
 
-def roll_back(model_dir: Path, *, allow_none: bool = False) -> tuple[int, int | None]:
-    """Retire the newest version: the server then serves the one before it, without a gap.
+def roll_back(
+    model_dir: Path, version: int | None = None, *, allow_none: bool = False, timeout_seconds: float = 900.0
+) -> tuple[int, int | None]:
+    """Retire a version by renaming it: the server then serves the newest one that is left, without a gap.
+
+    Args:
+        model_dir: the folder of the versions.
+        version: the version to retire; None means the newest when this is called. A version that another publisher adds
+            while this waits for the lock is never the one retired.
+        allow_none: whether the only version may be retired, so that nothing is served.
+        timeout_seconds: how long to wait for another publisher.
 
     Returns:
-        The retired version, and the version served now (None if none is left).
+        The retired version, and the one served now (None if none is left).
 
     Raises:
-        VersionError: there is no version, or only one and `allow_none` is false.
+        VersionError: there is no such version, the newest one changed during the wait, or it is the only one.
     """
-    if not live_versions(model_dir):
+    before = live_versions(model_dir)
+    if not before:
         raise VersionError(f"{model_dir}: no version to roll back from")
-    with publisher_lock(model_dir):
-        versions = live_versions(model_dir)
-        if len(versions) == 1 and not allow_none:
+    chosen = before[-1] if version is None else version
+    _refuse_unknown(model_dir, chosen, before)
+    with publisher_lock(model_dir, timeout_seconds):
+        live = live_versions(model_dir)
+        if version is None and live[-1:] != [chosen]:
             raise VersionError(
-                f"{model_dir}: {versions[0]} is the only version; without it nothing is served. "
+                f"{model_dir}: version {chosen} was the newest and is not any more; nothing was retired. "
+                f"The versions are {', '.join(map(str, live)) or 'none'}: name the one to retire"
+            )
+        _refuse_unknown(model_dir, chosen, live)
+        left = [number for number in live if number != chosen]
+        if not left and not allow_none:
+            raise VersionError(
+                f"{model_dir}: {chosen} is the only version; without it nothing is served. "
                 "Publish another first, or add --allow-none"
             )
-        newest = version_folder(model_dir, versions[-1])
-        newest.rename(newest.with_name(newest.name + RETIRED_SUFFIX))
+        folder = version_folder(model_dir, chosen)
+        folder.rename(folder.with_name(folder.name + RETIRED_SUFFIX))
         sync_folder(model_dir)
-    return versions[-1], versions[-2] if len(versions) > 1 else None
+    return chosen, left[-1] if left else None
+
+
+def remove_old_versions(model_dir: Path, keep: int) -> list[int]:
+    """Remove all live versions but the newest `keep`; returns the removed ones. The caller holds the lock.
+
+    Each is renamed first, so the server sees a version vanish as a whole. Retired versions stay.
+
+    Raises:
+        OSError: a version cannot be removed.
+    """
+    assert keep >= LEAST_KEPT_VERSIONS, "the server may still be serving the version before the newest"
+    old = live_versions(model_dir)[:-keep]
+    for version in old:
+        folder = version_folder(model_dir, version)
+        removed = folder.rename(folder.with_name(f"{REMOVED_PREFIX}{folder.name}"))
+        sync_folder(model_dir)
+        shutil.rmtree(removed)
+    return old
+
+
+def unreadable_parents(version: Path) -> list[Path]:
+    """The folders above a version that keep other users from reading it.
+
+    The user's home and the folders above it are left out: they are often closed, and a server for others is elsewhere.
+    """
+    home = Path.home().absolute()
+    parents = [parent for parent in version.absolute().parents if parent != home and parent not in home.parents]
+    needed = dict.fromkeys(parents, 1) | {parents[0]: 0o005}  # enter each; list the last, which is polled
+    return [parent for parent, bits in needed.items() if parent.stat().st_mode & bits != bits]
 
 
 def version_folders(model_dir: Path) -> list[Path]:
@@ -133,7 +183,14 @@ def version_folder(model_dir: Path, version: int) -> Path:
     return next(child for child in model_dir.iterdir() if _version_of(child.name) == version)
 
 
+def _refuse_unknown(model_dir: Path, version: int, live: list[int]) -> None:
+    if version not in live:
+        raise VersionError(
+            f"{model_dir}: there is no live version {version}; the versions are {', '.join(map(str, live)) or 'none'}"
+        )
+
+
 def _version_of(name: str) -> int | None:
     # TensorFlow Serving accepts decimal digits that fit into a signed 64-bit integer and ignores all other names.
     number = int(name) if re.fullmatch(r"[0-9]+", name) else -1
-    return number if 0 <= number < 2**63 else None
+    return number if 0 <= number <= HIGHEST_VERSION else None

@@ -2,7 +2,6 @@
 
 import dataclasses
 import errno
-import fcntl
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -10,10 +9,10 @@ from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from serving.contract import MODEL_NAME
 from trainer.config import TrainConfig, refuse_mismatch, resolve, to_json, what_it_computes
-from trainer.errors import BusyError, ConfigError, ExitCode, RunError
+from trainer.errors import ConfigError, ExitCode, RunError
 from trainer.runs.atomic import PARTIAL_PREFIX, write_atomically
+from trainer.runs.lock import locked
 from trainer.runs.result import PUBLISH_FILE, RESULT_FILE, read_result
 
 NEEDED_BYTES = 100 * 2**20
@@ -46,13 +45,13 @@ def open_run_folder(config: TrainConfig, now: datetime) -> Iterator[TrainConfig]
         try:
             config = config if config.run else _with_new_name(config, now)
             config.run_dir.mkdir(parents=True, exist_ok=True)
-            held.enter_context(_locked(config.run_dir))
+            busy = f"{config.run_dir}: another process is training this run; wait for it, or stop it"
+            held.enter_context(locked(config.run_dir / LOCK_FILE, busy=busy))
             _prepare(config.run_dir, config)
             if config.publish:
                 # Checked now: after half an hour of training it would be too late.
-                model_dir = config.models_dir / MODEL_NAME
-                model_dir.mkdir(parents=True, exist_ok=True)
-                tempfile.TemporaryFile(dir=model_dir).close()
+                config.model_dir.mkdir(parents=True, exist_ok=True)
+                tempfile.TemporaryFile(dir=config.model_dir).close()
         except OSError as error:
             if error.errno not in NOT_WRITABLE:
                 raise
@@ -73,16 +72,6 @@ def refuse_full_disk(folder: Path) -> None:
         raise DiskError(
             f"{folder}: only {free / 2**20:.0f} MiB of disk space left; a run needs {NEEDED_BYTES >> 20} MiB"
         )
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    with (folder / LOCK_FILE).open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise BusyError(f"{folder}: another process is training this run; wait for it, or stop it") from error
-        yield
 
 
 def _prepare(folder: Path, config: TrainConfig) -> None:

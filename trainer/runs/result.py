@@ -8,7 +8,9 @@
       "data": {"train": "<SHA-256>", "validation": ..., "test": ...},
       "validation": {"loss": 0.05, "accuracy": 0.99, ...},           of a trial: Evaluation.summary()
       "evaluation": {"loss": 0.04, "accuracy": 0.99, ...},           on the test split: Evaluation.summary()
-      "published": {"version": 20260101120000, "folder": "...", "check": {...}}
+      "gate": {"accuracy": 0.99, "limit": 0.985, "comparisons": [...]},   trainer/publishing/gate.py
+      "published": {"version": 20260101120000, "folder": "...", "check": {...}},
+      "outcome": "Published as version 20260101120000 in ..."        what the report says first
     }
 
 Parts that the command did not reach are left out. A later format keeps these names or raises `format`.
@@ -57,7 +59,11 @@ class RunResult:
     """SHA-256 of each split."""
     validation: dict[str, Any] = field(default_factory=dict)
     evaluation: dict[str, Any] = field(default_factory=dict)
+    gate: dict[str, Any] = field(default_factory=dict)
+    """What the gate required and compared: `Verdict.to_json()`."""
     published: dict[str, Any] = field(default_factory=dict)
+    outcome: str = ""
+    """One sentence: the version that was published, or why none was."""
 
     def end(self, error: BaseException | None, now: datetime) -> None:
         """Note how the command ended: with `error`, or well."""

@@ -23,7 +23,7 @@ import keras
 import tensorflow as tf
 
 from trainer.config import ConfigError, TrainConfig, refuse_mismatch, resolve, what_it_computes
-from trainer.errors import ExitCode
+from trainer.errors import ExitCode, OutOfMemoryError
 from trainer.evaluation.figures import trials as draw
 from trainer.evaluation.metrics import percent
 from trainer.run import train_trial
@@ -106,7 +106,7 @@ def _run(config: TrainConfig, now: datetime) -> RunResult | None:
     with open_run_folder(config, now) as config:
         try:
             return train_trial(config, now)
-        except DivergedError:  # A result too: it is recorded as one.
+        except (DivergedError, OutOfMemoryError):  # A result too: it is recorded as one.
             return read_result(config.run_dir / TRIAL_FILE)
 
 
@@ -120,7 +120,7 @@ def _result_of(config: TrainConfig) -> RunResult | None:
 
 
 def _is_finished(result: RunResult | None) -> bool:
-    return result is not None and (bool(result.validation) or result.exit_code == ExitCode.DIVERGED)
+    return result is not None and (bool(result.validation) or result.exit_code in (ExitCode.DIVERGED, ExitCode.MEMORY))
 
 
 def _describe(trial: Trial) -> str:

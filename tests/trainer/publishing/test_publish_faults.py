@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from trainer.errors import ExitCode, exit_code_of
-from trainer.publishing.publish import Gate, publish
+from trainer.publishing.gate import Gate
+from trainer.publishing.publish import publish
 from trainer.publishing.verify_export import verify
 from trainer.publishing.versions import live_versions, version_folder
 

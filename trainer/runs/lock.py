@@ -1,0 +1,60 @@
+"""Locks between processes: an exclusive flock on a file. The operating system releases it when its process ends."""
+
+import errno
+import fcntl
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from trainer.errors import BusyError, ConfigError
+
+POLL_SECONDS = 0.1
+
+ANNOUNCED_AFTER_SECONDS = 1.0
+"""A wait that takes longer is reported on standard error."""
+
+UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+"""Errors of a filesystem without locks, for instance NFS without a lock service."""
+
+
+@contextmanager
+def locked(path: Path, *, timeout_seconds: float = 0.0, busy: str) -> Iterator[None]:
+    """Hold the lock of the file `path`, which is made if need be.
+
+    Args:
+        path: the lock file.
+        timeout_seconds: how long to wait while another process holds it.
+        busy: the message of the BusyError: who holds the lock and what to do.
+
+    Raises:
+        BusyError: another process held the lock until the timeout.
+        ConfigError: the filesystem has no locks.
+    """
+    started, is_announced = time.monotonic(), False
+    with path.open("w") as file:
+        while not _try_lock(path, file.fileno()):
+            waited = time.monotonic() - started
+            if waited >= timeout_seconds:
+                raise BusyError(busy)
+            if waited >= ANNOUNCED_AFTER_SECONDS and not is_announced:
+                is_announced = True
+                print(f"waiting for another process to release {path}", file=sys.stderr, flush=True)
+            time.sleep(POLL_SECONDS)
+        yield
+
+
+def _try_lock(path: Path, descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+        raise ConfigError(
+            f"{path}: this filesystem has no locks ({error.strerror}), so two processes could overwrite each other's "
+            "files; mount it with locks, or choose another folder"
+        ) from error
+    return True
