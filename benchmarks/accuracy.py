@@ -42,7 +42,7 @@ def main() -> None:
     from trainer.data.load import load_splits
     from trainer.training.distribute import choose_devices
 
-    devices = choose_devices(config.strategy, config.replicas)
+    devices = choose_devices(config)
     splits = load_splits(config.dataset, config.data_path, config.validation_size)
     print("seed  test accuracy  training s", flush=True)
     runs = []

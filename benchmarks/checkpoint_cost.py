@@ -71,11 +71,11 @@ def core_seconds(config: TrainConfig, times: int = 20) -> float:
 
     from trainer.runs.checkpoint import write_checkpoint
     from trainer.training.model import build_model
-    from trainer.training.optimizer import build_optimizer
+    from trainer.training.optimizer import build_optimizer, learning_rates
     from trainer.training.train_state import TrainingState
 
     model = build_model(config.model, width=config.width, dropout=config.dropout)
-    optimizer = build_optimizer(config, steps=100)
+    optimizer = build_optimizer(config, learning_rates(100, config))
     optimizer.build(model.trainable_variables)
     ema_weights = [tf.Variable(weight.numpy()) for weight in model.weights]
     state = TrainingState([*model.variables, *optimizer.variables, *ema_weights], steps=100)

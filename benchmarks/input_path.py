@@ -28,6 +28,7 @@ from benchmarks.strategies import STRATEGIES
 from testbed.report import argument_parser, machine, print_rates, write_json
 from testbed.turns import Case, Turns, measure, training_split
 from trainer.config import resolve
+from trainer.settings import RuntimeSettings
 
 DOCUMENTED, OURS = "documented", "ours"
 
@@ -57,14 +58,14 @@ def train_with(
 
     from trainer.training.distribute import choose_devices
     from trainer.training.model import build_model
-    from trainer.training.optimizer import build_optimizer
+    from trainer.training.optimizer import build_optimizer, learning_rates
 
     config = resolve("fast")
-    devices = choose_devices(strategy, replicas)
+    devices = choose_devices(RuntimeSettings(strategy=strategy, replicas=replicas))
     total_steps = -(-steps // config.steps_per_call) * config.steps_per_call * number_of_turns
     with devices.strategy.scope():
         model = build_model(config.model)
-        optimizer = build_optimizer(config, total_steps)
+        optimizer = build_optimizer(config, learning_rates(total_steps, config))
         optimizer.build(model.trainable_variables)
 
     def replica_step(step: tf.Tensor, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:

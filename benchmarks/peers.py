@@ -50,7 +50,7 @@ def main() -> None:
     config = resolve("fast", flags={"dataset": "idx", "data_dir": args.data_dir})
     whole_train, test = read_dataset("idx", args.data_dir)
     splits = load_splits("idx", args.data_dir, min(config.validation_size, len(whole_train) // 10))
-    devices = choose_devices(config.strategy, config.replicas)
+    devices = choose_devices(config)
     baselines: list[list[Point]] = []
     ours: list[Point] = []
     for seed in range(args.rounds):

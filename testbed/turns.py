@@ -85,7 +85,7 @@ def train_in_turns(turns: Turns, config: TrainConfig, data_dir: Path | None, ste
     from trainer.training.distribute import choose_devices
     from trainer.training.loop import Hooks, train
 
-    devices = choose_devices(config.strategy, config.replicas)
+    devices = choose_devices(config)
     split = training_split(data_dir)
     most_steps = (rounds + 1) * (steps_per_turn + config.steps_per_call)  # a turn ends with a call
     config = dataclasses.replace(config, epochs=most_steps * config.global_batch_size / len(split))

@@ -11,4 +11,6 @@ import quiet_tensorflow
 # TensorFlow reads this when it is first imported. Without oneDNN, CPUs older than AVX-512 VNNI run convolutions three to
 # four times slower.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+# Keras reads this when it is first imported; it wins over the user's Keras config.
+os.environ["KERAS_BACKEND"] = "tensorflow"
 quiet_tensorflow.install()

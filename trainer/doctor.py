@@ -120,7 +120,8 @@ def _driver() -> str:
 
 def _threads() -> Findings:
     usable, quota = len(os.sched_getaffinity(0)), _cpu_quota()
-    threads = int(os.environ.get("TF_NUM_INTRAOP_THREADS", 0)) or usable
+    text = os.environ.get("TF_NUM_INTRAOP_THREADS", "")
+    threads = (int(text) if text.isdecimal() else 0) or usable  # TensorFlow too ignores other values
     text = f"{usable} CPU cores, {threads} thread(s) for TensorFlow's operations"
     if quota and quota < threads:
         text += f", but a quota of {quota:g} cores: the threads would wait for each other; set TF_NUM_INTRAOP_THREADS"

@@ -149,19 +149,24 @@ def _train(config: TrainConfig, cluster: Cluster | None, tracker: Tracker) -> tu
     from trainer.runs.signals import deferred_stop
     from trainer.training.distribute import choose_devices, peers_may_be_lost
     from trainer.training.loop import Hooks, train
+    from trainer.training.train_state import REVISION
 
     if is_trained(config.run_dir):
         cluster = None  # Nothing is left to train together: the other workers have exited.
     if cluster:
         wait_for_peers(cluster, config.peer_timeout_seconds)
     with memory_errors_explained(), peers_may_be_lost(cluster):
-        devices = choose_devices(config.strategy, config.replicas, jit_compile=config.jit_compile, cluster=cluster)
+        devices = choose_devices(config, cluster)
         if config.deterministic:
             tf.config.experimental.enable_op_determinism()
         splits = load_splits(config.dataset, config.data_path, config.validation_size)
         checkpoints = Checkpoints(
             config.run_dir,
-            {**what_it_computes(config), **{f"{part} data": digest for part, digest in splits.digests.items()}},
+            {
+                **what_it_computes(config),
+                **{f"{part} data": digest for part, digest in splits.digests.items()},
+                "training revision": REVISION,
+            },
             every_seconds=config.checkpoint_seconds,
             every_steps=config.checkpoint_steps,
             keep=config.checkpoints_kept,
@@ -183,10 +188,10 @@ def _reload(config: TrainConfig, result: RunResult) -> Candidate:
         raise ConfigError(f"{config.run_dir}: this run was not trained to its end ({WEIGHTS_FILE} is missing)")
     from trainer.data.load import load_splits
     from trainer.runs.tracking import read_rows
-    from trainer.training.distribute import choose_devices
+    from trainer.training.distribute import ONE_DEVICE, choose_devices
     from trainer.training.model import build_model
 
-    choose_devices()
+    choose_devices(ONE_DEVICE)
     trained = read_result(config.run_dir / RESULT_FILE) or read_result(config.run_dir / TRIAL_FILE) or RunResult()
     model = build_model(config.model, width=config.width, dropout=config.dropout)
     model.load_weights(weights)

@@ -185,7 +185,10 @@ class RuntimeSettings:
     jit_compile: bool = setting(False, "Compile the step with XLA; not possible together with MirroredStrategy.")
     steps_per_call: int = setting(16, "Steps inside one TensorFlow call, without Python between them.", ABOVE_ZERO)
     peer_timeout_seconds: float = setting(
-        600.0, "How long several workers wait for each other at the start.", FROM_ZERO, may_change=True
+        600.0,
+        "How long several workers wait for each other: at the start, and in each collective operation.",
+        ABOVE_ZERO,
+        may_change=True,
     )
 
 

@@ -4,6 +4,7 @@ The processes are forked from a server that has imported TensorFlow, which saves
 process does what `python -m trainer` does.
 """
 
+import importlib
 import json
 import multiprocessing
 import os
@@ -41,11 +42,23 @@ TIMINGS = {"images_per_second", "input_wait_fraction", "time"}
 
 
 def start_run(
-    artifacts: Path, *flags: object, environment: Mapping[str, str] = MappingProxyType({}), said: str = "said"
+    artifacts: Path,
+    *flags: object,
+    environment: Mapping[str, str] = MappingProxyType({}),
+    said: str = "said",
+    patches: Mapping[str, Any] = MappingProxyType({}),
 ) -> ForkServerProcess:
-    """`python -m trainer train --run r FLAGS`, in a process of its own; what it prints goes to the file `said`."""
+    """`python -m trainer train --run r FLAGS`, in a process of its own.
+
+    Args:
+        artifacts: folder of all outputs.
+        flags: of the command.
+        environment: variables set in the process.
+        said: name of the file in `artifacts` that gets the output.
+        patches: full names of things in the trainer's modules, and what stands there in the process instead.
+    """
     arguments = ["train", "--artifacts", str(artifacts), "--run", "r", *map(str, flags)]
-    return _start(arguments, artifacts / said, artifacts / said, environment)
+    return _start(arguments, artifacts / said, artifacts / said, environment, patches)
 
 
 def run_forked(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -58,15 +71,21 @@ def run_forked(*arguments: object) -> subprocess.CompletedProcess[str]:
         return subprocess.CompletedProcess(arguments, process.exitcode, out.read_text(), err.read_text())
 
 
-def _start(arguments: list[str], out: Path, err: Path, environment: Mapping[str, str]) -> ForkServerProcess:
+def _start(
+    arguments: list[str],
+    out: Path,
+    err: Path,
+    environment: Mapping[str, str],
+    patches: Mapping[str, Any] = MappingProxyType({}),
+) -> ForkServerProcess:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__, *PRELOADED])
-    process = context.Process(target=_run, args=(arguments, out, err, dict(environment)), daemon=True)
+    process = context.Process(target=_run, args=(arguments, out, err, dict(environment), dict(patches)), daemon=True)
     process.start()
     return process
 
 
-def _run(arguments: list[str], out: Path, err: Path, environment: dict[str, str]) -> None:
+def _run(arguments: list[str], out: Path, err: Path, environment: dict[str, str], patches: dict[str, Any]) -> None:
     # A group of its own, as in a container: a signal to the parent's group does not reach it.
     os.setpgrp()
     os.chdir(REPOSITORY)
@@ -75,6 +94,9 @@ def _run(arguments: list[str], out: Path, err: Path, environment: dict[str, str]
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a") as file:
             os.dup2(file.fileno(), descriptor)
+    for name, value in patches.items():
+        module, _, attribute = name.rpartition(".")
+        setattr(importlib.import_module(module), attribute, value)
     sys.exit(main(arguments))
 
 

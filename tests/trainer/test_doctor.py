@@ -64,6 +64,13 @@ def test_unreachable_peers_are_named_with_the_reason(examine) -> None:
     assert examine(TF_CONFIG="{")["peers"][0].startswith("PROBLEM: TF_CONFIG is '{'")
 
 
+@pytest.mark.parametrize("threads", ["", "many"])
+def test_a_number_of_threads_that_tensorflow_ignores_is_ignored(examine, monkeypatch, threads: str) -> None:
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", threads)
+    cores = len(os.sched_getaffinity(0))
+    assert f"{cores} CPU cores, {cores} thread(s)" in examine()["threads"][0]
+
+
 def test_a_gpu_that_tensorflow_does_not_see_is_a_problem(examine, tmp_path: Path, monkeypatch) -> None:
     import tensorflow as tf
 

@@ -32,20 +32,14 @@ def augment(
     Returns:
         uint8 [B, 28, 28].
     """
-
-    def uniform(stream: int, columns: int) -> tf.Tensor:
-        # A seed is below 2**32: each kind of change draws from its own stream.
-        key = tf.stack([tf.constant(part.seed + stream * 2**32, tf.int64), tf.cast(step, tf.int64)])
-        return tf.random.stateless_uniform([part.global_batch_size, columns], seed=key)[part.positions]
-
     if settings.serif_ones_fraction:
-        images = add_serifs(images, labels, uniform(3, 4), settings.serif_ones_fraction)
+        images = add_serifs(images, labels, part.uniform(3, step, 4), settings.serif_ones_fraction)
     if has_strokes(settings):
-        images = change_strokes(images, 2 * uniform(1, 4) - 1, settings)
+        images = change_strokes(images, 2 * part.uniform(1, step, 4) - 1, settings)
     if has_affine(settings):
-        images = random_affine(images, 2 * uniform(0, 6) - 1, settings)
+        images = random_affine(images, 2 * part.uniform(0, step, 6) - 1, settings)
     if settings.low_resolution_fraction:
-        images = reduce_resolution(images, uniform(2, 6), settings.low_resolution_fraction)
+        images = reduce_resolution(images, part.uniform(2, step, 6), settings.low_resolution_fraction)
     return images
 
 

@@ -74,6 +74,10 @@ def find_cluster(environment: Mapping[str, str]) -> Cluster | None:
         raise ConfigError(
             f"this is worker {cluster.index} of {len(cluster.workers)}; expected an index below {len(cluster.workers)}"
         )
+    for address in cluster.workers:
+        host, _, port = address.rpartition(":")
+        if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+            raise ConfigError(f"the address of a worker is {address!r}; expected host:port")
     if len(set(cluster.workers)) < len(cluster.workers):
         raise ConfigError(f"two workers have the same address: {', '.join(cluster.workers)}")
     return cluster

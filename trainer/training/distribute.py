@@ -12,7 +12,8 @@ import tensorflow as tf
 from tensorflow.compiler.xla.tsl.protobuf.coordination_config_pb2 import CoordinatedJob
 from tensorflow.python.eager import context  # the public API has neither the state nor the time-outs of a cluster
 
-from trainer.config import ConfigError
+from trainer.errors import ConfigError
+from trainer.settings import RuntimeSettings
 from trainer.training.cluster import Cluster, PeersError
 
 LOST_AFTER_SECONDS = 10
@@ -23,6 +24,11 @@ JOIN_SECONDS = 60
 
 MESSAGE_BYTES = 256
 """Length of a message of `Devices.broadcast_from_chief`."""
+
+
+ALL_DEVICES = RuntimeSettings()
+
+ONE_DEVICE = RuntimeSettings(strategy="default", replicas=1)
 
 
 @dataclass(frozen=True)
@@ -84,40 +90,37 @@ def _reduce(strategy: tf.distribute.Strategy, parts: tf.distribute.DistributedVa
     return strategy.reduce("SUM", strategy.run(tf.identity, args=(parts,)), axis=None)
 
 
-def choose_devices(
-    strategy: str = "auto",
-    replicas: int = 0,
-    *,
-    jit_compile: bool = False,
-    cluster: Cluster | None = None,
-) -> Devices:
+def choose_devices(settings: RuntimeSettings = ALL_DEVICES, cluster: Cluster | None = None) -> Devices:
     """Set up the devices and the strategy; to be called before TensorFlow runs its first op.
 
     Args:
-        strategy: "auto" uses MirroredStrategy if there is more than one replica, "mirrored" always, "default" never.
-        replicas: number of devices of this machine to use; 0 = all GPUs, or one CPU. Without GPUs, N makes N logical CPU
-            devices.
-        jit_compile: whether the step is to be compiled by XLA.
+        settings: strategy, number of replicas, whether XLA compiles the step, and how long workers wait for each other.
         cluster: the workers that train together, with MultiWorkerMirroredStrategy; all must call this.
 
     Raises:
         ConfigError: more replicas than GPUs, or XLA together with MirroredStrategy.
     """
     gpus = tf.config.list_physical_devices("GPU")
-    for gpu in gpus:
-        # Without growth a process reserves all memory of a GPU, and a second process finds none.
-        tf.config.experimental.set_memory_growth(gpu, True)
-    if gpus and replicas > len(gpus):
-        raise ConfigError(f"replicas is {replicas}, but there are {len(gpus)} GPU(s); expected at most that many")
-    count = replicas or len(gpus) or 1
-    mirrored = strategy == "mirrored" or (strategy == "auto" and count > 1) or bool(cluster)
-    if jit_compile and mirrored:
+    if gpus and settings.replicas > len(gpus):
+        raise ConfigError(
+            f"replicas is {settings.replicas}, but there are {len(gpus)} GPU(s); expected at most that many"
+        )
+    count = settings.replicas or len(gpus) or 1
+    mirrored = settings.strategy == "mirrored" or (settings.strategy == "auto" and count > 1) or bool(cluster)
+    if settings.jit_compile and mirrored:
         raise ConfigError(
             "jit_compile with MirroredStrategy leaks memory and hangs on TensorFlow 2.21 with Keras 3; "
             "drop --jit-compile, or train on one device with --strategy default --replicas 1"
         )
+    _use_gpus(gpus[:count])
     if cluster:
-        return _join(cluster, gpus[:count], strategy, replicas)
+        if settings.strategy == "default":
+            raise ConfigError(
+                f"strategy is 'default' with {len(cluster.workers)} workers; expected 'auto' or 'mirrored'"
+            )
+        if not gpus and settings.replicas > 1:
+            raise ConfigError(f"replicas is {settings.replicas}; several workers without GPUs have one replica each")
+        return _join(cluster, settings.peer_timeout_seconds)
     names = tuple(f"{'GPU' if gpus else 'CPU'}:{i}" for i in range(count))
     if not gpus:
         _make_logical_cpus(count)
@@ -148,13 +151,16 @@ def peers_may_be_lost(cluster: Cluster | None) -> Iterator[None]:
         ) from error
 
 
-def _join(cluster: Cluster, gpus: Sequence[object], strategy: str, replicas: int) -> Devices:
-    if strategy == "default":
-        raise ConfigError(f"strategy is 'default' with {len(cluster.workers)} workers; expected 'auto' or 'mirrored'")
-    if not gpus and replicas > 1:
-        raise ConfigError(f"replicas is {replicas}; several workers without GPUs have one replica each")
-    if gpus:
-        tf.config.set_visible_devices(gpus, "GPU")
+def _use_gpus(gpus: Sequence[tf.config.PhysicalDevice]) -> None:
+    if gpus and tf.config.get_visible_devices("GPU") != list(gpus):
+        # TensorFlow opens a context, with some hundred MB, on every card that it sees.
+        tf.config.set_visible_devices(list(gpus), "GPU")
+    for gpu in gpus:
+        # Without growth a process reserves all memory of a GPU, and a second process finds none.
+        tf.config.experimental.set_memory_growth(gpu, True)
+
+
+def _join(cluster: Cluster, timeout_seconds: float) -> Devices:
     tasks = tf.train.ClusterSpec({"worker": list(cluster.workers)})
     context.context().configure_coordination_service(
         service_type="standalone",
@@ -166,7 +172,9 @@ def _join(cluster: Cluster, gpus: Sequence[object], strategy: str, replicas: int
     mirrored = tf.distribute.MultiWorkerMirroredStrategy(
         tf.distribute.cluster_resolver.SimpleClusterResolver(
             tasks, task_type="worker", task_id=cluster.index, rpc_layer="grpc"
-        )
+        ),
+        # Heartbeats tell of a worker that is lost. One that lives, but never enters a collective, only a time-out ends.
+        tf.distribute.experimental.CommunicationOptions(timeout_seconds=timeout_seconds),
     )
     names = tuple(mirrored.extended.worker_devices)
     _refuse_unequal(cluster, len(names))

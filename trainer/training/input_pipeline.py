@@ -45,6 +45,21 @@ class ReplicaSlice:
         size = self.global_batch_size // self.replicas
         return slice(self.replica * size, (self.replica + 1) * size)
 
+    def uniform(self, stream: int, step: tf.Tensor, values: int) -> tf.Tensor:
+        """Noise for each example of the slice: a function of the seed, the stream, the step and the example's position.
+
+        Args:
+            stream: a number for each use, so that no two uses get the same noise.
+            step: number of the training step.
+            values: how many values each example gets.
+
+        Returns:
+            float32 [B/R, values], uniform in [0, 1).
+        """
+        # A seed is below 2**32: each stream has its own keys.
+        key = tf.stack([tf.constant(self.seed + stream * 2**32, tf.int64), tf.cast(step, tf.int64)])
+        return tf.random.stateless_uniform([self.global_batch_size, values], seed=key)[self.positions]
+
 
 def replica_datasets(
     split: Split, steps: range, parts: Sequence[ReplicaSlice], devices: Sequence[str]

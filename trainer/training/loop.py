@@ -22,7 +22,7 @@ from trainer.runs.tracking import Tracker
 from trainer.training.distribute import Devices
 from trainer.training.input_pipeline import ReplicaSlice, replica_datasets
 from trainer.training.model import build_model
-from trainer.training.optimizer import build_optimizer
+from trainer.training.optimizer import build_optimizer, learning_rates
 from trainer.training.train_state import Best, TrainingState
 from trainer.training.train_step import Learner, StepResults, StepSettings, compile_steps
 
@@ -84,7 +84,8 @@ def train(config: TrainConfig, train_split: Split, validation: Split, devices: D
         )
     keras.utils.set_random_seed(config.seed)
     steps = total_steps(config.epochs, len(train_split), config.global_batch_size)
-    learner = build_learner(config, steps, devices)
+    rates = learning_rates(steps, config)
+    learner = build_learner(config, rates, devices)
     eval_model = build_model(config.model, width=config.width, dropout=config.dropout)
     state = TrainingState(learner.variables, steps)
     resume(state, hooks.checkpoints, devices)
@@ -113,7 +114,8 @@ def train(config: TrainConfig, train_split: Split, validation: Split, devices: D
             epoch=state.step * config.global_batch_size / len(train_split),
             losses=losses,
             accuracy=float(correct) / examples,
-            learning_rate=float(learner.optimizer.learning_rate),
+            # Not of the last step run: mixed_float16 skips steps.
+            learning_rate=float(rates[max(int(learner.optimizer.iterations.numpy()) - 1, 0)]),
             images_per_second=examples / elapsed,
             input_wait_fraction=float(input_wait_seconds) / elapsed,
         )
@@ -130,11 +132,17 @@ def train(config: TrainConfig, train_split: Split, validation: Split, devices: D
     return Trained(model=eval_model, losses=np.concatenate(state.losses), steps=state.step, seconds=state.seconds)
 
 
-def build_learner(config: TrainConfig, steps: int, devices: Devices) -> Learner:
-    """A fresh model and its optimizer, mirrored on all replicas, and averages of its weights if the config wants them."""
+def build_learner(config: TrainConfig, rates: np.ndarray, devices: Devices) -> Learner:
+    """A fresh model and its optimizer, mirrored on all replicas, and averages of its weights if the config wants them.
+
+    Args:
+        config: model, optimizer and precision.
+        rates: learning rate of each step, float32 [steps].
+        devices: where the variables live.
+    """
     with devices.strategy.scope():
         model = build_model(config.model, width=config.width, dropout=config.dropout, precision=config.precision)
-        optimizer = build_optimizer(config, steps, scale_loss=config.precision == "mixed_float16")
+        optimizer = build_optimizer(config, rates, scale_loss=config.precision == "mixed_float16")
         optimizer.build(model.trainable_variables)
     ema_weights = [tf.Variable(weight.numpy(), trainable=False) for weight in model.weights] if config.ema_decay else []
     return Learner(model, optimizer, ema_weights)

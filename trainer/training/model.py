@@ -4,13 +4,17 @@ To add a network, write a function like the three below, and name it in `build_m
 """
 
 import hashlib
-from collections.abc import Callable
+import math
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import keras
 import tensorflow as tf
 from keras import layers
 
 from serving.contract import CLASSES, IMAGE_SHAPE
+from trainer.training.input_pipeline import ReplicaSlice
 
 Hidden = Callable[[keras.KerasTensor], keras.KerasTensor]
 
@@ -26,14 +30,17 @@ def build_model(name: str, *, width: float = 1.0, dropout: float = 0.0, precisio
     """
     hidden = {"mlp": mlp, "lenet": lenet, "cnn": cnn}[name]
     images = keras.Input(IMAGE_SHAPE, dtype="uint8", name="images")
-    previous_policy = keras.config.dtype_policy()
+    # The user's Keras config may have other defaults.
+    previous = keras.config.dtype_policy(), keras.config.image_data_format()
     keras.config.set_dtype_policy(precision)
+    keras.config.set_image_data_format("channels_last")
     try:
         x = layers.Reshape((*IMAGE_SHAPE, 1))(images)
         x = layers.Rescaling(1 / 255)(x)
         x = hidden(x, width, dropout)
     finally:
-        keras.config.set_dtype_policy(previous_policy)
+        keras.config.set_dtype_policy(previous[0])
+        keras.config.set_image_data_format(previous[1])
     logits = layers.Dense(CLASSES, dtype="float64" if precision == "float64" else "float32", name="logits")(x)
     return keras.Model(images, logits, name=name)
 
@@ -46,9 +53,9 @@ def weights_digest(model: keras.Model) -> str:
 def mlp(x: keras.KerasTensor, width: float, dropout: float) -> keras.KerasTensor:
     """Two dense ReLU layers of 512 units, each followed by dropout."""
     x = layers.Flatten()(x)
-    for _ in range(2):
+    for index in range(2):
         x = layers.Dense(_units(512, width), activation="relu")(x)
-        x = _dropout(x, dropout)
+        x = Dropout(dropout, index)(x)
     return x
 
 
@@ -63,7 +70,7 @@ def lenet(x: keras.KerasTensor, width: float, dropout: float) -> keras.KerasTens
         x = layers.ReLU()(x)
     x = layers.Flatten()(x)
     x = layers.Dense(_units(256, width), activation="relu")(x)
-    return _dropout(x, dropout)
+    return Dropout(dropout)(x)
 
 
 def cnn(x: keras.KerasTensor, width: float, dropout: float) -> keras.KerasTensor:
@@ -76,11 +83,53 @@ def cnn(x: keras.KerasTensor, width: float, dropout: float) -> keras.KerasTensor
         x = BatchNorm(momentum=0.9)(x)
         x = layers.ReLU()(x)
     x = layers.Flatten()(x)
-    return _dropout(x, dropout)
+    return Dropout(dropout)(x)
+
+
+class Dropout(layers.Layer):
+    """Dropout whose masks are a function of seed, step and position in the global batch, whatever the number of replicas.
+
+    Keras's keeps the state of its random numbers in a variable, of which all replicas and workers have the same copy: they
+    would all drop the same activations.
+    """
+
+    def __init__(self, rate: float, index: int = 0):
+        """Drop a share `rate` of the activations; `index` is the layer's number among the dropout layers of its model."""
+        super().__init__()
+        self.rate, self.index = rate, index
+
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+        if not training or not self.rate:
+            return inputs
+        noise = getattr(_noise, "source", None)
+        if noise is None:
+            raise RuntimeError("dropout in training needs its noise: call the model inside dropout_noise(part, step)")
+        part, step = noise
+        uniform = part.uniform(FIRST_DROPOUT_STREAM + self.index, step, math.prod(inputs.shape[1:]))
+        kept = tf.reshape(uniform, tf.shape(inputs)) >= self.rate
+        return tf.where(kept, inputs / (1 - self.rate), tf.zeros([], inputs.dtype))
+
+
+FIRST_DROPOUT_STREAM = 4
+"""Streams of noise below this number belong to the augmentation."""
+
+_noise = threading.local()  # each replica is traced in a thread of its own
+
+
+@contextmanager
+def dropout_noise(part: ReplicaSlice, step: tf.Tensor) -> Iterator[None]:
+    """Inside, the dropout layers of models draw the masks of these positions and this step."""
+    _noise.source = part, step
+    try:
+        yield
+    finally:
+        del _noise.source
 
 
 class BatchNorm(layers.BatchNormalization):
     """Keras's batch norm over [N, H, W, C], with the statistics of the global batch.
+
+    The moving variance is the unbiased one, N / (N - 1) times Keras's, whichever way it is computed.
 
     A single replica uses TensorFlow's fused kernel, which is faster on a CPU (benchmarks/batch_norm.py). Several replicas
     compute the variance around their common mean. Keras's own synchronised form, mean of squares minus square of mean,
@@ -101,6 +150,8 @@ class BatchNorm(layers.BatchNormalization):
             variance = _mean_over_replicas(tf.reduce_mean(tf.square(x - mean), axis=[0, 1, 2]), replicas)
             outputs = tf.nn.batch_normalization(x, mean, variance, self.beta, self.gamma, self.epsilon)
             outputs = tf.cast(outputs, inputs.dtype)
+            count = tf.cast(tf.reduce_prod(tf.shape(x)[:3]) * replicas, variance.dtype)
+            variance *= count / tf.maximum(count - 1, 1)
         for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
             moving.assign(moving * self.momentum + batch * (1 - self.momentum))
         return outputs
@@ -114,7 +165,3 @@ def _mean_over_replicas(value: tf.Tensor, replicas: int) -> tf.Tensor:
 
 def _units(units: int, width: float) -> int:
     return max(1, round(units * width))
-
-
-def _dropout(x: keras.KerasTensor, rate: float) -> keras.KerasTensor:
-    return layers.Dropout(rate)(x) if rate else x

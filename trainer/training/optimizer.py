@@ -6,26 +6,21 @@ import tensorflow as tf
 
 from trainer.settings import OptimizerSettings
 
+LOSS_SCALE_GROWTH_STEPS = 2000
+"""After so many steps without an overflow the scale of the loss is doubled; Keras's default."""
 
-def learning_rates(
-    steps: int, *, highest: float, schedule: str, warmup_fraction: float, final_fraction: float
-) -> np.ndarray:
-    """Learning rate of each step, float32 [steps]: a linear rise to `highest`, then constant, linear or cosine decay.
 
-    Args:
-        steps: length of the run.
-        highest: rate at the end of the warm-up.
-        schedule: "constant", "linear" or "cosine".
-        warmup_fraction: share of the steps that the rise takes.
-        final_fraction: rate of the last step as a share of `highest`.
-    """
-    warmup = round(steps * warmup_fraction)
+def learning_rates(steps: int, settings: OptimizerSettings) -> np.ndarray:
+    """Learning rate of each of `steps` steps, float32 [steps]: a linear rise, then constant, linear or cosine decay."""
+    warmup = round(steps * settings.warmup_fraction)
     rise = np.arange(1, warmup + 1) / max(warmup, 1)
     done = np.arange(steps - warmup) / max(steps - warmup - 1, 1)
-    fall = {"constant": np.ones_like(done), "linear": 1 - done, "cosine": (1 + np.cos(np.pi * done)) / 2}[schedule]
-    if schedule != "constant":
-        fall = final_fraction + (1 - final_fraction) * fall
-    return (highest * np.concatenate([rise, fall])).astype(np.float32)
+    falls = {"constant": np.ones_like(done), "linear": 1 - done, "cosine": (1 + np.cos(np.pi * done)) / 2}
+    fall = falls[settings.schedule]
+    if settings.schedule != "constant":
+        final = settings.final_learning_rate_fraction
+        fall = final + (1 - final) * fall
+    return (settings.learning_rate * np.concatenate([rise, fall])).astype(np.float32)
 
 
 class TableSchedule(keras.optimizers.schedules.LearningRateSchedule):
@@ -41,21 +36,15 @@ class TableSchedule(keras.optimizers.schedules.LearningRateSchedule):
         return {"rates": self.rates.tolist()}
 
 
-def build_optimizer(settings: OptimizerSettings, steps: int, *, scale_loss: bool = False) -> keras.Optimizer:
-    """Adam or AdamW on the schedule of a run of `steps` steps; `scale_loss` as mixed_float16 needs it."""
-    schedule = TableSchedule(
-        learning_rates(
-            steps,
-            highest=settings.learning_rate,
-            schedule=settings.schedule,
-            warmup_fraction=settings.warmup_fraction,
-            final_fraction=settings.final_learning_rate_fraction,
-        )
-    )
+def build_optimizer(settings: OptimizerSettings, rates: np.ndarray, *, scale_loss: bool = False) -> keras.Optimizer:
+    """Adam or AdamW with the learning rate of each step; `scale_loss` as mixed_float16 needs it."""
+    schedule = TableSchedule(rates)
     betas = {"beta_1": settings.beta_1, "beta_2": settings.beta_2}
     if settings.optimizer == "adamw":
         optimizer = keras.optimizers.AdamW(schedule, weight_decay=settings.weight_decay, **betas)
         optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
     else:
         optimizer = keras.optimizers.Adam(schedule, **betas)
-    return keras.optimizers.LossScaleOptimizer(optimizer) if scale_loss else optimizer
+    if not scale_loss:
+        return optimizer
+    return keras.optimizers.LossScaleOptimizer(optimizer, dynamic_growth_steps=LOSS_SCALE_GROWTH_STEPS)

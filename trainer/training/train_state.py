@@ -8,6 +8,9 @@ import numpy as np
 
 from trainer.runs.checkpoint import Checkpoint
 
+REVISION = 2
+"""Raised when the same settings begin to compute something else: a run is not resumed across such a change."""
+
 
 @dataclass
 class Best:

@@ -13,6 +13,7 @@ import tensorflow as tf
 from trainer.settings import AugmentationSettings
 from trainer.training.augment import augment, is_identity
 from trainer.training.input_pipeline import ReplicaSlice
+from trainer.training.model import dropout_noise
 
 
 @dataclass(frozen=True)
@@ -47,13 +48,24 @@ class StepSettings:
     jit_compile: bool
 
 
+class Batch(NamedTuple):
+    """One replica's slice of the batch of a step."""
+
+    step: tf.Tensor
+    """int64, number of the step"""
+    images: tf.Tensor
+    """uint8 [B, 28, 28]"""
+    labels: tf.Tensor
+    """uint8 [B]"""
+
+
 class StepResults(NamedTuple):
     """What a call of the compiled function returns of its steps."""
 
     losses: tf.Tensor
     """float32 [steps], mean over the global batch."""
     correct: tf.Tensor
-    """int32, examples that were classified correctly."""
+    """float32 (NCCL reduces no int32 between workers), examples that were classified correctly."""
     input_wait_seconds: tf.Tensor
     """float64, time that the first replica waited for its batches."""
 
@@ -76,15 +88,12 @@ def compile_steps(
     Returns:
         The function: number of steps, an int32 scalar -> their results.
     """
-    gradients = functools.partial(loss_and_gradients, learner, settings.label_smoothing)
-    if settings.jit_compile:
-        gradients = tf.function(gradients, jit_compile=True)
-    step = functools.partial(replica_step, learner, settings, inputs, gradients)
+    step = functools.partial(replica_step, learner, settings, inputs)
 
     @tf.function
     def run_steps(count: tf.Tensor) -> StepResults:
         losses = tf.TensorArray(tf.float32, size=count)
-        correct, waited = tf.constant(0), tf.constant(0.0, tf.float64)
+        correct, waited = tf.constant(0.0), tf.constant(0.0, tf.float64)
         for i in tf.range(count):
             loss, correct_here, wait = strategy.run(step)
             losses = losses.write(i, tf.cast(strategy.reduce("SUM", loss, axis=None), tf.float32))
@@ -98,7 +107,7 @@ def compile_steps(
 
 
 def replica_step(
-    learner: Learner, settings: StepSettings, inputs: Mapping[int, Input], gradients: Callable
+    learner: Learner, settings: StepSettings, inputs: Mapping[int, Input]
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Run one step on one replica.
 
@@ -120,28 +129,47 @@ def replica_step(
             lambda: augment(images, labels, step, settings.augmentation, part),
             lambda: images,
         )
-    grads, loss, correct = gradients(images, labels, part.global_batch_size)
+    gradients = functools.partial(loss_and_gradients, learner, part, settings.label_smoothing)
+    if settings.jit_compile:
+        gradients = tf.function(gradients, jit_compile=True)
+    grads, loss, correct = gradients(Batch(step, images, labels))
+    if part.replicas > 1 and isinstance(learner.optimizer, keras.optimizers.LossScaleOptimizer):
+        grads = share_overflow(grads)
     learner.optimizer.apply(grads, learner.model.trainable_variables)
     return loss, correct, waited
 
 
 def loss_and_gradients(
-    learner: Learner, label_smoothing: float, images: tf.Tensor, labels: tf.Tensor, global_batch_size: int
+    learner: Learner, part: ReplicaSlice, label_smoothing: float, batch: Batch
 ) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
     """Gradients of the loss that the optimizer scales, the loss, and the number of correct examples.
 
     The sums over all replicas of gradients and losses are those of the mean over the global batch.
     """
     with tf.GradientTape() as tape:
-        logits = learner.model(images, training=True)
-        targets = tf.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
+        with dropout_noise(part, batch.step):
+            logits = learner.model(batch.images, training=True)
+        targets = tf.one_hot(batch.labels, logits.shape[-1], dtype=logits.dtype)
         if label_smoothing:
             targets = targets * (1 - label_smoothing) + label_smoothing / logits.shape[-1]
-        loss = tf.reduce_sum(tf.nn.softmax_cross_entropy_with_logits(targets, logits)) / global_batch_size
+        loss = tf.reduce_sum(tf.nn.softmax_cross_entropy_with_logits(targets, logits)) / part.global_batch_size
         scaled = learner.optimizer.scale_loss(loss)
-    is_correct = tf.argmax(logits, axis=1, output_type=tf.int32) == tf.cast(labels, tf.int32)
-    correct = tf.reduce_sum(tf.cast(is_correct, tf.int32))
+    is_correct = tf.argmax(logits, axis=1, output_type=tf.int32) == tf.cast(batch.labels, tf.int32)
+    correct = tf.reduce_sum(tf.cast(is_correct, tf.float32))
     return tape.gradient(scaled, learner.model.trainable_variables), loss, correct
+
+
+def share_overflow(grads: list[tf.Tensor]) -> list[tf.Tensor]:
+    """Make gradients infinite on all replicas if they are not finite on any.
+
+    LossScaleOptimizer skips a step whose gradients are not finite, and takes for granted that all replicas have the same
+    gradients. Ours are summed later. Without this, one replica's overflow turns the weights into NaN, and between
+    workers one skips a collective that the others wait for.
+    """
+    finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(grad)) for grad in grads])
+    context = tf.distribute.get_replica_context()
+    overflows = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.cast(tf.logical_not(finite), tf.float32))
+    return [tf.where(overflows > 0, tf.constant(np.inf, grads[0].dtype), grads[0]), *grads[1:]]
 
 
 def update_ema_weights(learner: Learner, decay: float) -> None:

@@ -7,10 +7,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +26,8 @@ from trainer.runs.tracking import read_rows
 # Batch norm over all workers, in float64: in float32 its rounding errors grow into differences (see test_loop.py).
 FLAGS = (
     "--no-publish", "--precision", "float64", "--learning-rate", 2e-4, "--epochs", 5, "--width", 0.5,
-    "--global-batch-size", 48, "--steps-per-call", 1, "--checkpoint-steps", 10, "--peer-timeout-seconds", 60,
+    "--dropout", 0.3, "--global-batch-size", 48, "--steps-per-call", 1, "--checkpoint-steps", 10,
+    "--peer-timeout-seconds", 60,
 )  # fmt: skip
 
 
@@ -37,14 +40,18 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def workers(artifacts: Path, count: int, *flags: object) -> Iterator[list[ForkServerProcess]]:
+def workers(
+    artifacts: Path, count: int, *flags: object, patches: Mapping[str, Any] = MappingProxyType({})
+) -> Iterator[list[ForkServerProcess]]:
     """The processes of a run with `count` workers; any that still run at the end are killed."""
     addresses = [f"127.0.0.1:{port}" for port in free_ports(count)]
     processes = []
     for index in range(count):
         task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
         environment = {"TF_CONFIG": json.dumps(task)} if count > 1 else {}
-        processes.append(start_run(artifacts, *FLAGS, *flags, environment=environment, said=f"said-{index}"))
+        processes.append(
+            start_run(artifacts, *FLAGS, *flags, environment=environment, said=f"said-{index}", patches=patches)
+        )
     try:
         yield processes
     finally:
@@ -53,8 +60,10 @@ def workers(artifacts: Path, count: int, *flags: object) -> Iterator[list[ForkSe
             process.join()
 
 
-def run_to_the_end(artifacts: Path, count: int, *flags: object) -> None:
-    with workers(artifacts, count, *flags) as processes:
+def run_to_the_end(
+    artifacts: Path, count: int, *flags: object, patches: Mapping[str, Any] = MappingProxyType({})
+) -> None:
+    with workers(artifacts, count, *flags, patches=patches) as processes:
         for index, process in enumerate(processes):
             process.join(300)
             assert process.exitcode == ExitCode.OK, (artifacts / f"said-{index}").read_text()
@@ -96,6 +105,35 @@ def test_two_workers_have_the_losses_of_one_in_float32_too(tmp_path: Path) -> No
     run_to_the_end(tmp_path / "one", 1, *flags)
     run_to_the_end(tmp_path / "two", 2, *flags)
     np.testing.assert_allclose(losses(tmp_path / "one")[:100], losses(tmp_path / "two")[:100], rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_two_workers_in_float16_skip_overflowing_steps_together(tmp_path: Path) -> None:
+    # The scale of the loss is doubled every 3 steps, so that every few steps some worker's gradients overflow. One skipped
+    # a collective then, and the other waited for ever.
+    patches = {"trainer.training.optimizer.LOSS_SCALE_GROWTH_STEPS": 3}
+    flags = ("--model", "lenet", "--precision", "mixed_float16", "--learning-rate", 2e-3)
+    run_to_the_end(tmp_path, 2, *flags, patches=patches)
+    assert losses(tmp_path)[-10:].mean() < 0.5 * losses(tmp_path)[:10].mean()
+    rows = read_rows(tmp_path / "runs" / "r")
+    last = [row for row in rows if row["kind"] == "train"][-1]
+    assert last["learning_rate"] > 0, "the schedule lags behind the steps: some were skipped"
+
+
+def never_return(*_: object) -> float:
+    time.sleep(600)
+    raise AssertionError("the test has ended")
+
+
+@pytest.mark.slow
+def test_if_a_worker_hangs_the_others_exit_in_bounded_time(tmp_path: Path) -> None:
+    # The chief lives and sends heartbeats, but its first evaluation never ends.
+    patches = {"trainer.training.loop._validate": never_return}
+    with workers(tmp_path, 2, "--peer-timeout-seconds", 10, patches=patches) as processes:
+        wait_for_step(tmp_path, 25)
+        processes[1].join(60)
+        assert processes[1].exitcode == ExitCode.PEERS, (tmp_path / "said-1").read_text()
+    assert "lost another worker" in (tmp_path / "said-1").read_text()
 
 
 @pytest.mark.slow
