@@ -40,6 +40,7 @@ def predict(request, context):
         (contract.CONFIDENCE, wire.DT_FLOAT, [1], "float_val", [1.0]),
         (contract.PROBABILITIES, wire.DT_FLOAT, [1, 10], "float_val", [0.0] * 7 + [1.0, 0.0, 0.0]),
         (contract.NORMALIZED, wire.DT_UINT8, [1, 28, 28], "int_val", [0]),
+        (contract.PROBLEM, wire.DT_STRING, [1], "string_val", [b""]),
     ):
         tensor = response.outputs[name]
         tensor.dtype = dtype

@@ -28,18 +28,22 @@ ENCODED = "encoded"
 MAX_PICTURE_BYTES = 16 * 1024 * 1024
 """Size of the largest picture file; a telephone's photograph has 2 to 12 MB."""
 
+PROBLEM = "problem"
+"""Output of `PICTURES` only: string [N]; why a picture cannot be used, such as "cannot be decoded"; empty if it can. The
+`DIGIT` of a picture with a problem is -1, its other outputs are 0. Versions published earlier lack this output."""
+
 NAMED_PICTURE = r"picture (\d+) (.+?)(?=; picture \d|\]|$)"
-"""How an INVALID_ARGUMENT's message names a picture that cannot be used: its index in the request, from 0, and what is
-wrong with it, as in "picture 3 cannot be decoded"."""
+"""How a version without `PROBLEM` names a picture that cannot be used in the message of its INVALID_ARGUMENT: index in the
+request, from 0, and the problem, as in "picture 3 cannot be decoded"."""
 
 NORMALIZED = "normalized"
 """Output of `PICTURES` only: uint8 [N, 28, 28]; what the network saw of each picture."""
 
 PROBABILITIES = "probabilities"
-"""Output: float32 [N, 10]; each row sums to one."""
+"""Output: float32 [N, 10]; each row sums to one, or is 0 for a picture with a `PROBLEM`."""
 
 DIGIT = "digit"
-"""Output: int64 [N]; the most probable digit."""
+"""Output: int64 [N]; the most probable digit; -1 for a picture with a `PROBLEM`."""
 
 CONFIDENCE = "confidence"
 """Output: float32 [N]; the probability of `DIGIT`."""

@@ -86,11 +86,12 @@ class DigitClient:
             timeout_seconds: deadline of each request; None for the config's.
 
         Returns:
-            The predictions, in the order of `pictures`.
+            The predictions, in the order of `pictures`. A picture that the model cannot use has a `problem`.
 
         Raises:
             ValueError: if `pictures` is anything else.
-            RequestError: as for `predict`; its `index` is that of the picture that the server cannot use.
+            RequestError: as for `predict`. A model version published before `problem` existed rejects the request
+                instead; `index` is then that of the picture that it cannot use.
             ResponseError: if the model's outputs break the contract.
         """
         chunks = self._requests.split_pictures(pictures)

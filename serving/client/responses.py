@@ -32,10 +32,14 @@ _OUTPUTS: _Outputs = {
 _PICTURE_OUTPUTS = {**_OUTPUTS, contract.NORMALIZED: (wire.DT_UINT8, contract.IMAGE_SHAPE)}
 """The same for the signature for pictures."""
 
+_LATER_PICTURE_OUTPUTS: Mapping[str, tuple[int, tuple[int, ...], Any]] = {contract.PROBLEM: (wire.DT_STRING, (), "")}
+"""Outputs that versions published earlier lack: type, shape for one picture, and the value that stands in for them."""
+
 _FIELDS: dict[int, tuple[np.dtype, str]] = {
     wire.DT_FLOAT: (np.dtype("<f4"), "float_val"),
     wire.DT_INT64: (np.dtype("<i8"), "int64_val"),
     wire.DT_UINT8: (np.dtype("u1"), "int_val"),
+    wire.DT_STRING: (np.dtype(object), "string_val"),
 }
 """By type: the elements in `tensor_content`, and the typed field that holds them otherwise."""
 
@@ -51,7 +55,13 @@ def decode_predictions(response: wire.PredictResponse, count: int) -> Prediction
 
 def decode_picture_predictions(response: wire.PredictResponse, count: int) -> PicturePredictions:
     """Returns the predictions for `count` pictures; raises as `decode_predictions` does."""
-    return PicturePredictions(**_decode_outputs(response, _PICTURE_OUTPUTS, count))
+    outputs, stand_ins = dict(_PICTURE_OUTPUTS), {}
+    for name, (dtype, shape, value) in _LATER_PICTURE_OUTPUTS.items():
+        if name in response.outputs:
+            outputs[name] = (dtype, shape)
+        else:
+            stand_ins[name] = np.full((count, *shape), value, _FIELDS[dtype][0])
+    return PicturePredictions(**_decode_outputs(response, outputs, count), **stand_ins)
 
 
 def _decode_outputs(response: wire.PredictResponse, outputs: _Outputs, count: int) -> dict[str, np.ndarray]:
@@ -77,6 +87,8 @@ def _decode_tensor(name: str, tensor: wire.TensorProto, dtype: int, shape: tuple
 
 def _decode_elements(tensor: wire.TensorProto, count: int) -> np.ndarray:
     dtype, field = _FIELDS[tensor.dtype]
+    if tensor.dtype == wire.DT_STRING:
+        return _decode_strings(tensor, count)
     if tensor.tensor_content:
         return np.frombuffer(tensor.tensor_content, dtype, count=len(tensor.tensor_content) // dtype.itemsize)
     values = np.array(getattr(tensor, field))
@@ -85,6 +97,29 @@ def _decode_elements(tensor: wire.TensorProto, count: int) -> np.ndarray:
         raise ResponseError(f"{field} holds values outside {_dtype_name(tensor.dtype)}")
     # A typed field may end early: its last element then stands for all missing ones (as in tf.make_ndarray).
     return np.pad(elements, (0, max(0, count - len(elements))), mode="edge") if len(elements) else elements
+
+
+def _decode_strings(tensor: wire.TensorProto, count: int) -> np.ndarray:
+    strings = list(tensor.string_val)
+    if tensor.tensor_content:  # the lengths of all strings as varints, then their bytes
+        lengths, rest = _read_varints(tensor.tensor_content, count)
+        ends = np.cumsum(lengths)
+        strings = [rest[end - length : end] for length, end in zip(lengths, ends, strict=True)]
+    strings += strings[-1:] * (count - len(strings))
+    return np.array([string.decode(errors="replace") for string in strings], object)
+
+
+def _read_varints(content: bytes, count: int) -> tuple[list[int], bytes]:
+    numbers, number, shift = [], 0, 0
+    for position, byte in enumerate(content):
+        number |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            numbers.append(number)
+            number = shift = 0
+            if len(numbers) == count:
+                return numbers, content[position + 1 :]
+    raise ResponseError(f"tensor_content must hold {count} strings; it has {len(content)} bytes")
 
 
 def join(parts: list[_PredictionsT]) -> _PredictionsT:

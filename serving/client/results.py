@@ -56,6 +56,8 @@ class PicturePrediction(Prediction):
 
     normalized: np.ndarray
     """uint8 [28, 28], 0 = paper, 255 = ink; the image that the network was given."""
+    problem: str
+    """Why the picture cannot be used, such as "cannot be decoded"; empty if it can. With a problem, `digit` is -1."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -64,9 +66,14 @@ class PicturePredictions(Predictions):
 
     normalized: np.ndarray
     """uint8 [N, 28, 28], 0 = paper, 255 = ink; the images that the network was given."""
+    problem: np.ndarray
+    """str [N]; why each picture cannot be used; empty if it can. A model version published before this output existed
+    raises an `InvalidRequestError` instead."""
 
     def __getitem__(self, index: int) -> PicturePrediction:
-        return PicturePrediction(**vars(super().__getitem__(index)), normalized=self.normalized[index])
+        return PicturePrediction(
+            **vars(super().__getitem__(index)), normalized=self.normalized[index], problem=self.problem[index]
+        )
 
     def __iter__(self) -> Iterator[PicturePrediction]:
         return (self[index] for index in range(len(self)))

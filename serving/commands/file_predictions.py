@@ -33,6 +33,8 @@ class FilePrediction:
     """Content of the picture file; None for an image of an array."""
     network_input: np.ndarray
     """uint8 [28, 28], 0 = paper, 255 = ink."""
+    problem: str = ""
+    """Why the model cannot use the picture; empty if it can."""
 
     @property
     def digit_text(self) -> str:
@@ -44,7 +46,8 @@ def predict_files(paths: Sequence[Path], client: DigitClient, *, min_confidence:
     """Predicts all images of all files, in order. Every file is read before the first request is sent.
 
     Raises:
-        OSError, ValueError: if a file cannot be used; the message names it.
+        OSError, ValueError: if a file cannot be read, or if a model version without the output `problem` cannot use it;
+            the message names it.
         ServingError: if a request fails for another reason.
     """
     inputs = [read_input(path) for path in paths]
@@ -78,6 +81,7 @@ def _predict_pictures(
                 is_sure=prediction.confidence >= min_confidence,
                 picture=content,
                 network_input=prediction.normalized,
+                problem=prediction.problem,
             )
         ]
         for (path, content), prediction in zip(pictures.items(), predictions, strict=True)

@@ -58,6 +58,8 @@ def build_app(
         async with request.app.state.uploads:
             picture = await _read_picture(request)
             (prediction,) = await request.app.state.client.predict_pictures([picture])
+        if prediction.problem:
+            return _reject_picture(prediction.problem)
         return JSONResponse(_fields(prediction, min_confidence), headers={"cache-control": "no-store"})
 
     async def ready(request: Request) -> Response:
@@ -118,6 +120,10 @@ def _fields(prediction: PicturePrediction, min_confidence: float) -> dict[str, o
 _NO_MODEL = "No model is being served yet. The page continues by itself as soon as one is."
 
 
+def _reject_picture(problem: str) -> Response:
+    return JSONResponse({"error": f"The model cannot use this picture: it {problem}."}, 422)
+
+
 async def _respond_to_http_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return JSONResponse({"error": error.detail}, error.status_code, headers=error.headers)
@@ -134,6 +140,6 @@ async def _respond_to_serving_error(_: Request, error: Exception) -> Response:
     if isinstance(error, DeadlineError):
         return JSONResponse({"error": "The model server does not respond in time. The page continues by itself."}, 503)
     if isinstance(error, RequestError) and error.index is not None:
-        return JSONResponse({"error": f"The model cannot use this picture: it {error.problem}."}, 422)
+        return _reject_picture(error.problem)  # a model version without the output `problem`
     logging.getLogger(__name__).warning("the model server failed: %s", error)
     return JSONResponse({"error": f"The model server failed: {error}"}, 502)

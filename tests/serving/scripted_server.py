@@ -17,6 +17,8 @@ from tensorflow_serving.apis import (
 
 from serving import contract
 
+NOT_A_PICTURE = b"not a picture"
+
 Handler = Callable[[object, grpc.ServicerContext], object]
 
 
@@ -29,11 +31,31 @@ def predict_response(request: predict_pb2.PredictRequest, *, version: int = 1) -
 
 
 def pictures_response(encoded: Sequence[bytes], *, version: int = 1) -> predict_pb2.PredictResponse:
-    """Returns the contract's outputs for these files; `normalized` is a file's first byte, everywhere."""
+    """Returns the contract's outputs for these files; `normalized` is a file's first byte, everywhere.
+
+    A file that begins with `NOT_A_PICTURE` gets a problem.
+    """
+    is_bad = np.array([picture.startswith(NOT_A_PICTURE) for picture in encoded])
     starts = np.array([picture[0] for picture in encoded], np.uint8)
     response = digits_response(starts.astype(np.int64) % contract.CLASSES, version=version)
     normalized = np.broadcast_to(starts[:, None, None], (len(starts), *contract.IMAGE_SHAPE))
+    digits = tf.make_ndarray(response.outputs[contract.DIGIT])
+    response.outputs[contract.DIGIT].CopyFrom(tf.make_tensor_proto(np.where(is_bad, -1, digits)))
     response.outputs[contract.NORMALIZED].CopyFrom(tf.make_tensor_proto(normalized))
+    problems = np.where(is_bad, "cannot be decoded; expected PNG", "")
+    response.outputs[contract.PROBLEM].CopyFrom(tf.make_tensor_proto(problems))
+    return response
+
+
+def earlier_response(request: predict_pb2.PredictRequest, context: grpc.ServicerContext) -> object:
+    """Responds as a version without the output `problem` does: one unusable file fails the request."""
+    encoded = request.inputs[contract.ENCODED].string_val
+    for index, picture in enumerate(encoded):
+        if picture.startswith(NOT_A_PICTURE):
+            message = f"assertion failed: [picture {index} cannot be decoded; expected PNG]\n [[x]]"
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, message)
+    response = predict_response(request)
+    del response.outputs[contract.PROBLEM]
     return response
 
 

@@ -11,6 +11,8 @@ does it, so that all clients get the same preparation.
 Lengths are in pixels of the image that a function works on; light and ink are in 0 to 1.
 """
 
+from typing import NamedTuple
+
 import tensorflow as tf
 
 from serving.contract import IMAGE_SHAPE
@@ -38,34 +40,28 @@ ROOM = 4
 """A picture is extended on each side by its longer side divided by this."""
 
 
-def normalize(encoded: tf.Tensor) -> tf.Tensor:
-    """Bring picture files to MNIST's form.
+class Normalized(NamedTuple):
+    """N picture files in MNIST's form."""
 
-    Args:
-        encoded: string [N], the bytes of PNG, JPEG, BMP or GIF files.
+    images: tf.Tensor
+    """uint8 [N, 28, 28], 0 = paper, 255 = ink; all paper where no digit was located."""
+    problem: tf.Tensor
+    """string [N]: why a file cannot be used, because it cannot be decoded or is too large; empty if it can."""
 
-    Returns:
-        uint8 [N, 28, 28], 0 = paper, 255 = ink; all paper where no digit was located.
 
-    Raises:
-        InvalidArgumentError: when it runs; some files cannot be decoded, or are too large. The message names them.
-    """
+def normalize(encoded: tf.Tensor) -> Normalized:
+    """Bring picture files, string [N] with the bytes of PNG, JPEG, BMP or GIF files, to MNIST's form."""
 
-    def one(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def one(encoded: tf.Tensor) -> Normalized:
         pixels, problem = decode(encoded)
-        return normalize_pixels(pixels), problem
+        return Normalized(normalize_pixels(pixels), problem)
 
-    images, problems = tf.map_fn(
+    return tf.map_fn(
         one,
         encoded,
-        fn_output_signature=(tf.TensorSpec(IMAGE_SHAPE, tf.uint8), tf.TensorSpec([], tf.string)),
+        fn_output_signature=Normalized(tf.TensorSpec(IMAGE_SHAPE, tf.uint8), tf.TensorSpec([], tf.string)),
         parallel_iterations=8,
     )
-    bad = tf.where(problems != "")[:, 0]
-    named = tf.strings.join(["picture ", tf.strings.as_string(bad), " ", tf.gather(problems, bad)])
-    all_well = tf.debugging.Assert(tf.size(bad) == 0, [tf.strings.reduce_join(named, separator="; ")])
-    with tf.control_dependencies([all_well]):
-        return tf.identity(images)
 
 
 def normalize_pixels(pixels: tf.Tensor) -> tf.Tensor:

@@ -25,6 +25,7 @@ from serving.contract import (
     NORMALIZED,
     PICTURES,
     PROBABILITIES,
+    PROBLEM,
     SIGNATURE,
 )
 from trainer.pictures.normalize import normalize
@@ -75,8 +76,16 @@ def export_model(
     # AutoGraph would take longer than all the rest, and finds nothing to do.
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name=ENCODED)], autograph=False)
     def answer_pictures(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
-        images = normalize(tf.ensure_shape(encoded, [None]))
-        return {**answer(images), NORMALIZED: images}
+        pictures = normalize(tf.ensure_shape(encoded, [None]))
+        outputs = answer(pictures.images)
+        is_usable = pictures.problem == ""
+        return {
+            PROBABILITIES: tf.where(is_usable[:, tf.newaxis], outputs[PROBABILITIES], 0.0),
+            DIGIT: tf.where(is_usable, outputs[DIGIT], -1),
+            CONFIDENCE: tf.where(is_usable, outputs[CONFIDENCE], 0.0),
+            NORMALIZED: pictures.images,
+            PROBLEM: pictures.problem,
+        }
 
     module = tf.Module(name=MODEL_NAME)
     module.weights = [weight.value for weight in model.weights]

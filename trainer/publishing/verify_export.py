@@ -27,6 +27,7 @@ from serving.contract import (
     NORMALIZED,
     PICTURES,
     PROBABILITIES,
+    PROBLEM,
     SIGNATURE,
 )
 from trainer.errors import ExitCode, RunError
@@ -41,7 +42,7 @@ TIMEOUT_SECONDS = 600
 
 SIGNATURES = {
     SIGNATURE: ({IMAGES}, {PROBABILITIES, DIGIT, CONFIDENCE}),
-    PICTURES: ({ENCODED}, {PROBABILITIES, DIGIT, CONFIDENCE, NORMALIZED}),
+    PICTURES: ({ENCODED}, {PROBABILITIES, DIGIT, CONFIDENCE, NORMALIZED, PROBLEM}),
 }
 """Inputs and outputs that a version must have."""
 
@@ -161,11 +162,21 @@ def verify(folder: Path, images: np.ndarray, probabilities: np.ndarray) -> dict[
             of_files = calls[PICTURES].in_batches(ENCODED, files, size)
             of_images = calls[SIGNATURE].in_batches(IMAGES, of_files[NORMALIZED], size)
             largest = max(largest, _compare(of_files, of_images[PROBABILITIES], size))
+        _require_problem(calls[PICTURES], files[: min(BATCH_SIZES)])
         for name, inputs in _other_shapes(images, files).items():
             for alias, array in inputs:
                 _require_rejection(calls[name], alias, array)
         replayed = _replay_warm_up(folder, calls)
     return {"examples": len(images), "largest_difference": largest, "warm_up_records": replayed}
+
+
+def _require_problem(pictures: _Call, files: np.ndarray) -> None:
+    """Check that a file which is not a picture gets a problem, and that the other files of its request do not notice."""
+    mixed = pictures({ENCODED: np.array([*files, b"not a picture"], object)})
+    if [bool(problem) for problem in mixed[PROBLEM]] != [False] * len(files) + [True] or mixed[DIGIT][-1] != -1:
+        raise ArtifactError(f"with one file that is not a picture {PROBLEM} is {list(mixed[PROBLEM])}")
+    alone = pictures({ENCODED: files})
+    _compare({alias: array[:-1] for alias, array in mixed.items()}, alone[PROBABILITIES], len(files))
 
 
 def _other_shapes(images: np.ndarray, files: np.ndarray) -> dict[str, list[tuple[str, np.ndarray]]]:

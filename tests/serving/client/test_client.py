@@ -21,9 +21,17 @@ from serving.client.errors import (
     ServingError,
     UnavailableError,
 )
-from serving.contract import ENCODED, IMAGES, MODEL_NAME, SIGNATURE
+from serving.contract import IMAGES, MODEL_NAME, SIGNATURE
 from tests.ports import free_port
-from tests.serving.scripted_server import fail, images_of, predict_response, scripted_server, status_response
+from tests.serving.scripted_server import (
+    NOT_A_PICTURE,
+    earlier_response,
+    fail,
+    images_of,
+    predict_response,
+    scripted_server,
+    status_response,
+)
 
 ONCE = ClientConfig(max_attempts=1)
 
@@ -92,17 +100,24 @@ def test_a_picture_larger_than_a_message_is_sent_alone_and_retried_like_any_othe
 
 
 @pytest.mark.parametrize("chunk_pictures", [1, 2, 4, 32])
-def test_the_error_has_the_index_of_the_picture_that_the_server_cannot_use(call, chunk_pictures):
-    def reject(request, context):
-        encoded = list(request.inputs[ENCODED].string_val)
-        if b"bad" in encoded:
-            context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"picture {encoded.index(b'bad')} cannot be decoded")
-        return predict_response(request)
+def test_a_picture_that_the_model_cannot_use_has_a_problem_and_the_others_have_predictions(call, chunk_pictures):
+    pictures = [b"\x03"] * 5 + [NOT_A_PICTURE] + [b"\x04"] * 3
+    with scripted_server() as target:
+        predictions = call(target, "predict_pictures", pictures, config=ClientConfig(chunk_pictures=chunk_pictures))
+    assert [(one.digit, one.problem) for one in predictions] == [
+        *[(3, "")] * 5,
+        (-1, "cannot be decoded; expected PNG"),
+        *[(4, "")] * 3,
+    ]
 
+
+@pytest.mark.parametrize("chunk_pictures", [1, 2, 4, 32])
+def test_a_version_without_problems_raises_an_error_with_the_index_of_the_picture(call, chunk_pictures):
     config = ClientConfig(chunk_pictures=chunk_pictures)
-    with scripted_server(predict=reject) as target, pytest.raises(InvalidRequestError) as caught:
-        call(target, "predict_pictures", [b"good"] * 5 + [b"bad"] + [b"good"] * 3, config=config)
-    assert caught.value.index == 5
+    pictures = [b"good"] * 5 + [NOT_A_PICTURE] + [b"good"] * 3
+    with scripted_server(predict=earlier_response) as target, pytest.raises(InvalidRequestError) as caught:
+        call(target, "predict_pictures", pictures, config=config)
+    assert (caught.value.index, caught.value.problem) == (5, "cannot be decoded; expected PNG")
     assert pickle.loads(pickle.dumps(caught.value)).index == 5
 
 

@@ -31,7 +31,7 @@ def _ours(response: predict_pb2.PredictResponse) -> wire.PredictResponse:
 
 def _with_typed_fields(response: predict_pb2.PredictResponse) -> predict_pb2.PredictResponse:
     """Returns the same response in typed fields, which TensorFlow Serving fills by default."""
-    fields = {tf.int64: "int64_val", tf.float32: "float_val", tf.uint8: "int_val"}
+    fields = {tf.int64: "int64_val", tf.float32: "float_val", tf.uint8: "int_val", tf.string: "string_val"}
     for tensor in response.outputs.values():
         field = fields[tf.dtypes.as_dtype(tensor.dtype)]
         values = tf.make_ndarray(tensor).ravel().tolist()
@@ -49,6 +49,29 @@ def test_both_encodings_of_a_response_decode_to_the_same(write):
         assert found.dtype == expected.dtype
         assert np.array_equal(found, expected)
     assert predictions.version.tolist() == [20261122134501] * len(DIGITS)
+
+
+@pytest.mark.parametrize("problems", [["", "cannot be decoded"], ["", ""], ["x" * 300, "ungültig"]])
+def test_both_encodings_of_strings_decode_to_the_same(problems):
+    response = _ours(pictures_response(PICTURES))
+    tensor = response.outputs[contract.PROBLEM]
+    encoded = [problem.encode() for problem in problems]
+    del tensor.string_val[:]
+    tensor.string_val.extend(encoded)
+    assert responses.decode_picture_predictions(response, 2).problem.tolist() == problems
+    del tensor.string_val[:]
+    tensor.tensor_content = b"".join([*(_varint(len(one)) for one in encoded), *encoded])  # as TensorFlow writes it
+    assert responses.decode_picture_predictions(response, 2).problem.tolist() == problems
+
+
+def _varint(number: int) -> bytes:
+    return bytes([number]) if number < 128 else bytes([number & 127 | 128]) + _varint(number >> 7)
+
+
+def test_a_response_of_a_version_without_problems_has_none():
+    response = _ours(pictures_response(PICTURES))
+    del response.outputs[contract.PROBLEM]
+    assert responses.decode_picture_predictions(response, 2).problem.tolist() == ["", ""]
 
 
 @pytest.mark.parametrize("write", [_with_typed_fields, lambda response: response], ids=["typed", "tensor_content"])
@@ -185,3 +208,4 @@ def test_a_damaged_response_gives_predictions_of_the_right_shape_or_an_error(cha
         assert (predictions.digit.shape, predictions.digit.dtype) == ((2,), np.int64)
         assert (predictions.probabilities.shape, predictions.probabilities.dtype) == ((2, 10), np.float32)
         assert (predictions.normalized.shape, predictions.normalized.dtype) == ((2, 28, 28), np.uint8)
+        assert [type(problem) for problem in predictions.problem] == [str, str]

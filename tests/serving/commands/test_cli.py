@@ -16,7 +16,14 @@ from tensorflow_serving.apis import get_model_metadata_pb2
 
 from serving import contract
 from serving.cli import main
-from tests.serving.scripted_server import images_of, predict_response, scripted_server, status_response
+from tests.serving.scripted_server import (
+    NOT_A_PICTURE,
+    earlier_response,
+    images_of,
+    predict_response,
+    scripted_server,
+    status_response,
+)
 
 
 @pytest.fixture
@@ -88,12 +95,30 @@ def test_predict_is_not_sure_below_min_confidence(files, capsys, min_confidence,
     assert json.loads(capsys.readouterr().out)[0]["sure"] is sure
 
 
-def test_a_picture_that_the_model_cannot_use_is_named(files, capsys):
-    (files / "bad.png").write_text("not a picture")
-    reject = _reject(
-        grpc.StatusCode.INVALID_ARGUMENT, "assertion failed: [picture 1 cannot be decoded; expected PNG]\n [[x]]"
-    )
-    with scripted_server(predict=reject) as target:
+def test_a_picture_that_the_model_cannot_use_is_named_and_the_others_are_predicted(files, capsys):
+    (files / "bad.png").write_bytes(NOT_A_PICTURE)
+    names = [str(files / name) for name in ("four.png", "bad.png", "one.npy")]
+    error = f"error: {files / 'bad.png'}: this picture cannot be decoded; expected PNG\n"
+    with scripted_server() as target:
+        assert main(["predict", *names, "--target", target]) == 2
+        table = capsys.readouterr()
+        assert main(["predict", *names, "--json", "--target", target]) == 2
+        as_json = capsys.readouterr()
+        assert main(["predict", str(files / "bad.png"), "--target", target]) == 2
+        alone = capsys.readouterr()
+    assert [line.split()[:2] for line in table.out.splitlines()[1:]] == [[names[0], "4"], [names[2], "3"]]
+    assert [(one["digit"], one["problem"]) for one in json.loads(as_json.out)] == [
+        (4, None),
+        (None, "cannot be decoded; expected PNG"),
+        (3, None),
+    ]
+    assert alone.out == ""
+    assert table.err == as_json.err == alone.err == error
+
+
+def test_a_version_without_problems_cannot_predict_the_others(files, capsys):
+    (files / "bad.png").write_bytes(NOT_A_PICTURE)
+    with scripted_server(predict=earlier_response) as target:
         names = [str(files / name) for name in ("four.png", "bad.png")]
         assert main(["predict", *names, "--target", target]) == 2
     output = capsys.readouterr()

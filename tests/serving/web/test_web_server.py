@@ -18,7 +18,13 @@ import pytest
 from serving.contract import MAX_PICTURE_BYTES
 from serving.web.middleware import CONTENT_SECURITY_POLICY
 from tests.serving.page_server import ROOT, error_of, request, start_web
-from tests.serving.scripted_server import predict_response, scripted_server, status_response
+from tests.serving.scripted_server import (
+    NOT_A_PICTURE,
+    earlier_response,
+    predict_response,
+    scripted_server,
+    status_response,
+)
 from tests.waiting import wait_until
 
 NOWHERE = "127.0.0.1:1"
@@ -143,12 +149,10 @@ def test_a_body_of_unknown_length_is_cut_off_at_the_limit(port):
         assert connection.recv(1000).startswith(b"HTTP/1.1 413 ")  # and the body has not ended yet
 
 
-def test_a_picture_that_the_model_cannot_use_gets_422_and_the_reason():
-    def reject(_, context):
-        context.abort(grpc.StatusCode.INVALID_ARGUMENT, "assertion failed: [picture 0 cannot be decoded; expected PNG]")
-
-    with scripted_server(predict=reject) as target, start_web(target) as (_, port):
-        rejection = error_of(request(port, "POST", "/predict", b"text", PNG))
+@pytest.mark.parametrize("respond", [lambda request, _: predict_response(request), earlier_response])
+def test_a_picture_that_the_model_cannot_use_gets_422_and_the_reason(respond):
+    with scripted_server(predict=respond) as target, start_web(target) as (_, port):
+        rejection = error_of(request(port, "POST", "/predict", NOT_A_PICTURE, PNG))
     assert rejection == (422, "The model cannot use this picture: it cannot be decoded; expected PNG.")
 
 

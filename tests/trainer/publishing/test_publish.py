@@ -182,6 +182,19 @@ def test_the_graph_rejects_files_of_another_shape(run_signature, shape) -> None:
     assert rejection.value.code.name == "INVALID_ARGUMENT"
 
 
+def test_one_bad_file_gets_a_problem_and_the_others_their_prediction(run_signature, trained) -> None:
+    import tensorflow as tf
+
+    good = [tf.io.encode_png(image[..., np.newaxis]).numpy() for image in trained.test.images[:3]]
+    alone = run_signature("pictures", encoded=np.array(good, object))
+    mixed = run_signature("pictures", encoded=np.array([good[0], b"no picture", *good[1:]], object))
+    assert [bool(problem) for problem in mixed["problem"]] == [False, True, False, False]
+    assert [output[1].tolist() for output in (mixed["digit"], mixed["confidence"])] == [-1, 0.0]
+    assert not mixed["probabilities"][1].any()
+    for name, output in alone.items():
+        assert np.array_equal(np.delete(mixed[name], 1, axis=0), output)
+
+
 def other_weights(folder: Path) -> None:
     """One weight changed by a little, its checksum right."""
     import tensorflow as tf
