@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING
 from trainer.config import TrainConfig, to_json, what_it_computes
 from trainer.errors import ConfigError, ExitCode, memory_errors_explained
 from trainer.runs.atomic import write_atomically
-from trainer.runs.folder import open_run_folder, refuse_full_disk
+from trainer.runs.folder import is_finished, open_run_folder, refuse_full_disk
 from trainer.runs.result import EVALUATE_FILE, PUBLISH_FILE, RESULT_FILE, TRIAL_FILE, RunResult, read_result, recorded
-from trainer.training.cluster import Cluster, find_cluster, wait_for_peers
+from trainer.training.cluster import Cluster, find_cluster, wait_for_chief, wait_for_peers
 
 if TYPE_CHECKING:
     import keras
@@ -69,18 +69,24 @@ def train_run(config: TrainConfig, now: datetime, environment: Mapping[str, str]
     if cluster and not cluster.is_chief:
         _train_as_worker(config, cluster)
         return
-    with open_run_folder(config, now) as config, recorded(config.run_dir / RESULT_FILE, now) as result:
-        refuse_full_disk(config.run_dir)
-        from trainer.runs.tracking import RunTracker
+    with open_run_folder(config, now) as config:
+        if is_finished(config):
+            print(
+                f"run {config.run!r} is finished ({config.run_dir}): nothing is left to do. For another run, change --run."
+            )
+            return
+        with recorded(config.run_dir / RESULT_FILE, now) as result:
+            refuse_full_disk(config.run_dir)
+            from trainer.runs.tracking import RunTracker
 
-        with RunTracker(config.run_dir, texts={"config": to_json(config)}) as tracker:
-            trained, splits, devices = _train(config, cluster, tracker)
-            write_atomically(config.run_dir / WEIGHTS_FILE, trained.model.save_weights)
-            tracker.graph(trained.model)
-            result.facts, result.data = _facts(config, splits, trained, devices), splits.digests
-            candidate = _evaluate(config, trained.model, splits, result, tracker.rows)
-            tracker.pictures(candidate.figures, step=trained.steps)
-        _publish_and_report(candidate, result, once=True)
+            with RunTracker(config.run_dir, texts={"config": to_json(config)}) as tracker:
+                trained, splits, devices = _train(config, cluster, tracker)
+                write_atomically(config.run_dir / WEIGHTS_FILE, trained.model.save_weights)
+                tracker.graph(trained.model)
+                result.facts, result.data = _facts(config, splits, trained, devices), splits.digests
+                candidate = _evaluate(config, trained.model, splits, result, tracker.rows)
+                tracker.pictures(candidate.figures, step=trained.steps)
+            _publish_and_report(candidate, result, once=True)
 
 
 def train_trial(config: TrainConfig, now: datetime) -> RunResult:
@@ -133,12 +139,18 @@ def publish_run(config: TrainConfig, now: datetime) -> None:
 
 
 def _train_as_worker(config: TrainConfig, cluster: Cluster) -> None:
-    """Train together with the chief; the chief alone evaluates, writes and publishes."""
+    """Train together with the chief; the chief alone evaluates, writes and publishes.
+
+    Raises:
+        PeersError: another worker was lost, or the chief exited before it had recorded the run as trained.
+    """
     from trainer.runs.checkpoint import is_trained
     from trainer.runs.tracking import Tracker
 
-    if not is_trained(config.run_dir):
-        _train(config, cluster, Tracker())
+    if is_finished(config) or is_trained(config.run_dir):
+        return
+    _train(config, cluster, Tracker())
+    wait_for_chief(cluster, lambda: is_trained(config.run_dir))
 
 
 def _train(config: TrainConfig, cluster: Cluster | None, tracker: Tracker) -> tuple[Trained, Splits, Devices]:

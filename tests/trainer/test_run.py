@@ -70,15 +70,38 @@ def test_tensorboard_holds_scalars_pictures_config_and_graph(finished: Path) -> 
     assert events.Tags()["graph"]
 
 
-def test_a_finished_run_is_not_overwritten(finished: Path, tmp_path: Path) -> None:
+def test_a_finished_run_is_not_overwritten(finished: Path) -> None:
     done = run_trainer("train", "--artifacts", finished, *SHORT, "--seed", 1)
     assert done.returncode == ExitCode.USAGE
     assert "run 'r' cannot be resumed: seed was 0 and is 1" in done.stderr
-    shutil.copytree(finished / "runs" / "r", tmp_path / "runs" / "r", ignore=shutil.ignore_patterns("checkpoints"))
+    assert read_result(finished / "runs" / "r")["exit_code"] == 0
+
+
+@pytest.mark.parametrize("without", [[], ["checkpoints"]], ids=["as it was", "without its checkpoints"])
+def test_a_finished_run_started_again_changes_nothing_and_exits_with_0(
+    finished: Path, tmp_path: Path, without: list[str]
+) -> None:
+    """An expired Job is made again by the next `kubectl apply`, with the same run name."""
+    run = tmp_path / "runs" / "r"
+    shutil.copytree(finished / "runs" / "r", run, ignore=shutil.ignore_patterns(*without))
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.name != ".lock"}
+    done = run_trainer("train", "--artifacts", tmp_path, *SHORT)
+    assert done.returncode == ExitCode.OK, done.stderr
+    assert "run 'r' is finished" in done.stdout
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.name != ".lock"} == before
+    done = run_trainer("train", "--artifacts", tmp_path, *SHORT, "--seed", 1)
+    assert done.returncode == ExitCode.USAGE
+    assert "seed was 0 and is 1" in done.stderr
+
+
+def test_a_trained_run_without_checkpoints_is_not_trained_again_to_be_published(finished: Path, tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "r"
+    shutil.copytree(finished / "runs" / "r", run, ignore=shutil.ignore_patterns("checkpoints"))
+    result = read_result(run)
+    (run / "result.json").write_text(json.dumps({name: result[name] for name in result if name != "published"}))
     done = run_trainer("train", "--artifacts", tmp_path, *SHORT)
     assert done.returncode == ExitCode.USAGE
-    assert "run 'r' is finished" in done.stderr
-    assert read_result(tmp_path / "runs" / "r")["exit_code"] == 0
+    assert f"python -m trainer publish {run}" in done.stderr
 
 
 def test_a_finished_run_can_be_evaluated_and_published_again_and_rolled_back(finished: Path) -> None:

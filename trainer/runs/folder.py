@@ -34,7 +34,8 @@ class DiskError(RunError):
 def open_run_folder(config: TrainConfig, now: datetime) -> Iterator[TrainConfig]:
     """Make the run's folder and save the config in it; yields the config with the name of the run filled in.
 
-    A run that has checkpoints is resumed from them. Files of an earlier attempt without checkpoints are removed.
+    A run that has checkpoints is resumed from them, and one that `is_finished` is left as it is. Otherwise the files of an
+    earlier attempt are removed.
 
     Raises:
         ConfigError: the folder cannot be written, or it holds a run with other settings, or other files.
@@ -61,6 +62,13 @@ def open_run_folder(config: TrainConfig, now: datetime) -> Iterator[TrainConfig]
         yield config
 
 
+def is_finished(config: TrainConfig) -> bool:
+    """Whether the run has been trained and, unless the config says not to publish, published."""
+    results = [read_result(config.run_dir / name) for name in (RESULT_FILE, PUBLISH_FILE)]
+    succeeded = [result for result in results if result and result.exit_code == ExitCode.OK]
+    return any(result.published or not config.publish for result in succeeded)
+
+
 def refuse_full_disk(folder: Path) -> None:
     """Refuse to start with less than `NEEDED_BYTES` of free space.
 
@@ -80,19 +88,21 @@ def _prepare(folder: Path, config: TrainConfig) -> None:
     saved, old = folder / "config.json", [child for child in folder.iterdir() if child.name != LOCK_FILE]
     if not saved.is_file() and any(not child.name.startswith(PARTIAL_PREFIX) for child in old):
         raise ConfigError(f"{folder}: holds files that do not belong to a run; give this one another --run")
-    if checkpoint_files(folder / FOLDER):
+    checkpoints, finished = checkpoint_files(folder / FOLDER), is_finished(config)
+    if checkpoints or finished:
         refuse_mismatch(what_it_computes(resolve(file=saved)), what_it_computes(config), f"run {config.run!r}")
+    if finished:
+        return
+    if checkpoints:
         old = [folder / RESULT_FILE, *folder.rglob(f"{PARTIAL_PREFIX}*")]
-    elif any(_succeeded(folder / name) for name in (RESULT_FILE, PUBLISH_FILE)):
-        raise ConfigError(f"run {config.run!r} is finished ({folder / RESULT_FILE}); give this one another --run")
+    elif (result := read_result(folder / RESULT_FILE)) and result.exit_code == ExitCode.OK:
+        raise ConfigError(
+            f"run {config.run!r} is trained, but not published: publish it with `python -m trainer publish {folder}`, or "
+            "give this one another --run"
+        )
     for path in old:
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     write_atomically(saved, lambda path: path.write_text(to_json(config)))
-
-
-def _succeeded(path: Path) -> bool:
-    result = read_result(path)
-    return result is not None and result.exit_code == ExitCode.OK
 
 
 def _with_new_name(config: TrainConfig, now: datetime) -> TrainConfig:

@@ -10,7 +10,7 @@ import json
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +25,10 @@ CONNECT_SECONDS = 2.0
 
 PAUSE_SECONDS = 0.5
 """Pause between two rounds of attempts."""
+
+
+CHIEF_GRACE_SECONDS = 10.0
+"""How long a worker still looks for the last checkpoint after the chief has exited: a network volume may show it late."""
 
 
 class PeersError(RunError):
@@ -112,6 +116,31 @@ def wait_for_peers(cluster: Cluster, timeout_seconds: float, report_seconds: flo
                 print(f"waiting: {found}", file=sys.stderr, flush=True)
                 next_report += report_seconds
             time.sleep(PAUSE_SECONDS)
+
+
+def wait_for_chief(cluster: Cluster, is_recorded: Callable[[], bool]) -> None:
+    """Return when the chief has recorded the run as trained.
+
+    A worker that leaves earlier cannot be called back: if the chief dies before its last checkpoint, the next chief has to
+    repeat the last steps together with all workers.
+
+    Args:
+        cluster: the workers.
+        is_recorded: whether the run is recorded as trained; called until it is.
+
+    Raises:
+        PeersError: the chief cannot be reached any more, and has not recorded it.
+    """
+    lost_at = None
+    while not is_recorded():
+        reason = unreachable(cluster.workers[0])
+        lost_at = (lost_at or time.monotonic()) if reason else None
+        if lost_at and time.monotonic() > lost_at + CHIEF_GRACE_SECONDS:
+            raise PeersError(
+                f"the chief {cluster.workers[0]} did not record the run as trained and cannot be reached ({reason}). "
+                "Start all workers again"
+            )
+        time.sleep(PAUSE_SECONDS)
 
 
 def _from_tf_config(config: dict[str, Any]) -> Cluster:

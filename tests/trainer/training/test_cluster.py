@@ -9,7 +9,7 @@ import pytest
 
 from tests.ports import free_port
 from trainer.config import ConfigError
-from trainer.training.cluster import Cluster, PeersError, find_cluster, wait_for_peers
+from trainer.training.cluster import Cluster, PeersError, find_cluster, wait_for_chief, wait_for_peers
 
 JOB = {"JOB_COMPLETION_INDEX": "1", "DIGITS_WORKERS": "3", "DIGITS_JOB": "train", "DIGITS_SERVICE": "workers.ns"}
 
@@ -108,6 +108,27 @@ def test_a_late_worker_can_still_connect_to_the_others(monkeypatch) -> None:
     # worker could not connect any more.
     monkeypatch.setattr("trainer.training.cluster.PAUSE_SECONDS", 0.001)
     assert arrive_after((0.0, 0.0, 2.0)) == []
+
+
+def test_a_worker_waits_until_the_chief_has_recorded_the_run_as_trained() -> None:
+    answers = iter([False, False, True])
+    with socket.create_server(("127.0.0.1", 0)) as chief:
+        cluster = Cluster((f"127.0.0.1:{chief.getsockname()[1]}", "127.0.0.1:1"), 1)
+        wait_for_chief(cluster, lambda: next(answers))
+    assert list(answers) == []
+
+
+def test_the_wait_for_the_chief_ends_when_it_is_gone(monkeypatch) -> None:
+    monkeypatch.setattr("trainer.training.cluster.CHIEF_GRACE_SECONDS", 0.2)
+    cluster = Cluster((f"127.0.0.1:{free_port()}", "127.0.0.1:1"), 1)
+    with pytest.raises(PeersError, match="did not record the run as trained"):
+        wait_for_chief(cluster, lambda: False)
+
+
+def test_a_chief_that_has_exited_after_its_last_checkpoint_is_not_lost() -> None:
+    """On a shared volume another node can see the last checkpoint some seconds late."""
+    answers = iter([False, True])
+    wait_for_chief(Cluster((f"127.0.0.1:{free_port()}", "127.0.0.1:1"), 1), lambda: next(answers))
 
 
 def test_a_port_that_is_in_use_is_named() -> None:

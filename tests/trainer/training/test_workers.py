@@ -170,6 +170,18 @@ def test_a_signal_to_one_worker_stops_all_of_them_with_the_state_saved(one_worke
 
 
 @pytest.mark.slow
+def test_a_worker_exits_with_69_if_the_chief_dies_before_its_last_checkpoint(tmp_path: Path) -> None:
+    """Exit 0 would end this worker for good, and the chief could not train again without it."""
+    with workers(tmp_path, 2, "--checkpoint-steps", 0, "--checkpoint-seconds", 0) as processes:
+        wait_for_step(tmp_path, 30)
+        (tmp_path / "runs" / "r" / "checkpoints").touch()  # The chief cannot write its last checkpoint into a file.
+        assert exit_codes(processes, 90) == [ExitCode.IO, ExitCode.PEERS], (tmp_path / "said-1").read_text()
+    assert "did not record the run as trained" in (tmp_path / "said-1").read_text()
+    (tmp_path / "runs" / "r" / "checkpoints").unlink()
+    run_to_the_end(tmp_path, 2)
+
+
+@pytest.mark.slow
 def test_early_stopping_on_the_chief_ends_all_workers(tmp_path: Path) -> None:
     # Without progress, each evaluation is as good as the one before.
     flags = ("--early-stopping-patience", 2, "--learning-rate", 1e-12, "--ema-decay", 0)
