@@ -53,6 +53,7 @@ RUN python -m compileall -q /app
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.version=$VERSION org.opencontainers.image.revision=$REVISION
+ENV DIGITS_REVISION=$REVISION
 USER 10001:10001
 VOLUME ["/artifacts"]
 CMD ["trainer", "train"]
@@ -68,6 +69,7 @@ RUN python -m compileall -q /app
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.version=$VERSION org.opencontainers.image.revision=$REVISION
+ENV DIGITS_REVISION=$REVISION
 USER 10001:10001
 VOLUME ["/artifacts"]
 CMD ["trainer", "train"]

@@ -16,7 +16,6 @@ interval. The last line holds on a busy machine too: it counts the time of a cor
 """
 
 import dataclasses
-import io
 import statistics
 import tempfile
 import time
@@ -114,7 +113,7 @@ def train_with_checkpoints(
         return False
 
     few = Split(split.images[:500], split.labels[:500])
-    with tempfile.TemporaryDirectory() as folder, RunTracker(Path(folder), {}, stream=io.StringIO()) as tracker:
+    with tempfile.TemporaryDirectory() as folder, RunTracker(Path(folder)) as tracker:
         seconds, kept = config.checkpoint_seconds, config.checkpoints_kept
         checkpoints = Checkpoints(
             Path(folder), {}, every_seconds=seconds, every_steps=0, keep=kept, before_write=tracker.sync

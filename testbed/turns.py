@@ -8,7 +8,6 @@ The first round, in which TensorFlow traces and warms up, is not counted.
 
 import contextlib
 import dataclasses
-import io
 import multiprocessing
 import tempfile
 from collections.abc import Callable
@@ -104,7 +103,7 @@ def train_in_turns(turns: Turns, config: TrainConfig, data_dir: Path | None, ste
         return False
 
     few = Split(split.images[:500], split.labels[:500])  # evaluation is not timed; few images keep it short
-    with tempfile.TemporaryDirectory() as folder, RunTracker(Path(folder), {}, stream=io.StringIO()) as tracker:
+    with tempfile.TemporaryDirectory() as folder, RunTracker(Path(folder)) as tracker:
         train(config, split, few, devices, Hooks(tracker=tracker, stop_requested=halt_between_turns))
 
 

@@ -27,6 +27,7 @@ from serving.contract import MODEL_NAME
 from trainer.config import TrainConfig, resolve
 from trainer.errors import ConfigError, ExitCode, RunError, exit_code_of
 from trainer.presets import PRESETS
+from trainer.runs.console import Console, LogFormat, open_console
 from trainer.runs.signals import StoppedError, stoppable
 from trainer.settings import GROUPS, refuse_url
 from trainer.training.cluster import find_cluster
@@ -52,11 +53,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status (see `trainer.errors`)."""
     arguments = sys.argv[1:] if arguments is None else arguments
     args = _parser(arguments).parse_args(arguments)
+    console = open_console(getattr(args, "log_format", "text"))
     try:
         with stoppable():
-            args.command(args)
+            args.command(args, console)
     except (RunError, OSError, StoppedError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        console.error(str(error), exit_code_of(error))
         return exit_code_of(error)
     except BaseException as error:
         traceback.print_exception(error)
@@ -64,13 +66,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return ExitCode.OK
 
 
-def _train(args: argparse.Namespace) -> None:
+def _train(args: argparse.Namespace, console: Console) -> None:
     from trainer.run import train_run
 
-    train_run(_config(args), datetime.now(UTC), os.environ)
+    train_run(_config(args), datetime.now(UTC), os.environ, console)
 
 
-def _tune(args: argparse.Namespace) -> None:
+def _tune(args: argparse.Namespace, console: Console) -> None:
     from trainer.tuning.search_space import parse, plan  # numpy: not for `--help`
 
     now, config = datetime.now(UTC), _config(args)
@@ -83,20 +85,20 @@ def _tune(args: argparse.Namespace) -> None:
     configs, folder = plan(named, dimensions, args.trials), named.artifacts / "tune" / named.run
     from trainer.tuning.search import search, table
 
-    print(f"search {named.run}: after a stop, the same command with --run {named.run} resumes it")
-    trials = search(configs, dimensions, folder, now)
-    print(f"\n{table(trials)}\n")
-    print(f"Figure:  {folder / 'trials.png'}")
-    print(f"Publish: python -m trainer publish {shlex.quote(str(trials[0].run_dir))}")
+    console.note(f"search {named.run}: after a stop, the same command with --run {named.run} resumes it")
+    trials = search(configs, dimensions, folder, now, console)
+    console.note(f"\n{table(trials)}\n")
+    console.note(f"Figure:  {folder / 'trials.png'}")
+    console.note(f"Publish: python -m trainer publish {shlex.quote(str(trials[0].run_dir))}")
 
 
-def _evaluate(args: argparse.Namespace) -> None:
+def _evaluate(args: argparse.Namespace, console: Console) -> None:
     from trainer.run import evaluate_run
 
-    evaluate_run(_config_of_run(args.run_dir), datetime.now(UTC))
+    evaluate_run(_config_of_run(args.run_dir), datetime.now(UTC), console)
 
 
-def _publish(args: argparse.Namespace) -> None:
+def _publish(args: argparse.Namespace, console: Console) -> None:
     from trainer.run import publish_run
 
     flags = {name: value for name, value in vars(args).items() if name in PUBLISH_SETTINGS}
@@ -107,46 +109,47 @@ def _publish(args: argparse.Namespace) -> None:
             models_dir=flags.get("models_dir", args.artifacts / "models"),
             data_dir=config.data_dir or args.artifacts / "data",
         )
-    publish_run(config, datetime.now(UTC))
+    publish_run(config, datetime.now(UTC), console)
 
 
-def _rollback(args: argparse.Namespace) -> None:
+def _rollback(args: argparse.Namespace, console: Console) -> None:
     from trainer.publishing.versions import roll_back
 
     retired, served = roll_back(_model_dir(args), args.version, allow_none=args.allow_none)
-    print(f"retired version {retired}; now served: {served if served is not None else 'nothing'}")
+    console.note(f"retired version {retired}; now served: {served if served is not None else 'nothing'}")
 
 
-def _data_prepare(args: argparse.Namespace) -> None:
+def _data_prepare(args: argparse.Namespace, console: Console) -> None:
     from trainer.data.mnist import prepare_mnist
 
     data_dir = args.data_dir or args.artifacts / "data"
     prepare_mnist(data_dir)
-    print(f"MNIST is prepared in {data_dir}")
+    console.note(f"MNIST is prepared in {data_dir}")
 
 
-def _data_verify(args: argparse.Namespace) -> None:
+def _data_verify(args: argparse.Namespace, console: Console) -> None:
     from trainer.data.load import read_dataset
 
     train, test = read_dataset(args.dataset, args.data_dir or args.artifacts / "data")
-    print(f"{args.dataset}: {len(train):,} training and {len(test):,} test examples are sound and disjoint")
+    console.note(f"{args.dataset}: {len(train):,} training and {len(test):,} test examples are sound and disjoint")
 
 
-def _data_samples(args: argparse.Namespace) -> None:
+def _data_samples(args: argparse.Namespace, console: Console) -> None:
     from trainer.data.load import read_dataset
     from trainer.data.samples import write_samples
 
     _, test = read_dataset(args.dataset, args.data_dir or args.artifacts / "data")
     for path in write_samples(test, args.folder, args.count):
-        print(path)
+        console.note(str(path))
 
 
-def _doctor(args: argparse.Namespace) -> None:
+def _doctor(args: argparse.Namespace, console: Console) -> None:
     from trainer.doctor import Level, examine
 
     findings = examine(args.artifacts, args.data_dir or args.artifacts / "data", _model_dir(args), os.environ)
     for finding in findings:
-        print(f"{finding.level:<8} {finding.topic:<8} {finding.text}")
+        style = {Level.PROBLEM: "bold red", Level.WARNING: "yellow"}.get(finding.level, "")
+        console.note(f"{finding.level:<8} {finding.topic:<8} {finding.text}", style=style)
     problems = sum(finding.level is Level.PROBLEM for finding in findings)
     if problems:
         raise ConfigError(f"{problems} problem(s), above")
@@ -306,6 +309,7 @@ def _add_config(sub: argparse.ArgumentParser, preset: str, *, without: Collectio
     sub.add_argument(
         "--config", type=_local_path, default=None, metavar="FILE", help="JSON file of settings, e.g. a run's"
     )
+    _add_log_format(sub)
     for title, settings in GROUPS.items():
         group = sub.add_argument_group(title, settings.__doc__)
         for field in dataclasses.fields(settings):
@@ -336,7 +340,13 @@ def _local_path(text: str) -> Path:
     return Path(text)
 
 
+def _add_log_format(parser: argparse.ArgumentParser) -> None:
+    text = "text for people, or json: one object per line, for a log collector [text]"
+    parser.add_argument("--log-format", choices=typing.get_args(LogFormat), default="text", help=text)
+
+
 def _add_run_dir(parser: argparse.ArgumentParser) -> None:
+    _add_log_format(parser)
     parser.add_argument(
         "run_dir", type=_local_path, metavar="RUN_DIR", help="folder of the run: <artifacts>/runs/<run>"
     )

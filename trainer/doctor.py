@@ -22,7 +22,7 @@ from pathlib import Path
 from trainer.errors import RunError
 from trainer.publishing.versions import STAGING_PREFIX, live_versions
 from trainer.runs.checkpoint import FOLDER, checkpoint_files, is_trained, step_of
-from trainer.runs.folder import NEEDED_BYTES
+from trainer.runs.folder import NEEDED_BYTES, resume_command
 from trainer.training.cluster import find_cluster, unreachable
 
 
@@ -179,7 +179,7 @@ def _runs(folder: Path) -> Findings:
             step = step_of(files[-1])
             text = (
                 f"{run} has checkpoints up to step {step}. Unless a process is training it, resume it with "
-                f"`python -m trainer train --config {run}/config.json --run {run.name}`"
+                f"`{resume_command(run)}`"
             )
             yield Finding(Level.WARNING, "runs", text)
 

@@ -1,8 +1,8 @@
 """The story of a run: data -> training -> evaluation -> report -> publishing.
 
 `train_run` tells it from the first decision to the last line; the functions below it are its steps. A run has a folder,
-<artifacts>/runs/<run>/, with config.json, checkpoints/, metrics.jsonl, tensorboard/, model.weights.h5, figures/,
-report.html, model_card.md and result.json, which says how the run ended, also when it failed.
+<artifacts>/runs/<run>/, with config.json, checkpoints/, metrics.jsonl, train/ and validation/ (TensorBoard),
+model.weights.h5, figures/, report.html, model_card.md and result.json, which says how the run ended, also when it failed.
 
 Steps import TensorFlow themselves: a wrong setting or folder is reported before the seconds that the import takes.
 """
@@ -10,7 +10,6 @@ Steps import TensorFlow themselves: a wrong setting or folder is reported before
 from __future__ import annotations
 
 import dataclasses
-import os
 import platform
 import sys
 import time
@@ -20,10 +19,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainer.config import TrainConfig, to_json, what_it_computes
+from trainer.config import TrainConfig, what_it_computes
 from trainer.errors import ConfigError, ExitCode, memory_errors_explained
+from trainer.percent import percent
 from trainer.runs.atomic import write_atomically
-from trainer.runs.folder import is_finished, open_run_folder, refuse_full_disk
+from trainer.runs.console import Console
+from trainer.runs.environment import environment as describe_environment
+from trainer.runs.folder import explains_resume, is_finished, open_run_folder, refuse_full_disk, resume_command
 from trainer.runs.result import EVALUATE_FILE, PUBLISH_FILE, RESULT_FILE, TRIAL_FILE, RunResult, read_result, recorded
 from trainer.training.cluster import Cluster, find_cluster, wait_for_chief, wait_for_peers
 
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 
     from trainer.data.split import Split, Splits
     from trainer.evaluation.metrics import Evaluation
-    from trainer.runs.tracking import Tracker
+    from trainer.runs.tracking import RunTracker, Tracker
     from trainer.training.distribute import Devices
     from trainer.training.loop import Trained
 
@@ -49,16 +51,16 @@ class Candidate:
     facts: dict[str, str]
     evaluation: Evaluation
     """On the test split."""
-    figures: list[Path]
 
 
-def train_run(config: TrainConfig, now: datetime, environment: Mapping[str, str]) -> None:
+def train_run(config: TrainConfig, now: datetime, environment: Mapping[str, str], console: Console) -> None:
     """Train a model, score it on unseen data, report, and publish it if it passes the gate.
 
     Args:
         config: what to compute and where to write; an empty run name is filled in.
         now: the time that names the run.
         environment: as in os.environ; it names the other workers, if there are any.
+        console: prints progress and results.
 
     Raises:
         RunError: see trainer/errors.py.
@@ -71,30 +73,28 @@ def train_run(config: TrainConfig, now: datetime, environment: Mapping[str, str]
         return
     with open_run_folder(config, now) as config:
         if is_finished(config):
-            print(
-                f"run {config.run!r} is finished ({config.run_dir}): nothing is left to do. For another run, change --run."
-            )
+            place = f"run {config.run!r} is finished ({config.run_dir})"
+            console.note(f"{place}: nothing is left to do. For another run, change --run.")
             return
-        with recorded(config.run_dir / RESULT_FILE, now) as result:
+        console.facts({"run": str(config.run_dir), "resume": resume_command(config.run_dir)})
+        with explains_resume(config.run_dir), recorded(config.run_dir / RESULT_FILE, now) as result:
             refuse_full_disk(config.run_dir)
-            from trainer.runs.tracking import RunTracker
-
-            with RunTracker(config.run_dir, texts={"config": to_json(config)}) as tracker:
+            with _tracker(config, console) as tracker:
                 trained, splits, devices = _train(config, cluster, tracker)
                 write_atomically(config.run_dir / WEIGHTS_FILE, trained.model.save_weights)
-                tracker.graph(trained.model)
                 result.facts, result.data = _facts(config, splits, trained, devices), splits.digests
-                candidate = _evaluate(config, trained.model, splits, result, tracker.rows)
-                tracker.pictures(candidate.figures, step=trained.steps)
-            _publish_and_report(candidate, result, once=True)
+                candidate = _evaluate(config, trained.model, splits, result, console)
+                _show_in_tensorboard(candidate, tracker, trained.steps)
+            _publish_and_report(candidate, result, console, once=True)
 
 
-def train_trial(config: TrainConfig, now: datetime) -> RunResult:
+def train_trial(config: TrainConfig, now: datetime, console: Console) -> RunResult:
     """Train a model and score it on validation data alone, for a search. The run can be published afterwards.
 
     Args:
         config: with the name of the run, whose folder is open.
         now: when the trial started.
+        console: prints the progress.
 
     Returns:
         What trial.json holds.
@@ -102,10 +102,8 @@ def train_trial(config: TrainConfig, now: datetime) -> RunResult:
     Raises:
         RunError: see trainer/errors.py.
     """
-    from trainer.runs.tracking import RunTracker
-
     with recorded(config.run_dir / TRIAL_FILE, now) as result:
-        with RunTracker(config.run_dir, texts={"config": to_json(config)}) as tracker:
+        with _tracker(config, console) as tracker:
             trained, splits, devices = _train(config, None, tracker)
         write_atomically(config.run_dir / WEIGHTS_FILE, trained.model.save_weights)
         result.facts, result.data = _facts(config, splits, trained, devices), splits.digests
@@ -114,28 +112,28 @@ def train_trial(config: TrainConfig, now: datetime) -> RunResult:
     return result
 
 
-def evaluate_run(config: TrainConfig, now: datetime) -> None:
+def evaluate_run(config: TrainConfig, now: datetime, console: Console) -> None:
     """Score a trained run's weights on its test split again and redraw its report; the run's outcome stays.
 
     Raises:
         RunError: the run has no weights, or its data cannot be read.
     """
     with recorded(config.run_dir / EVALUATE_FILE, now) as result:
-        candidate = _reload(config, result)
+        candidate = _reload(config, result, console)
         earlier = _latest_result(config)
         result.outcome, result.gate, result.published = earlier.outcome, earlier.gate, earlier.published
-        _report(candidate, result, succeeded=earlier.exit_code == ExitCode.OK)
+        _report(candidate, result, console, succeeded=earlier.exit_code == ExitCode.OK)
 
 
-def publish_run(config: TrainConfig, now: datetime) -> None:
+def publish_run(config: TrainConfig, now: datetime, console: Console) -> None:
     """Publish a trained run's weights if they pass the gate.
 
     Raises:
         RunError: the run has no weights, or the gate or the check of the exported files refused it.
     """
     with recorded(config.run_dir / PUBLISH_FILE, now) as result:
-        candidate = _reload(config, result)
-        _publish_and_report(candidate, result)
+        candidate = _reload(config, result, console)
+        _publish_and_report(candidate, result, console)
 
 
 def _train_as_worker(config: TrainConfig, cluster: Cluster) -> None:
@@ -171,7 +169,18 @@ def _train(config: TrainConfig, cluster: Cluster | None, tracker: Tracker) -> tu
         devices = choose_devices(config, cluster)
         if config.deterministic:
             tf.config.experimental.enable_op_determinism()
-        splits = load_splits(config.dataset, config.data_path, config.validation_size)
+        with tracker.console.phase(f"Loading {config.dataset}"):
+            splits = load_splits(config.dataset, config.data_path, config.validation_size)
+        sizes = (
+            f"{len(splits.train):,} training, {len(splits.validation):,} validation, {len(splits.test):,} test digits"
+        )
+        tracker.console.facts(
+            {
+                "data": f"{config.dataset}: {sizes}",
+                "devices": ", ".join(devices.names),
+                "network": f"{config.model}, width {config.width:g}",
+            }
+        )
         checkpoints = Checkpoints(
             config.run_dir,
             {
@@ -193,15 +202,15 @@ def _train(config: TrainConfig, cluster: Cluster | None, tracker: Tracker) -> tu
     return trained, splits, devices
 
 
-def _reload(config: TrainConfig, result: RunResult) -> Candidate:
+def _reload(config: TrainConfig, result: RunResult, console: Console) -> Candidate:
     """The candidate of a run that was trained before, from its saved weights."""
     weights = config.run_dir / WEIGHTS_FILE
     if not weights.is_file():
         raise ConfigError(f"{config.run_dir}: this run was not trained to its end ({WEIGHTS_FILE} is missing)")
-    from trainer.data.load import load_splits
-    from trainer.runs.tracking import read_rows
-    from trainer.training.distribute import ONE_DEVICE, choose_devices
-    from trainer.training.model import build_model
+    with console.phase("Loading TensorFlow"):
+        from trainer.data.load import load_splits
+        from trainer.training.distribute import ONE_DEVICE, choose_devices
+        from trainer.training.model import build_model
 
     choose_devices(ONE_DEVICE)
     trained = read_result(config.run_dir / RESULT_FILE) or read_result(config.run_dir / TRIAL_FILE) or RunResult()
@@ -211,7 +220,7 @@ def _reload(config: TrainConfig, result: RunResult) -> Candidate:
     _refuse_other_data(config.run_dir, trained.data, splits.digests)
     result.facts = {**trained.facts, "test split": f"scored again from the saved weights on {_utc_now()}"}
     result.data = splits.digests
-    return _evaluate(config, model, splits, result, read_rows(config.run_dir))
+    return _evaluate(config, model, splits, result, console)
 
 
 def _refuse_other_data(run_dir: Path, trained: dict[str, str], now: dict[str, str]) -> None:
@@ -242,19 +251,16 @@ def _latest_result(config: TrainConfig) -> RunResult:
 
 
 def _evaluate(
-    config: TrainConfig, model: keras.Model, splits: Splits, result: RunResult, rows: list[dict]
+    config: TrainConfig, model: keras.Model, splits: Splits, result: RunResult, console: Console
 ) -> Candidate:
     import tensorflow as tf
 
-    from trainer.evaluation.figures import save_figures
-
     # TensorFloat-32, the default on newer GPUs, keeps three digits: too few for the check of the exported files.
     tf.config.experimental.enable_tensor_float_32_execution(False)
-    with memory_errors_explained():
+    with console.phase(f"Evaluating on {len(splits.test):,} test digits"), memory_errors_explained():
         evaluation = _score(model, splits.validation, splits.test)
     result.evaluation = evaluation.summary()
-    figures = save_figures(config.run_dir / "figures", rows, evaluation, splits.test.images)
-    return Candidate(config, model, splits, result.facts, evaluation, figures)
+    return Candidate(config, model, splits, result.facts, evaluation)
 
 
 def _score(model: keras.Model, validation: Split, split: Split) -> Evaluation:
@@ -266,22 +272,22 @@ def _score(model: keras.Model, validation: Split, split: Split) -> Evaluation:
     return evaluate(predict, split, temperature)
 
 
-def _publish_and_report(candidate: Candidate, result: RunResult, *, once: bool = False) -> None:
+def _publish_and_report(candidate: Candidate, result: RunResult, console: Console, *, once: bool = False) -> None:
     """Publish unless the config says not to, and report the outcome; `once`: not if this very model was published."""
     from trainer.publishing.gate import GateError
 
     try:
-        result.outcome = _publish(candidate, result, once=once)
+        result.outcome = _publish(candidate, result, console, once=once)
     except Exception as error:
         if isinstance(error, GateError) and error.verdict:
             result.gate = error.verdict.to_json()
         result.outcome = f"Not published: {error}"
-        _report(candidate, result, succeeded=False)
+        _report(candidate, result, console, succeeded=False)
         raise
-    _report(candidate, result, succeeded=True)
+    _report(candidate, result, console, succeeded=True)
 
 
-def _publish(candidate: Candidate, result: RunResult, *, once: bool) -> str:
+def _publish(candidate: Candidate, result: RunResult, console: Console, *, once: bool) -> str:
     from trainer.publishing.gate import Gate
     from trainer.publishing.publish import find_published, publish
     from trainer.publishing.versions import RETIRED_SUFFIX
@@ -310,11 +316,29 @@ def _publish(candidate: Candidate, result: RunResult, *, once: bool) -> str:
         now=datetime.now(UTC),
         metadata={**identity, "facts": candidate.facts},
         keep_versions=config.keep_versions,
+        console=console,
     )
     result.gate = published.verdict.to_json()
     result.published = {"version": published.version, "folder": str(published.folder), "check": published.check}
     before = f"; before it: {published.served_before}" if published.served_before else ""
     return f"Published as version {published.version} in {published.folder}{before}."
+
+
+def _tracker(config: TrainConfig, console: Console) -> RunTracker:
+    with console.phase("Loading TensorFlow"):
+        from trainer.runs.tracking import RunTracker
+
+    texts = {"config": dataclasses.asdict(config), "environment": describe_environment()}
+    return RunTracker(config.run_dir, console, texts, what_it_computes(config))
+
+
+def _show_in_tensorboard(candidate: Candidate, tracker: RunTracker, step: int) -> None:
+    from trainer.evaluation.board import show_batch, show_evaluation
+    from trainer.training.augment import first_batch
+
+    tracker.board.graph(candidate.model)
+    show_batch(tracker.board, first_batch(candidate.splits.train, candidate.config))
+    show_evaluation(tracker.board, candidate.evaluation, candidate.splits.test, candidate.model, step)
 
 
 def _facts(config: TrainConfig, splits: Splits, trained: Trained, devices: Devices) -> dict[str, str]:
@@ -334,35 +358,37 @@ def _facts(config: TrainConfig, splits: Splits, trained: Trained, devices: Devic
     }
 
 
-def _report(candidate: Candidate, result: RunResult, *, succeeded: bool) -> None:
-    """Write the report and the model card, and print the outcome and where everything is."""
-    from trainer.evaluation.metrics import percent
+def _report(candidate: Candidate, result: RunResult, console: Console, *, succeeded: bool) -> None:
+    """Write figures, report and model card, and print the scores and where everything is.
+
+    The outcome of a failure is left to the error that `trainer/cli.py` prints.
+    """
+    from trainer.evaluation.figures import save_figures
     from trainer.evaluation.report import Story, write_model_card, write_report
+    from trainer.runs.tracking import read_rows
 
     config, evaluation = candidate.config, candidate.evaluation
     story = Story(config.run, result.outcome, succeeded, candidate.facts, dataclasses.asdict(config), result.gate)
     try:
-        write_report(config.run_dir / "report.html", story, evaluation, candidate.figures)
-        write_model_card(config.run_dir / "model_card.md", story, evaluation)
+        with console.phase("Drawing the report"):
+            rows, images = read_rows(config.run_dir), candidate.splits.test.images
+            figures = save_figures(config.run_dir / "figures", rows, evaluation, images)
+            write_report(config.run_dir / "report.html", story, evaluation, figures)
+            write_model_card(config.run_dir / "model_card.md", story, evaluation)
     except OSError as error:
         # A version may be live by now: a page that cannot be written must not look like a failure to publish.
         print(f"warning: cannot write the report: {error}", file=sys.stderr)
     low, high = evaluation.accuracy_interval
-    _print_lines(
-        f"Test accuracy {percent(evaluation.accuracy)} (95 % interval {percent(low)} to {percent(high)}).",
-        result.outcome,
-        f"Report:      {config.run_dir / 'report.html'}",
-        f"Figures:     {config.run_dir / 'figures'}",
-        f"TensorBoard: tensorboard --logdir {config.artifacts / 'runs'}",
-    )
-
-
-def _print_lines(*lines: str) -> None:
-    try:
-        print(*lines, sep="\n", flush=True)
-    except BrokenPipeError:
-        # The reader is gone, as in `train | head -1`. A version may be live by now, so this is not a failure.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    text = f"Test accuracy {percent(evaluation.accuracy)} (95 % interval {percent(low)} to {percent(high)})."
+    console.note(text, test_accuracy=evaluation.accuracy, test_accuracy_interval_95=[low, high])
+    if succeeded:
+        console.note(result.outcome, style="bold green", published=result.published)
+    for name, place in (
+        ("Report", config.run_dir / "report.html"),
+        ("Figures", config.run_dir / "figures"),
+        ("TensorBoard", f"tensorboard --logdir {config.artifacts / 'runs'}"),
+    ):
+        console.note(f"{name + ':':<12} {place}")
 
 
 def _utc_now() -> str:

@@ -16,6 +16,7 @@ from tests.trainer.conftest import REPOSITORY, read_result, run_trainer
 from trainer.errors import ExitCode
 from trainer.publishing.versions import live_versions
 
+TENSORBOARD = ("train", "validation")
 SHORT = ("--epochs", 3, "--width", 0.5, "--run", "r", "--min-accuracy", 0.3)
 
 
@@ -33,7 +34,9 @@ def finished(tmp_path_factory) -> Path:
 def test_a_run_leaves_everything_in_its_folder_and_says_where(finished: Path) -> None:
     run = finished / "runs" / "r"
     expected = {"config.json", "metrics.jsonl", "result.json", "report.html", "model_card.md", "model.weights.h5"}
-    assert expected | {"figures", "tensorboard", "checkpoints", ".lock"} == {child.name for child in run.iterdir()}
+    assert expected | {"figures", "train", "validation", "checkpoints", ".lock"} == {
+        child.name for child in run.iterdir()
+    }
     pictures = {"curves", "samples", "worst_mistakes", "confusion", "per_class", "reliability"}
     assert {path.stem for path in (run / "figures").iterdir()} == pictures
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in (run / "figures").iterdir())
@@ -52,22 +55,54 @@ def test_result_json_tells_the_outcome_and_the_version(finished: Path) -> None:
     assert result["evaluation"]["examples"] == 360
 
 
-def test_progress_is_one_json_line_per_evaluation_where_there_is_no_terminal(finished: Path) -> None:
-    lines = [json.loads(line) for line in (finished / "stderr").read_text().splitlines() if line.startswith("{")]
+def test_standard_error_has_the_facts_one_line_per_evaluation_and_the_phases(finished: Path) -> None:
+    lines = (finished / "stderr").read_text().splitlines()
+    resume = f"python -m trainer train --config {finished}/runs/r/config.json --run r"
+    assert lines[:4] == [
+        f"run        {finished}/runs/r",
+        f"resume     {resume}",
+        "Loading TensorFlow ...",
+        "Loading optdigits ...",
+    ]
+    evaluations = [line for line in lines if "validation accuracy" in line]
+    assert [line[:11] for line in evaluations] == ["epoch 1.0/3", "epoch 2.0/3", "epoch 3.0/3"]
+    assert lines[lines.index(evaluations[-1]) + 1 :] == [
+        "Evaluating on 360 test digits ...",
+        "Exporting ...",
+        "Verifying the exported files in a fresh process ...",
+        "Drawing the report ...",
+    ], "and not one line of TensorFlow's log"
+
+
+def test_with_json_as_log_format_every_line_is_an_object(tmp_path: Path) -> None:
+    done = run_trainer("train", "--artifacts", tmp_path, *SHORT, "--min-accuracy", 1, "--log-format", "json")
+    assert done.returncode == ExitCode.GATE
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
     assert [line["step"] for line in lines if line["kind"] == "validation"] == [20, 40, 59]
+    assert (lines[-1]["kind"], lines[-1]["exit_code"]) == ("error", ExitCode.GATE)
+    notes = [json.loads(line) for line in done.stdout.splitlines()]
+    assert notes[0]["test_accuracy"] == read_result(tmp_path / "runs" / "r")["evaluation"]["accuracy"]
+    assert "below the gate's min_accuracy" not in done.stdout, "a refusal is printed once"
 
 
-def test_tensorboard_holds_scalars_pictures_config_and_graph(finished: Path) -> None:
+def test_tensorboard_has_two_runs_with_the_same_tags_and_the_test_results(finished: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    events = EventAccumulator(str(finished / "runs" / "r" / "tensorboard"), size_guidance={"tensors": 0})
-    events.Reload()
-    tags = set(events.Tags()["tensors"])
-    scalars = {"loss", "accuracy", "learning_rate", "images_per_second", "input_wait_fraction"}
-    assert {f"train/{name}" for name in scalars} | {"validation/loss", "validation/accuracy"} <= tags
-    assert {"config/text_summary", "config"} & tags
-    assert {"samples", "worst_mistakes", "confusion"} <= tags
-    assert events.Tags()["graph"]
+    folder = finished / "runs" / "r"
+    train, validation = (EventAccumulator(str(folder / name), size_guidance={"tensors": 0}) for name in TENSORBOARD)
+    train.Reload()
+    validation.Reload()
+    tags, other_tags = set(train.Tags()["tensors"]), set(validation.Tags()["tensors"])
+    assert {"loss", "accuracy"} <= tags & other_tags
+    assert {"learning_rate", "speed/images_per_second", "speed/input_wait_fraction"} <= tags
+    assert {"config", "environment", "train/augmented_batch"} <= tags
+    assert train.Tags()["graph"]
+    assert {"test/accuracy", "test/loss", "test/worst_mistakes", "test/confusion"} <= other_tags
+    assert {f"test/digit_{digit}/pr_curves" for digit in range(10)} <= other_tags
+    assert train.SummaryMetadata("loss").summary_description
+    assert "_hparams_/session_start_info" in other_tags
+    assert (folder / "validation" / "projector_config.pbtxt").is_file()
+    assert len((folder / "validation" / "embeddings.tsv").read_text().splitlines()) == 360
 
 
 def test_a_finished_run_is_not_overwritten(finished: Path) -> None:
@@ -226,6 +261,9 @@ def test_a_signal_in_mid_training_exits_with_75_and_publishes_nothing(tmp_path: 
     _, said = process.communicate(timeout=60)
     assert process.returncode == ExitCode.STOPPED, said
     assert "stopped by a signal after step" in said
+    assert said.splitlines()[-1] == (
+        f"resume it with: python -m trainer train --config {tmp_path}/runs/r/config.json --run r"
+    )
     assert read_result(tmp_path / "runs" / "r")["exit_code"] == ExitCode.STOPPED
     assert not live_versions(tmp_path / "models" / MODEL_NAME)
 

@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from serving.contract import CLASSES
-from trainer.evaluation.metrics import Evaluation, percent
+from trainer.evaluation.metrics import Evaluation
+from trainer.percent import percent
 
 BLUE, ORANGE, RED, GREY = "#2b6cb0", "#dd6b20", "#c53030", "#718096"
 DIGITS = range(CLASSES)
@@ -131,12 +132,12 @@ def reliability(evaluation: Evaluation) -> Figure:
 
 def samples(evaluation: Evaluation, images: np.ndarray, count: int = 24) -> Figure:
     """Show the first `count` examples with their predictions; wrong ones in red."""
-    return _gallery(evaluation, images, np.arange(min(count, len(images))), "Predictions on unseen digits")
+    return gallery(evaluation, images, np.arange(min(count, len(images))))
 
 
 def worst_mistakes(evaluation: Evaluation, images: np.ndarray) -> Figure:
     """Show the wrong predictions with the highest confidence."""
-    return _gallery(evaluation, images, evaluation.worst, "Most confident mistakes")
+    return gallery(evaluation, images, evaluation.worst)
 
 
 def trials(varied: Mapping[str, tuple[Sequence[Any], bool]], losses: Sequence[float]) -> Figure:
@@ -178,10 +179,17 @@ def trials(varied: Mapping[str, tuple[Sequence[Any], bool]], losses: Sequence[fl
     return figure
 
 
-def _gallery(evaluation: Evaluation, images: np.ndarray, positions: np.ndarray, title: str, columns: int = 8) -> Figure:
+def gallery(
+    evaluation: Evaluation,
+    images: np.ndarray,
+    positions: np.ndarray,
+    *,
+    columns: int = 8,
+    size_inches: tuple[float, float] | None = None,
+) -> Figure:
+    """Show the examples at `positions` with their predictions; wrong ones in red."""
     rows = max(1, -(-len(positions) // columns))
-    figure = Figure(figsize=(1.45 * columns, 1.7 * rows + 0.4), layout="constrained")
-    figure.suptitle(title if len(positions) else f"{title}: none", fontsize=12)
+    figure = Figure(figsize=size_inches or (1.45 * columns, 1.7 * rows), layout="constrained")
     all_axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in all_axes:
         axes.axis("off")

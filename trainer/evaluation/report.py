@@ -10,7 +10,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from trainer.evaluation.metrics import Evaluation, percent
+from trainer.evaluation.metrics import Evaluation
+from trainer.percent import percent
 
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --ok: #2f855a; --bad: #c53030; }

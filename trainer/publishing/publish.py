@@ -5,6 +5,7 @@ Every step fails closed: a version appears only after all steps before it have s
 
 import shutil
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -30,6 +31,7 @@ from trainer.publishing.versions import (
     unreadable_parents,
     version_folders,
 )
+from trainer.runs.console import SILENT, Console
 
 CHECKED_EXAMPLES = 256
 """Test digits on which the exported files must predict what the trained model predicts."""
@@ -59,6 +61,7 @@ def publish(
     metadata: dict[str, Any],
     keep_versions: int = 0,
     verify: Verify = verify_in_fresh_process,
+    console: Console = SILENT,
 ) -> Published:
     """Publish a trained model as the next version under `model_dir`, if it passes the gate.
 
@@ -72,6 +75,7 @@ def publish(
         metadata: JSON-ready facts, saved inside the version.
         keep_versions: how many live versions to keep; older ones are removed afterwards. 0 = all.
         verify: compares the exported files with the model; tests pass one that starts no process.
+        console: prints which step is running.
 
     Raises:
         GateError: the gate refused the model; see `trainer.publishing.gate`. Nothing was published.
@@ -81,26 +85,29 @@ def publish(
     images = test.images[:CHECKED_EXAMPLES]
     with publisher_lock(model_dir):
         # Compared while the lock is held, so that no other version is published in between.
-        verdict = judge(evaluation, test, model_dir, gate)
         served = live_versions(model_dir)[-1:]
+        with console.phase("Comparing with the served version") if served else nullcontext():
+            verdict = judge(evaluation, test, model_dir, gate)
         version = next_version(model_dir, now)
         staging = staging_folder(model_dir, version)
         try:
-            export_model(
-                model,
-                staging,
-                images=images,
-                model_name=model_dir.name,
-                temperature=evaluation.temperature,
-                metadata={
-                    "version": version,
-                    "evaluation": evaluation.summary(),
-                    "gate": verdict.to_json(),
-                    TEST_FINGERPRINT: test.fingerprint,
-                    **metadata,
-                },
-            )
-            checked = verify(staging, images, _predict_on_cpu(model, images, evaluation.temperature))
+            with console.phase("Exporting"):
+                export_model(
+                    model,
+                    staging,
+                    images=images,
+                    model_name=model_dir.name,
+                    temperature=evaluation.temperature,
+                    metadata={
+                        "version": version,
+                        "evaluation": evaluation.summary(),
+                        "gate": verdict.to_json(),
+                        TEST_FINGERPRINT: test.fingerprint,
+                        **metadata,
+                    },
+                )
+            with console.phase("Verifying the exported files in a fresh process"):
+                checked = verify(staging, images, _predict_on_cpu(model, images, evaluation.temperature))
             target = promote(staging, version)
         finally:
             shutil.rmtree(staging, ignore_errors=True)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from trainer.errors import ConfigError, ExitCode, RunError
 from trainer.runs.atomic import PARTIAL_PREFIX, write_atomically
 from trainer.runs.lock import locked
 from trainer.runs.result import PUBLISH_FILE, RESULT_FILE, read_result
+from trainer.runs.signals import StoppedError
 
 NEEDED_BYTES = 100 * 2**20
 """Free disk space that a run needs at its start; figures, logs and an export take about a tenth of it."""
@@ -67,6 +69,21 @@ def is_finished(config: TrainConfig) -> bool:
     results = [read_result(config.run_dir / name) for name in (RESULT_FILE, PUBLISH_FILE)]
     succeeded = [result for result in results if result and result.exit_code == ExitCode.OK]
     return any(result.published or not config.publish for result in succeeded)
+
+
+def resume_command(run_dir: Path) -> str:
+    """The command that resumes a run, to be copied from the terminal."""
+    config = shlex.quote(str(run_dir / "config.json"))
+    return f"python -m trainer train --config {config} --run {shlex.quote(run_dir.name)}"
+
+
+@contextmanager
+def explains_resume(run_dir: Path) -> Iterator[None]:
+    """Add the command that resumes the run to a StoppedError of the body."""
+    try:
+        yield
+    except StoppedError as stopped:
+        raise StoppedError(f"{stopped}\nresume it with: {resume_command(run_dir)}") from stopped
 
 
 def refuse_full_disk(folder: Path) -> None:

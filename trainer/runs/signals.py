@@ -21,7 +21,7 @@ def stoppable() -> Iterator[None]:
     """Inside, each of `SIGNALS` raises StoppedError, so that every `finally` and `with` on the way out cleans up."""
 
     def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-        raise StoppedError(f"stopped by {signal.Signals(number).name}. Run the same command again")
+        raise StoppedError(f"stopped by {signal.Signals(number).name}")
 
     with _handled(stop):
         yield
@@ -39,7 +39,7 @@ def deferred_stop() -> Iterator[Callable[[], bool]]:
     with _handled(on_signal), _ended_by_a_second_signal():
         yield lambda: requested
     if requested:
-        raise StoppedError("stopped by a signal after the training. Run the same command again to resume")
+        raise StoppedError("stopped by a signal after the training")
 
 
 @contextmanager

@@ -13,8 +13,10 @@ import numpy as np
 import tensorflow as tf
 
 from serving.contract import IMAGE_SHAPE
+from trainer.config import TrainConfig
+from trainer.data.split import Split
 from trainer.settings import AugmentationSettings
-from trainer.training.input_pipeline import ReplicaSlice
+from trainer.training.input_pipeline import ReplicaSlice, batch_indices
 
 
 def augment(
@@ -41,6 +43,16 @@ def augment(
     if settings.low_resolution_fraction:
         images = reduce_resolution(images, part.uniform(2, step, 6), settings.low_resolution_fraction)
     return images
+
+
+def first_batch(split: Split, config: TrainConfig) -> np.ndarray:
+    """The images of a run's first step as the model sees them: uint8 [B, 28, 28]."""
+    positions = batch_indices(config.seed, len(split), config.global_batch_size, 0, 1)[0]
+    images, labels = tf.constant(split.images[positions]), tf.constant(split.labels[positions])
+    if config.unaugmented_epochs >= config.epochs:
+        return images.numpy()
+    part = ReplicaSlice(config.seed, config.global_batch_size)
+    return augment(images, labels, tf.constant(0, tf.int64), config, part).numpy()
 
 
 def is_identity(settings: AugmentationSettings) -> bool:

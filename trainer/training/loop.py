@@ -219,7 +219,7 @@ def _save_and_explain(state: TrainingState, checkpoints: Checkpoints | None) -> 
         return message
     checkpoints.save(state.capture())
     checkpoints.finish()
-    return f"{message}. The state is saved: start the run again to resume from there"
+    return f"{message}. The state is saved"
 
 
 def _refuse_divergence(losses: np.ndarray, first_step: int) -> None:

@@ -25,9 +25,10 @@ import tensorflow as tf
 from trainer.config import ConfigError, TrainConfig, refuse_mismatch, resolve, what_it_computes
 from trainer.errors import ExitCode, OutOfMemoryError
 from trainer.evaluation.figures import trials as draw
-from trainer.evaluation.metrics import percent
+from trainer.percent import percent
 from trainer.run import train_trial
 from trainer.runs.atomic import write_atomically
+from trainer.runs.console import Console
 from trainer.runs.folder import open_run_folder, refuse_full_disk
 from trainer.runs.result import RESULT_FILE, TRIAL_FILE, RunResult, read_result
 from trainer.training.loop import DivergedError
@@ -47,7 +48,9 @@ class Trial:
     """On the validation split; 0 if it diverged."""
 
 
-def search(configs: Sequence[TrainConfig], dimensions: Sequence[Dimension], folder: Path, now: datetime) -> list[Trial]:
+def search(
+    configs: Sequence[TrainConfig], dimensions: Sequence[Dimension], folder: Path, now: datetime, console: Console
+) -> list[Trial]:
     """Run the trials that are not finished; returns all of them, the best first.
 
     After each one that it runs, `folder` has trials.json and trials.png of those there are.
@@ -66,12 +69,12 @@ def search(configs: Sequence[TrainConfig], dimensions: Sequence[Dimension], fold
     refuse_full_disk(folder)
     # Each trial compiles functions of its own, which TensorFlow, after a few, warns of as a mistake.
     tf.get_logger().setLevel(logging.ERROR)
-    print(f"{len(configs)} different trials, in {configs[0].run_dir} and so on", flush=True)
+    console.note(f"{len(configs)} different trials, in {configs[0].run_dir} and so on")
     done: list[Trial] = []
     data: dict[str, str] = {}
     for number, (config, result) in enumerate(zip(configs, results, strict=True), start=1):
         if is_new := not _is_finished(result):
-            result = _run(config, now)
+            result = _run(config, now, console)
         result = result or RunResult()
         if data and result.data and result.data != data:
             raise ConfigError(
@@ -83,7 +86,7 @@ def search(configs: Sequence[TrainConfig], dimensions: Sequence[Dimension], fold
         done.append(Trial(config.run_dir, settings, score["loss"], score["accuracy"]))
         best = min(done, key=lambda trial: trial.loss)
         remark = ", the best so far" if done[-1] is best and math.isfinite(best.loss) else ""
-        print(f"trial {number} of {len(configs)}: {_describe(done[-1])}{remark}", flush=True)
+        console.note(f"trial {number} of {len(configs)}: {_describe(done[-1])}{remark}")
         if is_new or number == len(configs):
             _write(folder, done, dimensions)
     if math.isinf(best.loss):
@@ -101,11 +104,11 @@ def table(trials: Sequence[Trial]) -> str:
     return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
 
 
-def _run(config: TrainConfig, now: datetime) -> RunResult | None:
+def _run(config: TrainConfig, now: datetime, console: Console) -> RunResult | None:
     keras.utils.clear_session()  # or the graphs of all trials would stay in memory
     with open_run_folder(config, now) as config:
         try:
-            return train_trial(config, now)
+            return train_trial(config, now, console)
         except (DivergedError, OutOfMemoryError):  # A result too: it is recorded as one.
             return read_result(config.run_dir / TRIAL_FILE)
 

@@ -9,7 +9,6 @@ from trainer.evaluation.metrics import (
     calibration,
     cross_entropy,
     fit_temperature,
-    percent,
     score,
     wilson_interval,
 )
@@ -69,21 +68,6 @@ def test_a_digit_that_is_never_predicted_has_no_precision_and_the_summary_is_val
     summary = score(probabilities, labels, loss=1.0).summary()
     assert summary["precision"][4] is None
     assert json.loads(json.dumps(summary, allow_nan=False))["accuracy"] == 0.1
-
-
-@pytest.mark.parametrize(
-    ("share", "digits", "text"),
-    [
-        (0.98765, 2, "98.77 %"),
-        (0.9996, 1, ">99.9 %"),
-        (0.99999, 2, ">99.99 %"),
-        (1.0, 2, "100.00 %"),
-        (0.0, 2, "0.00 %"),
-        (float("nan"), 2, "-"),
-    ],
-)
-def test_percentages_have_one_style_and_never_round_up_to_certainty(share: float, digits: int, text: str) -> None:
-    assert percent(share, digits) == text
 
 
 def draw_labels(temperature: float, examples: int = 20_000) -> tuple[np.ndarray, np.ndarray]:

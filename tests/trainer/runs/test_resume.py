@@ -60,7 +60,7 @@ def test_a_run_stopped_during_training_is_resumed_and_ends_with_the_same_bits(
     said = (tmp_path / "said").read_text()
     if number != signal.SIGKILL:
         assert process.exitcode == ExitCode.STOPPED, said
-        assert "The state is saved: start the run again" in said
+        assert "The state is saved" in said
         assert read_result(tmp_path / "runs" / "r")["exit_code"] == ExitCode.STOPPED
     assert checkpoint_files(tmp_path / "runs" / "r" / "checkpoints")
 
@@ -104,16 +104,16 @@ def test_tensorboard_shows_each_step_of_a_resumed_run_once(tmp_path: Path) -> No
     process.kill()
     process.join()
     run_to_the_end(tmp_path, *QUIETLY)
-    events = EventAccumulator(str(tmp_path / "runs" / "r" / "tensorboard"), size_guidance={"tensors": 0})
-    events.Reload()
     rows = read_rows(tmp_path / "runs" / "r")
     for kind in ("train", "validation"):
         steps = [row["step"] for row in rows if row["kind"] == kind]
         assert steps == sorted(set(steps))
-        assert [event.step for event in events.Tensors(f"{kind}/loss")] == steps
-    assert [event.wall_time for event in events.Tensors("train/loss")] == [
-        row["time"] for row in rows if row["kind"] == "train"
-    ]
+        events = EventAccumulator(str(tmp_path / "runs" / "r" / kind), size_guidance={"tensors": 0})
+        events.Reload()
+        assert [event.step for event in events.Tensors("loss")] == steps
+        assert [event.wall_time for event in events.Tensors("loss")] == [
+            row["time"] for row in rows if row["kind"] == kind
+        ]
 
 
 def test_other_settings_are_refused_by_name_and_change_no_file(alone: Path, tmp_path: Path) -> None:
