@@ -1,24 +1,27 @@
-# Three images from one file; the artefacts, and MNIST with them, are on a volume at /artifacts and never inside.
+# Three images from one file. Artefacts, and MNIST with them, are on a volume at /artifacts and never in an image.
 #
-#     docker build -t digits-trainer .                            # train, tensorboard, serve, ask (CPU)
-#     docker build -t digits-trainer-gpu --target trainer-gpu .   # the same with CUDA; the host brings only its driver
-#     docker build -t digits-client --target client .             # ask, wait, measure, draw: no TensorFlow
+#     docker build -t digits-trainer .                            # training, TensorBoard, the local server (CPU)
+#     docker build -t digits-trainer-gpu --target trainer-gpu .   # the same with CUDA; the host needs only its driver
+#     docker build -t digits-client --target client .             # predict, wait, bench, web: no TensorFlow
 #
-# What follows the image's name is a Python module and its arguments:
+# The arguments after the image's name are a Python module and its arguments:
 #
 #     docker run -v artifacts:/artifacts digits-trainer trainer train --preset quickstart
 #     docker run -v artifacts:/artifacts -p 6006:6006 digits-trainer tensorboard.main --logdir /artifacts/runs --bind_all
 #     docker run digits-client serving status --target server:8500
 
-FROM docker.io/library/python:3.11-slim-bookworm AS base
-# A number, so that runAsNonRoot can be checked, and the same one in every pod, so that one may read what another wrote.
+# A tag moves. `make push` builds from the digest that the tag has at that time and records both in the image's provenance.
+ARG BASE=docker.io/library/python:3.11-slim-bookworm
+
+FROM ${BASE} AS base
+# A numeric user, which runAsNonRoot needs, and the same one everywhere: every pod can read what another pod wrote.
 RUN groupadd --gid 10001 digits \
     && useradd --uid 10001 --gid 10001 --no-log-init --home-dir /tmp --shell /usr/sbin/nologin digits \
     && install --directory --owner=10001 --group=10001 /artifacts
-# With a read-only root everything that libraries want to write goes to /tmp, which the container's user brings along.
+# The root is read-only, so libraries write to /tmp, which must be mounted.
 ENV HOME=/tmp TMPDIR=/tmp KERAS_HOME=/tmp/keras MPLCONFIGDIR=/tmp/matplotlib \
     PYTHONUNBUFFERED=1 PYTHONPATH=/app
-# The default artefacts root is `artifacts` in the working directory: the volume.
+# The default artefacts root is `artifacts` in the working directory. Here that is the volume.
 WORKDIR /
 ENTRYPOINT ["python", "-m"]
 LABEL org.opencontainers.image.title="digits" \
@@ -28,9 +31,10 @@ LABEL org.opencontainers.image.title="digits" \
 
 FROM base AS client
 COPY requirements/web.txt /tmp/requirements.txt
-# The client and the page; NumPy's own tests are a sixth of what is installed.
+# NumPy's own tests are a sixth of the installed files. Nothing is installed at run time, so pip goes too.
 RUN pip install --no-cache-dir --require-hashes -r /tmp/requirements.txt && rm /tmp/requirements.txt \
-    && find /usr/local/lib/python3.11/site-packages -name tests -type d -prune -exec rm -r {} +
+    && find /usr/local/lib/python3.11/site-packages -name tests -type d -prune -exec rm -r {} + \
+    && pip uninstall --yes --quiet wheel setuptools pip
 COPY quiet_tensorflow.py /app/
 COPY serving /app/serving
 RUN python -m compileall -q /app
@@ -44,7 +48,7 @@ CMD ["serving", "--help"]
 FROM base AS trainer-gpu
 COPY requirements/gpu.txt /tmp/requirements.txt
 RUN pip install --no-cache-dir --require-hashes -r /tmp/requirements.txt && rm /tmp/requirements.txt
-# What the NVIDIA runtime is to mount into the container besides the device itself.
+# The parts of the driver that the NVIDIA runtime mounts into the container.
 ENV NVIDIA_DRIVER_CAPABILITIES=compute,utility
 COPY quiet_tensorflow.py /app/
 COPY serving /app/serving

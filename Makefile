@@ -11,6 +11,7 @@ DEV := $(VENV)/dev.installed
 UV := $(VENV)/bin/uv
 ENGINE ?= docker
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+BASE = $(shell sed -n 's/^ARG BASE=//p' Dockerfile)
 REVISION = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 
 # Starts a server, waits until it serves, and stops it when the recipe ends; the port is in $$port.
@@ -109,6 +110,19 @@ images:  ## build the images digits-trainer and digits-client (ENGINE=podman; de
 .PHONY: test-image
 test-image: $(DEV)  ## run the images for real: train, stop, resume, serve, ask; after `make images`
 	IMAGE_ENGINE="$(ENGINE)" $(PY) -m pytest tests/image
+
+.PHONY: test-cluster
+test-cluster: $(DEV)  ## rehearse the manifests in the cluster of a kubectl context that may be changed (CONTEXT=kind-kind)
+	CLUSTER_CONTEXT="$(CONTEXT)" $(PY) -m pytest $(or $(TESTS),tests/cluster)
+
+.PHONY: push
+push:  ## build with SBOM and provenance, from the digest of the base image, and push (REGISTRY=...; needs docker buildx)
+	@test -n "$(REGISTRY)" || { echo "REGISTRY is not set; for example REGISTRY=registry.example.com/you"; exit 2; }
+	digest=$$(docker buildx imagetools inspect $(BASE) --format '{{.Manifest.Digest}}') && \
+	for target in trainer trainer-gpu client; do \
+		docker buildx build --sbom=true --provenance=mode=max --push --build-arg BASE=$(BASE)@$$digest \
+			--build-arg REVISION=$(REVISION) --target $$target -t $(REGISTRY)/digits-$$target:$(VERSION) . || exit 1; \
+	done
 
 .PHONY: proto
 proto: $(DEV)  ## generate serving/client/wire_pb2.py with the protoc of the oldest protobuf we allow

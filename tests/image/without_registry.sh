@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Build the images where no image can be pulled: the base from Debian's packages, under the name that the Dockerfile asks
-# for, with Python in the same places; the rest from the unmodified Dockerfile. Then: make test-image ENGINE=DIR/podman
+# Build the images where no image can be pulled: the base image from Debian's packages, with the name that the Dockerfile
+# uses and Python in the same places, and the rest from the unmodified Dockerfile. Then: make test-image ENGINE=DIR/podman
 #
 #     apt-get install --no-install-recommends buildah podman runc debootstrap netavark aardvark-dns catatonit iptables
 #     tests/image/without_registry.sh DIR [TARGET...]      # as root; 8 GB in DIR, some minutes
@@ -10,7 +10,7 @@ mkdir -p "$1"
 dir=$(realpath "$1"); shift
 repository=$(realpath "$(dirname "$0")/../..")
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' "$repository/pyproject.toml")
-base=$(sed -n 's/^FROM \(\S*\) AS base$/\1/p' "$repository/Dockerfile")
+base=$(sed -n 's/^ARG BASE=\(\S*\)$/\1/p' "$repository/Dockerfile")
 store=(--root "$dir/storage" --runroot "$dir/run" --storage-driver overlay)
 
 if ! buildah "${store[@]}" inspect --type image "$base" >/dev/null 2>&1; then
@@ -24,7 +24,7 @@ if ! buildah "${store[@]}" inspect --type image "$base" >/dev/null 2>&1; then
     rm -rf "$dir/rootfs"
 fi
 
-# The authorities that this machine trusts, its proxy's among them.
+# The certificate authorities that this machine trusts. A proxy's own authority may be among them.
 authorities=/etc/ssl/certs/ca-certificates.crt
 printf '[global]\ncert = %s\n' $authorities >"$dir/pip.conf"
 [ $# -ge 1 ] || set -- trainer client
@@ -34,7 +34,7 @@ for target in "$@"; do
         --target "$target" -t "localhost/digits-$target:$version" "$repository"
 done
 
-# crun does not start on machines with both kinds of cgroups, and a sandbox may allow no higher limits than these.
+# runc, because crun does not start on machines with both kinds of cgroups. Some sandboxes allow no higher limits than these.
 cat >"$dir/containers.conf" <<'CONF'
 [containers]
 default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]

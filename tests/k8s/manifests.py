@@ -19,14 +19,15 @@ K8S = (REPOSITORY / "k8s").resolve()
 Object = dict[str, Any]
 
 COMPONENTS = sorted(path.name for path in (K8S / "components").iterdir())
-BESIDE = {
-    "another-run": (("overlays/local", "overlays/another-run"), ()),
-    "rollback": (("overlays/local", "overlays/rollback"), ()),
-    "gpu-single-node+rollback": (("overlays/gpu-single-node", "overlays/rollback"), ()),
+BESIDE: dict[str, tuple[Any, ...]] = {
+    "another-run": (("overlays/local", "overlays/another-run"),),
+    "rollback": (("overlays/local", "overlays/rollback"),),
+    "gpu-single-node+rollback": (("overlays/gpu-single-node", "overlays/rollback"),),
+    "copy-to-bucket": (("overlays/local", "overlays/copy-to-bucket"), ("bucket-models",), (), "digits"),
 }
 """These overlays bring a Job only, and run beside another overlay."""
 
-STACKS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+STACKS: dict[str, tuple[Any, ...]] = {
     "base": (("base",), ()),
     **{f"base+{name}": (("base",), (name,)) for name in COMPONENTS},
     **{path.name: ((f"overlays/{path.name}",), ()) for path in sorted((K8S / "overlays").iterdir())},
@@ -34,11 +35,22 @@ STACKS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "base+kueue": (("base", "components/kueue/quota"), ("kueue",)),
     "everything": (("overlays/gpu-multi-worker", "components/kueue/quota"), ("kueue", "prometheus")),
 }
-"""The stacks that the tests render: name -> (resources, components), as folders under k8s/."""
+"""The stacks that the tests render: name -> the arguments of `kustomize`."""
 
 
-def kustomize(resources: tuple[str, ...], components: tuple[str, ...] = (), patches: tuple[Object, ...] = ()) -> str:
-    """Render folders under k8s/ together, with patches in kustomize's own form.
+def kustomize(
+    resources: tuple[str, ...],
+    components: tuple[str, ...] = (),
+    patches: tuple[Object, ...] = (),
+    namespace: str = "",
+) -> str:
+    """Render folders under k8s/ together.
+
+    Args:
+        resources: folders with a kustomization.
+        components: names of folders under components/.
+        patches: in the form of a kustomization's `patches`.
+        namespace: set on every object, if given.
 
     Raises:
         AssertionError: kustomize rejects them.
@@ -51,6 +63,7 @@ def kustomize(resources: tuple[str, ...], components: tuple[str, ...] = (), patc
             "resources": [f"{k8s}/{path}" for path in resources],
             "components": [f"{k8s}/components/{name}" for name in components],
             "patches": list(patches),
+            **({"namespace": namespace} if namespace else {}),
         }
         Path(folder, "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
         done = subprocess.run(["kubectl", "kustomize", folder], capture_output=True, text=True, timeout=60)

@@ -1,9 +1,11 @@
 """What operators do with a stack: evict, drain, run again beside it, roll back, and use their own registry."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
 
+import kubernetes_validate
 import pytest
 import yaml
 
@@ -94,6 +96,60 @@ def test_a_drain_evicts_servers_one_at_a_time_where_they_need_not_share_a_node()
     for stack in STACKS:
         objects = render(stack)
         for budget in of_kind(objects, "PodDisruptionBudget"):
-            [claim] = of_kind(objects, "PersistentVolumeClaim")
-            spread = claim["spec"]["accessModes"] == ["ReadWriteMany"]
+            spread = "affinity" not in named(objects, "Deployment", "serving")["spec"]["template"]["spec"]
             assert budget["spec"]["maxUnavailable"] == (1 if spread else "100%"), stack
+
+
+def test_servers_of_a_bucket_mount_it_read_only_and_serve_a_named_version() -> None:
+    """A folder in a bucket appears file by file: the newest one may be incomplete."""
+    objects = render("base+bucket-models")
+    [pod] = pods([named(objects, "Deployment", "serving")])
+    [server] = pod.containers
+    claims = {volume["name"]: volume.get("persistentVolumeClaim") for volume in pod.spec["volumes"]}
+    mounts = [mount for mount in server["volumeMounts"] if claims[mount["name"]]]
+    assert [(claims[mount["name"]]["claimName"], mount["readOnly"]) for mount in mounts] == [("models", True)]
+    assert "mounts" not in pod.labels, "training pods would have to run beside the servers"
+    [config] = [each for each in of_kind(objects, "ConfigMap") if "models.config" in each["data"]]
+    assert "specific { versions: " in config["data"]["models.config"]
+    assert set(config["data"]) == {"models.config", "batching.config", "monitoring.config"}
+
+
+def run_copy(folder: Path) -> subprocess.CompletedProcess[str]:
+    """The script of the copying Job, with `folder`/artifacts and `folder`/bucket as its volumes."""
+    [pod] = pods([named(render("copy-to-bucket"), "Job", "copy-to-bucket")])
+    [container] = pod.containers
+    shell, options, script = container["command"]
+    for path in ("/artifacts", "/bucket"):
+        script = script.replace(path, f"{folder}{path}")
+    values = environment(pod, container)
+    return subprocess.run([shell, options, script], env={**os.environ, **values}, capture_output=True, text=True)
+
+
+def test_a_copy_into_a_bucket_is_compared_and_can_be_repeated(tmp_path: Path) -> None:
+    version = tmp_path / "artifacts" / "models" / "digits" / "20260101120000"
+    (version / "variables").mkdir(parents=True)
+    (version / "saved_model.pb").write_bytes(b"graph")
+    (version / "variables" / "variables.index").write_bytes(b"index")
+    copy = tmp_path / "bucket" / "models" / "digits" / version.name
+    copy.mkdir(parents=True)
+    (copy / "saved_model.pb").write_bytes(b"graph")  # An earlier attempt was stopped after its first file.
+    assert run_copy(tmp_path).returncode == 0
+    assert (copy / "variables" / "variables.index").read_bytes() == b"index"
+    assert run_copy(tmp_path).returncode == 0
+    (copy / "saved_model.pb").write_bytes(b"other")
+    failed = run_copy(tmp_path)
+    assert failed.returncode != 0
+    assert "saved_model.pb" in failed.stdout
+
+
+@pytest.mark.parametrize(
+    "file", sorted(path.name for path in (K8S / "components" / "bucket-models" / "volumes").iterdir())
+)
+def test_the_claim_of_a_bucket_fits_its_volume(file: str) -> None:
+    volume = yaml.safe_load((K8S / "components" / "bucket-models" / "volumes" / file).read_text())
+    kubernetes_validate.validate(volume, "1.31", strict=True)
+    claim = named(render("copy-to-bucket"), "PersistentVolumeClaim", "models")
+    assert volume["metadata"]["name"] == claim["spec"]["volumeName"]
+    assert volume["spec"]["claimRef"] == {name: claim["metadata"][name] for name in ("namespace", "name")}
+    for field in ("storageClassName", "accessModes"):
+        assert volume["spec"][field] == claim["spec"][field]
