@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -19,7 +20,14 @@ from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
-from serving.client.config import MAX_ATTEMPTS, MAX_CHUNK_IMAGES, MIN_CONFIDENCE, ClientConfig, Tls
+from serving.client.config import (
+    MAX_ATTEMPTS,
+    MAX_CHUNK_IMAGES,
+    MIN_CONFIDENCE,
+    REQUEST_TIMEOUT_SECONDS,
+    ClientConfig,
+    Tls,
+)
 from serving.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_STATUS, EXIT_USAGE
 
 
@@ -57,17 +65,21 @@ def _run_client_command(args: argparse.Namespace, config: ClientConfig) -> int:
     try:
         return importlib.import_module(f"serving.commands.{args.command}").run(args, config)
     except ServingError as error:
-        return _fail(error, EXIT_FAILED)
+        from serving.commands.diagnosis import explain
+
+        return _fail(explain(error, args.target, config), EXIT_FAILED)
     except BrokenPipeError:
         # The reader closed the pipe early, as `| head` does. Python would write to stdout once more at exit, and fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
     except (OSError, ValueError) as error:
-        return _fail(error, EXIT_USAGE)
+        return _fail(str(error), EXIT_USAGE)
 
 
-def _fail(error: Exception, exit_status: int) -> int:
-    print(f"error: {error}", file=sys.stderr)
+def _fail(message: str, exit_status: int) -> int:
+    from serving.commands.output import printable
+
+    print(f"error: {printable(message)}", file=sys.stderr)
     return exit_status
 
 
@@ -102,7 +114,9 @@ def _build_parser(*, serve: bool) -> argparse.ArgumentParser:
     _add_connection_options(add("status", "print the state of each version of the model"), label=False)
     _add_connection_options(add("metadata", "print the model's signatures"))
     wait = add("wait", "wait until a version is AVAILABLE, and print its number")
-    _add_connection_options(wait, label=False, timeout_seconds=60.0, timeout_help="how long to wait")
+    _add_connection_options(
+        wait, label=False, timeout_seconds=60.0, timeout_help="how long to wait (default: %(default)s)"
+    )
     bench = add("bench", "measure throughput and latency under load")
     _add_bench_options(bench)
     _add_connection_options(bench)
@@ -122,14 +136,14 @@ def _add_connection_options(
     *,
     label: bool = True,
     json: bool = True,
-    timeout_seconds: float = ClientConfig.timeout_seconds,
-    timeout_help: str = "deadline of each request, retries included",
+    timeout_seconds: float | None = None,
+    timeout_help: str = f"deadline for all requests together (default: {REQUEST_TIMEOUT_SECONDS:g} for each)",
 ) -> None:
     server = parser.add_argument_group("server and model")
     server.add_argument(
         "--target",
         default="localhost:8500",
-        help="HOST:PORT, or for replicas dns:///HOST:PORT or ipv4:///IP:PORT,IP:PORT (default: %(default)s)",
+        help="HOST:PORT, or for replicas dns:///HOST:PORT or ipv4:IP:PORT,IP:PORT (default: %(default)s)",
     )
     server.add_argument("--model", default=ClientConfig.model_name, help="(default: %(default)s)")
     version = server.add_mutually_exclusive_group()
@@ -138,10 +152,18 @@ def _add_connection_options(
         version.add_argument("--label", help="use only the version with this label")
     server.add_argument(
         "--timeout",
-        type=float,
+        type=_positive,
         default=timeout_seconds,
         metavar="SECONDS",
-        help=f"{timeout_help} (default: %(default)s)",
+        help=timeout_help,
+    )
+    server.add_argument(
+        "--header",
+        type=_header,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="header (gRPC metadata) for every request, such as a gateway's token; may be repeated",
     )
     if json:
         server.add_argument("--json", action="store_true", help="print JSON instead of a table")
@@ -193,18 +215,18 @@ def _add_bench_options(parser: argparse.ArgumentParser) -> None:
     )
     load.add_argument(
         "--rate",
-        type=float,
+        type=_positive,
         nargs="+",
         metavar="PER_SECOND",
         help="open loop: requests at random times, this many per second on average, however slow the responses are",
     )
     parser.add_argument("--batch", type=int, default=1, metavar="N", help="images per request (default: %(default)s)")
     parser.add_argument(
-        "--seconds", type=float, default=10.0, help="how long to measure each load (default: %(default)s)"
+        "--seconds", type=_positive, default=10.0, help="how long to measure each load (default: %(default)s)"
     )
     parser.add_argument(
         "--warmup",
-        type=float,
+        type=_not_negative,
         default=2.0,
         metavar="SECONDS",
         help="requests are sent this long before measuring (default: %(default)s)",
@@ -215,6 +237,25 @@ def _add_bench_options(parser: argparse.ArgumentParser) -> None:
         default=1,
         help=f"attempts per request, 1 to {MAX_ATTEMPTS}; 1 for no retries (default: %(default)s)",
     )
+
+
+def _positive(text: str) -> float:
+    if not 0 < float(text) < math.inf:  # NaN fails every comparison
+        raise argparse.ArgumentTypeError(f"must be above 0 and finite, not {text}")
+    return float(text)
+
+
+def _not_negative(text: str) -> float:
+    if not 0 <= float(text) < math.inf:
+        raise argparse.ArgumentTypeError(f"must be at least 0 and finite, not {text}")
+    return float(text)
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, separator, value = text.partition("=")
+    if not separator:
+        raise argparse.ArgumentTypeError("must be NAME=VALUE")
+    return name, value
 
 
 def _port(text: str) -> int:
@@ -250,6 +291,7 @@ def _client_config(args: argparse.Namespace) -> ClientConfig:
         version_label=getattr(args, "label", None),
         timeout_seconds=args.timeout,
         tls=tls if args.tls or any(tls_options) else None,
+        headers=args.header,
     )
     if args.command != "bench":
         return config

@@ -1,10 +1,10 @@
 """The two clients: numpy arrays or picture files in, dataclasses out, over one gRPC channel, without TensorFlow.
 
-    with DigitClient("localhost:8500") as client:
+    with DigitClient("localhost:8500", timeout_seconds=2) as client:
         client.wait_until_available(timeout_seconds=60)
         for prediction in client.predict(images):  # uint8 [N, 28, 28], 0 = paper, 255 = ink
             print(prediction.digit, prediction.confidence, prediction.version)
-        for prediction in client.predict_pictures([Path("photo.jpg").read_bytes()]):
+        for prediction in client.predict_pictures([Path("photo.jpg")]):
             print(prediction.digit, prediction.normalized)  # normalized: the network's input, uint8 [28, 28]
 
 `AsyncDigitClient` is the same with `async with` and `await`. One client is enough for a process: threads may share a
@@ -16,46 +16,102 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import grpc
 
 import serving.client.responses as responses
-from serving.client.channel import Stubs, channel_options, check_target, credentials
+from serving.client.attempts import Attempts, Deadline, RetryThrottle
+from serving.client.channel import Stubs, open_channel
 from serving.client.config import ClientConfig
-from serving.client.errors import request_error
-from serving.client.requests import Requests
+from serving.client.errors import (
+    ClosedError,
+    DeadlineError,
+    RequestError,
+    ServingError,
+    UnavailableError,
+    request_error,
+)
+from serving.client.requests import Picture, Requests
 from serving.client.results import ModelMetadata, PicturePredictions, Predictions, VersionStatus
+from serving.client.target import check_target
 from serving.client.wait import POLL_SECONDS, TRANSIENT_ERRORS, Wait
 
 PredictionsT = TypeVar("PredictionsT", bound=Predictions)
-Decode = Callable[[Any, int], PredictionsT]
-"""Converts a response for so many inputs."""
-PendingCalls = deque[tuple[Any, int]]
-"""Calls that have no response yet, in order, each with the number of its inputs."""
+Decode = Callable[[bytes, int], PredictionsT]
+"""Converts the response to a request with so many inputs."""
 
 
-class DigitClient:
+@dataclass(frozen=True)
+class PendingCall:
+    """A request that has no response yet."""
+
+    call: Any
+    """gRPC's future or coroutine call."""
+    request: Any
+    count: int
+    """Number of inputs in the request."""
+    attempts: Attempts
+
+
+PendingCalls = deque[PendingCall]
+
+
+class _Client:
+    """What both clients share: settings, the channel, and the conversion of gRPC's exceptions."""
+
+    def __init__(self, module: Any, target: str, config: ClientConfig | None, settings: dict[str, Any]) -> None:
+        self.target, self.config = check_target(target), replace(config or ClientConfig(), **settings)
+        self._requests, self._headers = Requests(self.config), self.config.header_items()
+        self._channel = open_channel(module, target, self.config)
+        self._stubs = Stubs(self._channel)
+        self._throttle, self._closed = RetryThrottle(), False
+
+    def _deadline(self, timeout_seconds: float | None) -> Deadline:
+        return Deadline(self.config.timeout_seconds if timeout_seconds is None else timeout_seconds)
+
+    def _attempts(self, deadline: Deadline) -> Attempts:
+        return Attempts(deadline.remaining_seconds(), self.config.max_attempts, self._throttle)
+
+    @contextmanager
+    def _serving_errors(self, first: int = 0) -> Iterator[None]:
+        """Turns every failure in the block into a ServingError; `first` is the index of the request's first input."""
+        try:
+            yield
+        except grpc.RpcError as error:
+            if self._closed:
+                raise ClosedError(self.target) from error
+            raise request_error(error, self.target, first) from error
+        except (ValueError, grpc.aio.UsageError) as error:  # gRPC's exceptions for a closed channel
+            if self._closed:
+                raise ClosedError(self.target) from error
+            raise
+        except asyncio.CancelledError:
+            # grpc.aio cancels the calls of a channel that is closed, in tasks that nobody cancelled.
+            task = asyncio.current_task()
+            if self._closed and task is not None and not task.cancelling():
+                raise ClosedError(self.target) from None
+            raise
+
+
+class DigitClient(_Client):
     """The blocking client.
 
     Args:
-        target: HOST:PORT or another gRPC name, see serving/client/channel.py.
+        target: HOST:PORT or another gRPC name, see serving/client/target.py.
         config: model, timeouts, retries and request sizes; None for the defaults.
+        settings: fields of `ClientConfig` that replace those of `config`, such as `version_label="stable"`.
 
     Raises:
-        ValueError: if `target` is not a gRPC target.
+        ValueError: if `target` is not a gRPC target, or a setting or certificate file is invalid.
         OSError: if a certificate file cannot be read.
     """
 
-    def __init__(self, target: str, config: ClientConfig | None = None) -> None:
-        self.target, self.config = check_target(target), config or ClientConfig()
-        self._requests, options = Requests(self.config), channel_options(self.config)
-        if self.config.tls is None:
-            self._channel = grpc.insecure_channel(target, options)
-        else:
-            self._channel = grpc.secure_channel(target, credentials(self.config.tls), options)
-        self._stubs = Stubs(self._channel)
+    def __init__(self, target: str, config: ClientConfig | None = None, **settings: Any) -> None:
+        super().__init__(grpc, target, config, settings)
 
     def predict(self, images: Any, *, timeout_seconds: float | None = None) -> Predictions:
         """Predicts the digits in `images`.
@@ -63,7 +119,7 @@ class DigitClient:
         Args:
             images: uint8 [N, 28, 28] or [28, 28], 0 = paper, 255 = ink. More than a chunk is sent as several requests,
                 some of them in flight at once.
-            timeout_seconds: deadline of each request; None for the config's.
+            timeout_seconds: deadline of the whole call; None for the config's.
 
         Returns:
             The predictions, in the order of `images`.
@@ -72,27 +128,30 @@ class DigitClient:
             ValueError: if `images` is anything else.
             RequestError: if any of the requests fails.
             ResponseError: if the model's outputs break the contract.
+            ClosedError: if the client is closed before all responses have come.
         """
         chunks = self._requests.split(images)
         return self._send(chunks, self._requests.predict, responses.decode_predictions, timeout_seconds)
 
     def predict_pictures(
-        self, pictures: Sequence[bytes], *, timeout_seconds: float | None = None
+        self, pictures: Picture | Sequence[Picture], *, timeout_seconds: float | None = None
     ) -> PicturePredictions:
         """Predicts the digits in pictures of any size. The model itself converts them to MNIST's form.
 
         Args:
-            pictures: the bytes of PNG, JPEG, BMP or GIF files as they are. Many are sent as several requests.
-            timeout_seconds: deadline of each request; None for the config's.
+            pictures: PNG, JPEG, BMP or GIF files, as paths or as their content. Many are sent as several requests.
+            timeout_seconds: deadline of the whole call; None for the config's.
 
         Returns:
             The predictions, in the order of `pictures`. A picture that the model cannot use has a `problem`.
 
         Raises:
             ValueError: if `pictures` is anything else.
+            OSError: if a path cannot be read.
             RequestError: as for `predict`. A model version published before `problem` existed rejects the request
                 instead; `index` is then that of the picture that it cannot use.
             ResponseError: if the model's outputs break the contract.
+            ClosedError: if the client is closed before all responses have come.
         """
         chunks = self._requests.split_pictures(pictures)
         encode, decode = self._requests.predict_pictures, responses.decode_picture_predictions
@@ -101,44 +160,70 @@ class DigitClient:
     def _send(
         self, chunks: Sequence[Any], encode: Callable, decode: Decode[PredictionsT], timeout_seconds: float | None
     ) -> PredictionsT:
+        deadline = self._deadline(timeout_seconds)
         if len(chunks) == 1:  # a blocking call: a future takes a third longer
-            response = self._call(self._stubs.predict, encode(chunks[0]), timeout_seconds)
-            return decode(response, len(chunks[0]))
-        seconds = self.config.timeout_seconds if timeout_seconds is None else timeout_seconds
+            return decode(self._call(self._stubs.predict, encode(chunks[0]), deadline), len(chunks[0]))
         pending: PendingCalls = deque()
         parts: list[PredictionsT] = []
         try:
             for chunk in chunks:
                 if len(pending) == self.config.chunks_in_flight:
                     parts.append(self._receive_first(pending, decode, parts))
-                pending.append((self._stubs.predict.future(encode(chunk), seconds), len(chunk)))
+                request, attempts = encode(chunk), self._attempts(deadline)
+                timeout = attempts.next_timeout_seconds()
+                with self._serving_errors():
+                    call = self._stubs.predict.future(request, timeout=timeout, metadata=self._headers)
+                pending.append(PendingCall(call, request, len(chunk), attempts))
             while pending:
                 parts.append(self._receive_first(pending, decode, parts))
         finally:
-            for call, _ in pending:
-                call.cancel()
+            for one in pending:
+                one.call.cancel()
         return responses.join(parts)
 
     def _receive_first(
         self, pending: PendingCalls, decode: Decode[PredictionsT], before: Sequence[PredictionsT]
     ) -> PredictionsT:
-        call, count = pending[0]
-        try:
-            response = call.result()
-        except grpc.RpcError as error:
-            raise request_error(error, self.target, first=sum(map(len, before))) from error
+        one = pending[0]
+        with self._serving_errors(first=sum(map(len, before))):
+            try:
+                response = one.call.result()
+                one.attempts.succeed()
+            except grpc.RpcError as error:
+                if (pause := one.attempts.next_pause_seconds(error)) is None:
+                    raise
+                time.sleep(pause)
+                response = self._attempt(self._stubs.predict, one.request, one.attempts)
         pending.popleft()
-        return decode(response, count)
+        return decode(response, one.count)
 
     def status(self, version: int | None = None, *, timeout_seconds: float | None = None) -> tuple[VersionStatus, ...]:
         """Returns the state of every version, newest first, or of `version` only. Of several replicas, one is queried."""
-        response = self._call(self._stubs.status, self._requests.status(version), timeout_seconds)
+        response = self._call(self._stubs.status, self._requests.status(version), self._deadline(timeout_seconds))
         return responses.decode_status(response)
 
     def metadata(self, *, timeout_seconds: float | None = None) -> ModelMetadata:
         """Returns the signatures of the version that serves this client's requests."""
-        response = self._call(self._stubs.metadata, self._requests.metadata(), timeout_seconds)
+        response = self._call(self._stubs.metadata, self._requests.metadata(), self._deadline(timeout_seconds))
         return responses.decode_metadata(response)
+
+    def is_live(self, *, timeout_seconds: float | None = None) -> bool:
+        """Returns whether a server responds at all, with or without a model."""
+        try:
+            self.status(timeout_seconds=timeout_seconds)
+        except (UnavailableError, DeadlineError):
+            return False
+        except RequestError:
+            pass
+        return True
+
+    def is_ready(self, *, timeout_seconds: float | None = None) -> bool:
+        """Returns whether a server serves the config's model and version now."""
+        try:
+            self.metadata(timeout_seconds=timeout_seconds)
+        except ServingError:
+            return False
+        return True
 
     def wait_until_available(self, version: int | None = None, *, timeout_seconds: float = 60.0) -> int:
         """Waits until `version`, or with None any version, is AVAILABLE. Each poll queries one of several replicas.
@@ -160,14 +245,26 @@ class DigitClient:
                 wait.note(error)
             time.sleep(POLL_SECONDS)
 
-    def _call(self, method: Any, request: Any, timeout_seconds: float | None) -> Any:
-        try:
-            return method(request, self.config.timeout_seconds if timeout_seconds is None else timeout_seconds)
-        except grpc.RpcError as error:
-            raise request_error(error, self.target) from error
+    def _call(self, method: Any, request: Any, deadline: Deadline) -> bytes:
+        with self._serving_errors():
+            return self._attempt(method, request, self._attempts(deadline))
+
+    def _attempt(self, method: Any, request: Any, attempts: Attempts) -> bytes:
+        while True:
+            try:
+                timeout = attempts.next_timeout_seconds()
+                response = method(request, timeout=timeout, metadata=self._headers)
+            except grpc.RpcError as error:
+                if (pause := attempts.next_pause_seconds(error)) is None:
+                    raise
+                time.sleep(pause)
+            else:
+                attempts.succeed()
+                return response
 
     def close(self) -> None:
-        """Closes the channel and cancels pending requests."""
+        """Closes the channel. Pending requests raise a ClosedError."""
+        self._closed = True
         self._channel.close()
 
     def __enter__(self) -> DigitClient:
@@ -177,17 +274,11 @@ class DigitClient:
         self.close()
 
 
-class AsyncDigitClient:
+class AsyncDigitClient(_Client):
     """`DigitClient` for coroutines: the same arguments, results and errors. Create it in the running event loop."""
 
-    def __init__(self, target: str, config: ClientConfig | None = None) -> None:
-        self.target, self.config = check_target(target), config or ClientConfig()
-        self._requests, options = Requests(self.config), channel_options(self.config)
-        if self.config.tls is None:
-            self._channel = grpc.aio.insecure_channel(target, options)
-        else:
-            self._channel = grpc.aio.secure_channel(target, credentials(self.config.tls), options)
-        self._stubs = Stubs(self._channel)
+    def __init__(self, target: str, config: ClientConfig | None = None, **settings: Any) -> None:
+        super().__init__(grpc.aio, target, config, settings)
 
     async def predict(self, images: Any, *, timeout_seconds: float | None = None) -> Predictions:
         """See `DigitClient.predict`. Cancelling it cancels its pending requests."""
@@ -195,7 +286,7 @@ class AsyncDigitClient:
         return await self._send(chunks, self._requests.predict, responses.decode_predictions, timeout_seconds)
 
     async def predict_pictures(
-        self, pictures: Sequence[bytes], *, timeout_seconds: float | None = None
+        self, pictures: Picture | Sequence[Picture], *, timeout_seconds: float | None = None
     ) -> PicturePredictions:
         """See `DigitClient.predict_pictures`. Cancelling it cancels its pending requests."""
         chunks = self._requests.split_pictures(pictures)
@@ -205,43 +296,70 @@ class AsyncDigitClient:
     async def _send(
         self, chunks: Sequence[Any], encode: Callable, decode: Decode[PredictionsT], timeout_seconds: float | None
     ) -> PredictionsT:
-        seconds = self.config.timeout_seconds if timeout_seconds is None else timeout_seconds
+        deadline = self._deadline(timeout_seconds)
         pending: PendingCalls = deque()
         parts: list[PredictionsT] = []
         try:
             for chunk in chunks:
                 if len(pending) == self.config.chunks_in_flight:
                     parts.append(await self._receive_first(pending, decode, parts))
-                pending.append((self._stubs.predict(encode(chunk), timeout=seconds), len(chunk)))
+                request, attempts = encode(chunk), self._attempts(deadline)
+                timeout = attempts.next_timeout_seconds()
+                with self._serving_errors():
+                    call = self._stubs.predict(request, timeout=timeout, metadata=self._headers)
+                pending.append(PendingCall(call, request, len(chunk), attempts))
             while pending:
                 parts.append(await self._receive_first(pending, decode, parts))
         finally:
-            for call, _ in pending:
-                call.cancel()
+            for one in pending:
+                one.call.cancel()
         return responses.join(parts)
 
     async def _receive_first(
         self, pending: PendingCalls, decode: Decode[PredictionsT], before: Sequence[PredictionsT]
     ) -> PredictionsT:
-        call, count = pending[0]
-        try:
-            response = await call
-        except grpc.RpcError as error:
-            raise request_error(error, self.target, first=sum(map(len, before))) from error
+        one = pending[0]
+        with self._serving_errors(first=sum(map(len, before))):
+            try:
+                response = await one.call
+                one.attempts.succeed()
+            except grpc.RpcError as error:
+                if (pause := one.attempts.next_pause_seconds(error)) is None:
+                    raise
+                await asyncio.sleep(pause)
+                response = await self._attempt(self._stubs.predict, one.request, one.attempts)
         pending.popleft()
-        return decode(response, count)
+        return decode(response, one.count)
 
     async def status(
         self, version: int | None = None, *, timeout_seconds: float | None = None
     ) -> tuple[VersionStatus, ...]:
         """See `DigitClient.status`."""
-        response = await self._call(self._stubs.status, self._requests.status(version), timeout_seconds)
+        response = await self._call(self._stubs.status, self._requests.status(version), self._deadline(timeout_seconds))
         return responses.decode_status(response)
 
     async def metadata(self, *, timeout_seconds: float | None = None) -> ModelMetadata:
         """See `DigitClient.metadata`."""
-        response = await self._call(self._stubs.metadata, self._requests.metadata(), timeout_seconds)
+        response = await self._call(self._stubs.metadata, self._requests.metadata(), self._deadline(timeout_seconds))
         return responses.decode_metadata(response)
+
+    async def is_live(self, *, timeout_seconds: float | None = None) -> bool:
+        """See `DigitClient.is_live`."""
+        try:
+            await self.status(timeout_seconds=timeout_seconds)
+        except (UnavailableError, DeadlineError):
+            return False
+        except RequestError:
+            pass
+        return True
+
+    async def is_ready(self, *, timeout_seconds: float | None = None) -> bool:
+        """See `DigitClient.is_ready`."""
+        try:
+            await self.metadata(timeout_seconds=timeout_seconds)
+        except ServingError:
+            return False
+        return True
 
     async def wait_until_available(self, version: int | None = None, *, timeout_seconds: float = 60.0) -> int:
         """See `DigitClient.wait_until_available`."""
@@ -255,16 +373,26 @@ class AsyncDigitClient:
                 wait.note(error)
             await asyncio.sleep(POLL_SECONDS)
 
-    async def _call(self, method: Any, request: Any, timeout_seconds: float | None) -> Any:
-        try:
-            return await method(
-                request, timeout=self.config.timeout_seconds if timeout_seconds is None else timeout_seconds
-            )
-        except grpc.RpcError as error:
-            raise request_error(error, self.target) from error
+    async def _call(self, method: Any, request: Any, deadline: Deadline) -> bytes:
+        with self._serving_errors():
+            return await self._attempt(method, request, self._attempts(deadline))
+
+    async def _attempt(self, method: Any, request: Any, attempts: Attempts) -> bytes:
+        while True:
+            try:
+                timeout = attempts.next_timeout_seconds()
+                response = await method(request, timeout=timeout, metadata=self._headers)
+            except grpc.RpcError as error:
+                if (pause := attempts.next_pause_seconds(error)) is None:
+                    raise
+                await asyncio.sleep(pause)
+            else:
+                attempts.succeed()
+                return response
 
     async def close(self) -> None:
-        """Closes the channel and cancels pending requests."""
+        """Closes the channel. Pending requests raise a ClosedError."""
+        self._closed = True
         await self._channel.close()
 
     async def __aenter__(self) -> AsyncDigitClient:

@@ -5,10 +5,20 @@ This module imports nothing heavy, because the command line checks its flags wit
 
 from __future__ import annotations
 
+import math
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from serving.contract import MODEL_NAME
+
+if TYPE_CHECKING:
+    import grpc
+
+REQUEST_TIMEOUT_SECONDS = 10.0
+"""Deadline of each request of a call that has no deadline of its own."""
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 """Largest request or response: gRPC's own default limit for received messages, and that of most proxies. Only a single
@@ -24,7 +34,9 @@ MIN_CONFIDENCE = 0.6
 """Predictions below this confidence are shown as "not sure". The model is calibrated: at 0.6, two of five are wrong."""
 
 MAX_ATTEMPTS = 5
-"""gRPC treats any larger number as this one."""
+"""Most attempts of a request, and the default: the pauses between them are 1.5 s together."""
+
+_HEADER_NAME, _HEADER_VALUE = re.compile(r"[a-z0-9_.-]+"), re.compile(r"[\x20-\x7e]*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,10 +66,12 @@ class ClientConfig:
     """Use only this version; None for the newest that the server has."""
     version_label: str | None = None
     """Use only the version with this label, such as "stable"; excludes `version`."""
-    timeout_seconds: float = 10.0
-    """Deadline of each request, retries included. A large input takes several requests."""
+    timeout_seconds: float | None = None
+    """Deadline of a whole call: all its requests, with their retries. None gives each request `REQUEST_TIMEOUT_SECONDS`,
+    so that a large input may take longer."""
     max_attempts: int = MAX_ATTEMPTS
-    """How often a request is sent at most while the server returns UNAVAILABLE; 1 for no retries."""
+    """How often a request is sent at most; 1 for no retries. It is sent again after UNAVAILABLE, or to the next replica if
+    half of its remaining time passes without a response."""
     chunk_images: int = 128
     """Images per request. A server that batches rejects a request above its largest batch."""
     chunk_pictures: int = 32
@@ -67,6 +81,10 @@ class ClientConfig:
     """How many requests of one call are in flight at once."""
     tls: Tls | None = None
     """None for plain text: only for loopback and trusted networks."""
+    channel_credentials: grpc.ChannelCredentials | None = None
+    """Credentials made by the caller, such as TLS combined with tokens that expire; excludes `tls`."""
+    headers: Mapping[str, str] | Sequence[tuple[str, str]] = ()
+    """Sent with every request, for gateways; gRPC calls them metadata. Names are in lower case."""
 
     def __post_init__(self) -> None:
         if not self.model_name:
@@ -75,8 +93,13 @@ class ClientConfig:
             raise ValueError(f"give a version ({self.version}) or a label ({self.version_label!r}), not both")
         if self.version is not None and not 0 <= self.version < 2**63:
             raise ValueError(f"version must be from 0 to 2^63 - 1, not {self.version}")
-        if self.timeout_seconds <= 0:
-            raise ValueError(f"timeout_seconds must be above 0, not {self.timeout_seconds}")
+        if self.timeout_seconds is not None:
+            check_seconds("timeout_seconds", self.timeout_seconds)
+        if self.tls is not None and self.channel_credentials is not None:
+            raise ValueError("give tls or channel_credentials, not both")
+        for header, text in self.header_items():
+            if not _HEADER_NAME.fullmatch(header) or header.startswith("grpc-") or not _HEADER_VALUE.fullmatch(text):
+                raise ValueError(f"header {header!r} is invalid; names are in lower case, values in printable ASCII")
         for name, value, largest in (
             ("max_attempts", self.max_attempts, MAX_ATTEMPTS),
             ("chunk_images", self.chunk_images, MAX_CHUNK_IMAGES),
@@ -85,3 +108,13 @@ class ClientConfig:
         ):
             if not 1 <= value <= largest:
                 raise ValueError(f"{name} must be from 1 to {largest}, not {value}")
+
+    def header_items(self) -> tuple[tuple[str, str], ...]:
+        """Returns the headers as pairs."""
+        return tuple(self.headers.items() if isinstance(self.headers, Mapping) else self.headers)
+
+
+def check_seconds(name: str, value: float) -> None:
+    """Raises a ValueError unless `value` is a finite time above 0."""
+    if not 0 < value < math.inf:  # NaN fails every comparison
+        raise ValueError(f"{name} must be above 0 and finite, not {value}")

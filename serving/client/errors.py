@@ -8,6 +8,7 @@ ServingError
     InvalidRequestError  INVALID_ARGUMENT, or FAILED_PRECONDITION (no such signature)
   ResponseError          the RPC succeeded, but the response breaks serving/contract.py
   NotReadyError          the wait for a version ended without it
+  ClosedError            the client was closed before the response came
 """
 
 from __future__ import annotations
@@ -73,6 +74,17 @@ class ResponseError(ServingError):
 
 class NotReadyError(ServingError):
     """The version waited for did not become AVAILABLE."""
+
+
+class ClosedError(ServingError):
+    """The client was closed before the response came, or before the request was sent."""
+
+    def __init__(self, target: str) -> None:
+        super().__init__(target)
+        self.target = target
+
+    def __str__(self) -> str:
+        return f"the client of {self.target} is closed"
 
 
 _BY_CODE: dict[str, type[RequestError]] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,10 @@ from serving.contract import MAX_PICTURE_BYTES
 
 _NAMES_BYTES, _LENGTH_BYTES = 4096, 8
 """Upper bounds: for the names in a request, and for what the wire format adds to each picture."""
+
+
+Picture = bytes | bytearray | memoryview | Path
+"""The content of a picture file, or its path."""
 
 
 class Requests:
@@ -43,30 +48,33 @@ class Requests:
         tensor.tensor_content = images.tobytes()
         return request
 
-    def split_pictures(self, pictures: Any) -> list[list[bytes]]:
-        """Splits the bytes of picture files into one list per request, limited in number and in bytes.
+    def split_pictures(self, pictures: Any) -> list[list[Picture]]:
+        """Splits pictures into one list per request, limited in number and in bytes.
 
         Raises:
+            OSError: if there is no file at a path.
             ValueError: if `pictures` is anything else, or a picture is above `MAX_PICTURE_BYTES`.
         """
-        chunks: list[list[bytes]] = []
+        chunks: list[list[Picture]] = []
         room = 0
         for picture in check_pictures(pictures):
-            if not chunks or len(chunks[-1]) == self._config.chunk_pictures or len(picture) > room:
+            size = _size_bytes(picture)
+            if not chunks or len(chunks[-1]) == self._config.chunk_pictures or size > room:
                 chunks.append([])
                 room = MAX_MESSAGE_BYTES - _NAMES_BYTES
             chunks[-1].append(picture)
-            room -= len(picture) + _LENGTH_BYTES
+            room -= size + _LENGTH_BYTES
         return chunks
 
-    def predict_pictures(self, encoded: Sequence[bytes]) -> wire.PredictRequest:
-        """Returns the request for one of the parts that `split_pictures` gives."""
+    def predict_pictures(self, pictures: Sequence[Picture]) -> wire.PredictRequest:
+        """Returns the request for one of the parts that `split_pictures` gives; reads the paths in it."""
         request = wire.PredictRequest(model_spec=self._model_spec())
         request.model_spec.signature_name = contract.PICTURES
         tensor = request.inputs[contract.ENCODED]
         tensor.dtype = wire.DT_STRING
-        tensor.tensor_shape.dim.add(size=len(encoded))
-        tensor.string_val.extend(encoded)
+        tensor.tensor_shape.dim.add(size=len(pictures))
+        for picture in pictures:
+            tensor.string_val.append(picture.read_bytes() if isinstance(picture, Path) else bytes(picture))
         return request
 
     def metadata(self) -> wire.GetModelMetadataRequest:
@@ -89,24 +97,30 @@ class Requests:
         return spec
 
 
-def check_pictures(pictures: Any) -> Sequence[bytes]:
-    """Returns `pictures` as a sequence; one picture's bytes become a sequence of one.
+def _size_bytes(picture: Picture) -> int:
+    if isinstance(picture, Path):
+        return picture.stat().st_size
+    return picture.nbytes if isinstance(picture, memoryview) else len(picture)
+
+
+def check_pictures(pictures: Any) -> Sequence[Picture]:
+    """Returns `pictures` as a sequence; a single picture becomes a sequence of one.
 
     Raises:
         ValueError: if `pictures` is anything else; the message says what is wrong and how to fix it.
     """
-    if isinstance(pictures, bytes):
+    if isinstance(pictures, Picture):
         return [pictures]
-    if not isinstance(pictures, Sequence) or not all(isinstance(picture, bytes) for picture in pictures):
+    if not isinstance(pictures, Sequence) or not all(isinstance(picture, Picture) for picture in pictures):
         raise ValueError(
-            f"pictures must be a sequence of bytes, each the content of a file; this is {pictures!r:.80}. "
-            "Use pathlib.Path(...).read_bytes()."
+            "pictures must be a sequence of pathlib.Path, or of bytes that are the content of a file; "
+            f"this is {pictures!r:.80}. Use pathlib.Path(...) for a file name."
         )
     if not pictures:
         raise ValueError("there must be at least one picture; the sequence is empty.")
     for index, picture in enumerate(pictures):
-        if len(picture) > MAX_PICTURE_BYTES:
-            raise ValueError(f"picture {index} has {len(picture)} bytes; at most {MAX_PICTURE_BYTES} can be sent.")
+        if (size := _size_bytes(picture)) > MAX_PICTURE_BYTES:
+            raise ValueError(f"picture {index} has {size} bytes; at most {MAX_PICTURE_BYTES} can be sent.")
     return pictures
 
 

@@ -12,7 +12,7 @@ from dataclasses import fields
 from typing import Any, TypeVar
 
 import numpy as np
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 import serving.client.wire_pb2 as wire
 from serving import contract
@@ -20,6 +20,7 @@ from serving.client.errors import STATUS_NAMES, ResponseError
 from serving.client.results import ModelMetadata, PicturePredictions, Predictions, Signature, TensorSpec, VersionStatus
 
 _PredictionsT = TypeVar("_PredictionsT", bound=Predictions)
+_MessageT = TypeVar("_MessageT", bound=Message)
 _Outputs = Mapping[str, tuple[int, tuple[int, ...]]]
 
 _OUTPUTS: _Outputs = {
@@ -44,24 +45,25 @@ _FIELDS: dict[int, tuple[np.dtype, str]] = {
 """By type: the elements in `tensor_content`, and the typed field that holds them otherwise."""
 
 
-def decode_predictions(response: wire.PredictResponse, count: int) -> Predictions:
+def decode_predictions(response: bytes, count: int) -> Predictions:
     """Returns the predictions for `count` images.
 
     Raises:
         ResponseError: if the response does not hold the contract's outputs for so many images.
     """
-    return Predictions(**_decode_outputs(response, _OUTPUTS, count))
+    return Predictions(**_decode_outputs(_parse(wire.PredictResponse, response), _OUTPUTS, count))
 
 
-def decode_picture_predictions(response: wire.PredictResponse, count: int) -> PicturePredictions:
+def decode_picture_predictions(response: bytes, count: int) -> PicturePredictions:
     """Returns the predictions for `count` pictures; raises as `decode_predictions` does."""
+    message = _parse(wire.PredictResponse, response)
     outputs, stand_ins = dict(_PICTURE_OUTPUTS), {}
     for name, (dtype, shape, value) in _LATER_PICTURE_OUTPUTS.items():
-        if name in response.outputs:
+        if name in message.outputs:
             outputs[name] = (dtype, shape)
         else:
             stand_ins[name] = np.full((count, *shape), value, _FIELDS[dtype][0])
-    return PicturePredictions(**_decode_outputs(response, outputs, count), **stand_ins)
+    return PicturePredictions(**_decode_outputs(message, outputs, count), **stand_ins)
 
 
 def _decode_outputs(response: wire.PredictResponse, outputs: _Outputs, count: int) -> dict[str, np.ndarray]:
@@ -130,7 +132,7 @@ def join(parts: list[_PredictionsT]) -> _PredictionsT:
     return type(parts[0])(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
 
 
-def decode_status(response: wire.GetModelStatusResponse) -> tuple[VersionStatus, ...]:
+def decode_status(response: bytes) -> tuple[VersionStatus, ...]:
     """Returns one entry per version, newest first."""
     statuses = [
         VersionStatus(
@@ -139,20 +141,18 @@ def decode_status(response: wire.GetModelStatusResponse) -> tuple[VersionStatus,
             error_code=STATUS_NAMES.get(entry.status.error_code, str(entry.status.error_code)),
             error_message=entry.status.error_message,
         )
-        for entry in response.model_version_status
+        for entry in _parse(wire.GetModelStatusResponse, response).model_version_status
     ]
     return tuple(sorted(statuses, key=lambda status: status.version, reverse=True))
 
 
-def decode_metadata(response: wire.GetModelMetadataResponse) -> ModelMetadata:
+def decode_metadata(content: bytes) -> ModelMetadata:
     """Returns the signatures, unpacked from the response's Any."""
+    response = _parse(wire.GetModelMetadataResponse, content)
     if "signature_def" not in response.metadata:
         raise ResponseError(f"the response has no 'signature_def'; it has {sorted(response.metadata)}")
     # Any.Unpack would compare full names, and our message is in a package of its own.
-    try:
-        signatures = wire.SignatureDefMap.FromString(response.metadata["signature_def"].value).signature_def
-    except DecodeError as error:
-        raise ResponseError("the response's 'signature_def' is not a map of signatures") from error
+    signatures = _parse(wire.SignatureDefMap, response.metadata["signature_def"].value).signature_def
     return ModelMetadata(
         name=response.model_spec.name,
         version=response.model_spec.version.value,
@@ -161,6 +161,13 @@ def decode_metadata(response: wire.GetModelMetadataResponse) -> ModelMetadata:
             for name, signature in sorted(signatures.items())
         },
     )
+
+
+def _parse(message_type: type[_MessageT], content: bytes) -> _MessageT:
+    try:
+        return message_type.FromString(content)
+    except DecodeError as error:
+        raise ResponseError(f"the response is not a {message_type.__name__} message") from error
 
 
 def _tensor_specs(tensors: Mapping[str, wire.TensorInfo]) -> dict[str, TensorSpec]:

@@ -4,12 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any, Self, overload
 
 import numpy as np
 
 
+class _Fields:
+    """Equality and plain values for dataclasses with numpy arrays."""
+
+    def __eq__(self, other: object) -> bool:
+        if type(self) is not type(other):
+            return NotImplemented
+        return all(np.array_equal(value, getattr(other, name)) for name, value in vars(self).items())
+
+    __hash__ = None  # type: ignore[assignment]  # arrays have no hash
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the fields as plain values and lists, for JSON or a data frame."""
+        return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in vars(self).items()}
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Prediction:
+class Prediction(_Fields):
     """The prediction for one image."""
 
     digit: int
@@ -23,8 +39,11 @@ class Prediction:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Predictions:
-    """The predictions for N images, in order; `len`, indexing and iteration give `Prediction`s."""
+class Predictions(_Fields):
+    """The predictions for N images, in order.
+
+    `len`, an index and iteration work as for a list of `Prediction`s; a slice gives `Predictions`.
+    """
 
     digit: np.ndarray
     """int64 [N]; the most probable digits, 0 to 9."""
@@ -38,16 +57,21 @@ class Predictions:
     def __len__(self) -> int:
         return len(self.digit)
 
-    def __getitem__(self, index: int) -> Prediction:
-        return Prediction(
-            digit=int(self.digit[index]),
-            confidence=float(self.confidence[index]),
-            probabilities=self.probabilities[index],
-            version=int(self.version[index]),
-        )
+    @overload
+    def __getitem__(self, index: int) -> Prediction: ...
+    @overload
+    def __getitem__(self, index: slice) -> Self: ...
+    def __getitem__(self, index: int | slice) -> Prediction | Self:
+        if isinstance(index, slice):
+            return type(self)(**{name: array[index] for name, array in vars(self).items()})
+        return Prediction(**self._values_at(index))
 
     def __iter__(self) -> Iterator[Prediction]:
         return (self[index] for index in range(len(self)))
+
+    def _values_at(self, index: int) -> dict[str, Any]:
+        rows = {name: array[index] for name, array in vars(self).items()}
+        return {name: row.item() if isinstance(row, np.generic) else row for name, row in rows.items()}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -62,7 +86,7 @@ class PicturePrediction(Prediction):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PicturePredictions(Predictions):
-    """The predictions for N pictures, in order; `len`, indexing and iteration give `PicturePrediction`s."""
+    """The predictions for N pictures, in order; as `Predictions`, of `PicturePrediction`s."""
 
     normalized: np.ndarray
     """uint8 [N, 28, 28], 0 = paper, 255 = ink; the images that the network was given."""
@@ -70,10 +94,14 @@ class PicturePredictions(Predictions):
     """str [N]; why each picture cannot be used; empty if it can. A model version published before this output existed
     raises an `InvalidRequestError` instead."""
 
-    def __getitem__(self, index: int) -> PicturePrediction:
-        return PicturePrediction(
-            **vars(super().__getitem__(index)), normalized=self.normalized[index], problem=self.problem[index]
-        )
+    @overload
+    def __getitem__(self, index: int) -> PicturePrediction: ...
+    @overload
+    def __getitem__(self, index: slice) -> Self: ...
+    def __getitem__(self, index: int | slice) -> PicturePrediction | Self:
+        if isinstance(index, slice):
+            return super().__getitem__(index)
+        return PicturePrediction(**self._values_at(index))
 
     def __iter__(self) -> Iterator[PicturePrediction]:
         return (self[index] for index in range(len(self)))

@@ -52,7 +52,7 @@ class Wait:
                 raise NotReadyError(
                     f"{self._subject()} could not be loaded, and the server will not retry it: {reason}"
                 )
-        self._last_seen = ", ".join(f"version {status.version} {status.state}" for status in statuses) or "no versions"
+        self._last_seen = ", ".join(map(_describe, statuses)) or "no versions"
         self._last_error = None
         return None
 
@@ -64,3 +64,8 @@ class Wait:
 
     def _subject(self) -> str:
         return "a version" if self._version is None else f"version {self._version}"
+
+
+def _describe(status: VersionStatus) -> str:
+    reason = "" if status.error_code == "OK" else f" ({status.error_code}: {status.error_message})"
+    return f"version {status.version} {status.state}{reason}"

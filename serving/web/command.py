@@ -11,8 +11,8 @@ import webbrowser
 
 import uvicorn
 
-from serving.client.channel import check_target
 from serving.client.config import ClientConfig
+from serving.client.target import check_target
 from serving.exit_codes import EXIT_FAILED, EXIT_OK, EXIT_USAGE
 from serving.web.app import build_app
 

@@ -7,17 +7,33 @@ from serving.client import AsyncDigitClient, DigitClient
 from serving.client.config import ClientConfig
 
 
-def call_sync(target: str, method: str, *args: Any, config: ClientConfig | None = None, **options: Any) -> Any:
-    """Creates a `DigitClient`, calls `method` once, and closes it."""
-    with DigitClient(target, config) as client:
+def call_sync(
+    target: str,
+    method: str,
+    *args: Any,
+    config: ClientConfig | None = None,
+    timeout_seconds: float | None = None,
+    **settings: Any,
+) -> Any:
+    """Creates a `DigitClient`, calls `method` once, and closes it. The timeout goes to the method."""
+    options = {} if timeout_seconds is None else {"timeout_seconds": timeout_seconds}
+    with DigitClient(target, config, **settings) as client:
         return getattr(client, method)(*args, **options)
 
 
-def call_async(target: str, method: str, *args: Any, config: ClientConfig | None = None, **options: Any) -> Any:
+def call_async(
+    target: str,
+    method: str,
+    *args: Any,
+    config: ClientConfig | None = None,
+    timeout_seconds: float | None = None,
+    **settings: Any,
+) -> Any:
     """Does the same with an `AsyncDigitClient` in an event loop of its own."""
+    options = {} if timeout_seconds is None else {"timeout_seconds": timeout_seconds}
 
     async def call() -> Any:
-        async with AsyncDigitClient(target, config) as client:
+        async with AsyncDigitClient(target, config, **settings) as client:
             return await getattr(client, method)(*args, **options)
 
     return asyncio.run(call())

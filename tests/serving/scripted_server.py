@@ -80,6 +80,31 @@ def status_response(*versions: tuple[int, str], error_code: int = 0, error_messa
     return response
 
 
+def metadata_response() -> object:
+    """Returns a metadata response without signatures."""
+    response = get_model_metadata_pb2.GetModelMetadataResponse()
+    response.model_spec.name = contract.MODEL_NAME
+    response.metadata["signature_def"].Pack(get_model_metadata_pb2.SignatureDefMap())
+    return response
+
+
+@contextlib.contextmanager
+def garbage_server() -> Iterator[str]:
+    """Runs a server whose every response is bytes that no message has; yields its `host:port`."""
+
+    class Garbage(grpc.GenericRpcHandler):
+        def service(self, _):
+            return grpc.unary_unary_rpc_method_handler(lambda *_: b"\xff no message")
+
+    server = grpc.server(futures.ThreadPoolExecutor(4), handlers=[Garbage()])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        server.stop(None).wait()
+
+
 def images_of(*digits: int) -> np.ndarray:
     """Returns one image per digit, uint8 [N, 28, 28]; the scripted server predicts that digit."""
     return np.repeat(np.array(digits, np.uint8), 28 * 28).reshape(-1, *contract.IMAGE_SHAPE)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, predict_pb2
 
 from serving import contract
-from serving.client.config import MAX_MESSAGE_BYTES, ClientConfig
+from serving.client.config import MAX_MESSAGE_BYTES, ClientConfig, Tls
 from serving.client.requests import Requests
 from serving.contract import MAX_PICTURE_BYTES
 
@@ -103,6 +103,22 @@ def test_no_request_of_several_pictures_is_larger_than_a_message(sizes):
         assert requests.predict_pictures(chunk).ByteSize() <= MAX_MESSAGE_BYTES
 
 
+def test_a_picture_may_be_a_path_or_any_kind_of_bytes(tmp_path):
+    path = tmp_path / "picture"
+    path.write_bytes(b"\x01")
+    pictures = [path, b"\x02", bytearray(b"\x03"), memoryview(b"_\x04")[1:]]
+    requests = Requests(ClientConfig())
+    (chunk,) = requests.split_pictures(pictures)
+    request = requests.predict_pictures(chunk)
+    assert [*request.inputs[contract.ENCODED].string_val] == [b"\x01", b"\x02", b"\x03", b"\x04"]
+    assert [requests.split_pictures(picture) for picture in pictures] == [[[picture]] for picture in pictures]
+
+
+def test_a_missing_picture_file_is_named_before_anything_is_sent(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"missing\.png"):
+        Requests(ClientConfig()).split_pictures([b"\x89PNG", tmp_path / "missing.png"])
+
+
 def test_one_picture_needs_no_list():
     assert Requests(ClientConfig()).split_pictures(b"\x89PNG") == [[b"\x89PNG"]]
 
@@ -110,16 +126,16 @@ def test_one_picture_needs_no_list():
 @pytest.mark.parametrize(
     ("pictures", "message"),
     [
-        ("seven.png", "pictures must be a sequence of bytes, each the content of a file; this is 'seven.png'"),
-        (["seven.png"], "Use pathlib.Path(...).read_bytes()"),
-        (np.zeros((1, 28, 28), np.uint8), "pictures must be a sequence of bytes"),
-        (None, "pictures must be a sequence of bytes"),
+        ("seven.png", "pictures must be a sequence of pathlib.Path, or of bytes"),
+        (["seven.png"], "this is ['seven.png']. Use pathlib.Path(...)"),
+        (np.zeros((1, 28, 28), np.uint8), "pictures must be a sequence of pathlib.Path"),
+        (None, "pictures must be a sequence of pathlib.Path"),
         ([], "at least one picture"),
         ([b"", bytes(MAX_PICTURE_BYTES + 1)], f"picture 1 has {MAX_PICTURE_BYTES + 1} bytes"),
     ],
     ids=["str", "list of str", "array", "None", "empty", "too large"],
 )
-def test_anything_but_the_bytes_of_pictures_is_rejected_with_the_remedy(pictures, message):
+def test_anything_but_pictures_is_rejected_with_the_remedy(pictures, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         Requests(ClientConfig()).split_pictures(pictures)
 
@@ -157,6 +173,12 @@ def test_anything_but_uint8_images_is_rejected_with_the_remedy(images, message):
         ({"version": -1}, "version must be"),
         ({"model_name": ""}, "model_name must not be empty"),
         ({"timeout_seconds": 0}, "timeout_seconds must be above 0"),
+        ({"timeout_seconds": float("nan")}, "timeout_seconds must be above 0 and finite"),
+        ({"timeout_seconds": float("inf")}, "timeout_seconds must be above 0 and finite"),
+        ({"headers": {"Authorization": "x"}}, "header 'Authorization' is invalid; names are in lower case"),
+        ({"headers": [("grpc-timeout", "1S")]}, "header 'grpc-timeout' is invalid"),
+        ({"headers": {"token": "line\nbreak"}}, "header 'token' is invalid"),
+        ({"tls": Tls(), "channel_credentials": object()}, "give tls or channel_credentials"),
         ({"max_attempts": 6}, "max_attempts must be from 1 to 5"),
         ({"chunk_images": 0}, "chunk_images must be from 1"),
         ({"chunk_pictures": 2001}, "chunk_pictures must be from 1 to 2000"),

@@ -28,7 +28,7 @@ def folder(tmp_path_factory) -> Path:
         _openssl("req", "-x509", *new_key, *files, "-days", 1, "-subj", f"/CN={authority}")
     for name, subject in (("server", "model.test"), ("client", "someone.test")):
         request, names = folder / f"{name}.csr", folder / f"{name}.names"
-        names.write_text(f"subjectAltName=DNS:{subject}")
+        names.write_text(f"subjectAltName=DNS:{subject},IP:127.0.0.1")
         _openssl("req", *new_key, "-keyout", folder / f"{name}.key", "-out", request, "-subj", f"/CN={subject}")
         signer = ("-CA", folder / "ca.pem", "-CAkey", folder / "ca.key", "-CAcreateserial", "-days", 1)
         _openssl("x509", "-req", "-in", request, *signer, "-extfile", names, "-out", folder / f"{name}.pem")
@@ -78,3 +78,14 @@ def test_a_certificate_without_its_key_is_rejected(folder):
 def test_a_missing_certificate_file_is_named(folder, call):
     with pytest.raises(FileNotFoundError, match=r"missing\.pem"):
         call("127.0.0.1:1", "status", config=_config(folder, ca_file=folder / "missing.pem"))
+
+
+def test_a_file_that_is_no_certificate_is_named(folder, call):
+    with pytest.raises(ValueError, match=r"ca\.key is not a PEM file with a CERTIFICATE"):
+        call("127.0.0.1:1", "status", config=_config(folder, ca_file=folder / "ca.key"))
+
+
+def test_credentials_of_the_caller_are_used(folder, call):
+    credentials = grpc.ssl_channel_credentials((folder / "ca.pem").read_bytes())
+    with _server(folder) as target:
+        assert call(target, "predict", IMAGE, channel_credentials=credentials).digit.tolist() == [5]

@@ -280,7 +280,7 @@ def test_bench_fails_when_requests_do(capsys):
 
 def test_bench_without_a_server_fails_at_once(capsys):
     assert main(["bench", "--seconds", "100", "--target", "127.0.0.1:1"]) == 1
-    assert "unavailable" in capsys.readouterr().err
+    assert "refuses connections" in capsys.readouterr().err
 
 
 def _run(*arguments, code=None):
