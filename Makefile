@@ -86,8 +86,8 @@ test-slow: $(DEV)  ## run the tests that take minutes
 
 .PHONY: soak
 soak: $(DEV)  ## kill 50 runs and 30 publishers at random instants and compare every bit (half an hour)
-	KILLED_RUNS=25 POLLED_PUBLISHES=30 POLLED_KILLS=30 $(PY) -m pytest -s -m slow \
-		tests/trainer/runs/test_resume.py tests/trainer/publishing/test_poller.py
+	KILLED_RUNS=25 POLLED_PUBLISHES=30 POLLED_KILLS=30 RANDOM_OPERATIONS=200 $(PY) -m pytest -s -m slow \
+		tests/trainer/runs/test_resume.py tests/trainer/publishing
 
 .PHONY: lint
 lint: $(DEV)  ## check style and types

@@ -1,10 +1,12 @@
-"""Processes for test_poller: a publisher that can be killed, and a reader that polls as TensorFlow Serving does.
+"""Processes for tests of publishing: publishers that can be killed, and a reader that polls as TensorFlow Serving does.
 
 They are forked from a server that has imported TensorFlow, which saves ten seconds for each publisher. Each publisher
 still exports for itself. The verification in a fresh process has tests of its own.
 """
 
+import random
 import re
+import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,13 +14,27 @@ from typing import Any
 
 import numpy as np
 
-from serving.contract import DIGIT, IMAGES, SIGNATURE
+from serving.contract import DIGIT, IMAGE_SHAPE, IMAGES, SIGNATURE
+from trainer.cli import main
 from trainer.data.load import load_splits
+from trainer.errors import ExitCode, RunError
 from trainer.evaluation.metrics import compile_predict, evaluate
+from trainer.publishing import export
 from trainer.publishing.gate import Gate
 from trainer.publishing.publish import publish
 from trainer.publishing.verify_export import verify
+from trainer.publishing.versions import live_versions, roll_back
 from trainer.training.model import build_model
+
+
+def decode_only(encoded: Any) -> Any:
+    """Takes the place of `trainer.pictures.normalize` in tests of publishing: tracing that graph takes seconds."""
+    import tensorflow as tf
+
+    def decode(file: Any) -> Any:
+        return tf.ensure_shape(tf.io.decode_png(file, channels=1)[..., 0], IMAGE_SHAPE)
+
+    return tf.map_fn(decode, encoded, fn_output_signature=tf.uint8)
 
 
 def publish_once(weights: Path, model_dir: Path, started: Any) -> None:
@@ -27,9 +43,49 @@ def publish_once(weights: Path, model_dir: Path, started: Any) -> None:
     model = build_model("cnn", width=0.5)
     model.load_weights(weights)
     evaluation = evaluate(compile_predict(model), test)
+    export.normalize = decode_only
     started.set()
     gate = Gate(min_accuracy=0.5, tolerance=1.0)
     publish(model, evaluation, test, model_dir=model_dir, gate=gate, now=datetime.now(UTC), metadata={}, verify=verify)
+
+
+def operate(kind: str, number: int, weights: Path, artifacts: Path) -> None:
+    """One operation of test_random_operations; the process ends with the exit status of the command line."""
+    export.normalize = decode_only
+    publish.__kwdefaults__["verify"] = verify
+    try:
+        sys.exit(_operate(kind, number, weights, artifacts) or ExitCode.OK)
+    except RunError as error:
+        sys.exit(error.exit_code)
+
+
+def _operate(kind: str, number: int, weights: Path, artifacts: Path) -> int | None:
+    model_dir, generator = artifacts / "models" / "digits", random.Random(number)
+    if kind == "train":
+        network = ["--model", "mlp", "--width", "0.25", "--epochs", "0.5", "--run", f"r{number}"]
+        gate = ["--min-accuracy", "0", "--tolerance", "1", "--significance", "0", "--keep-versions", "4"]
+        return main(["train", "--artifacts", str(artifacts), *network, *gate])
+    if kind.startswith("rollback"):
+        version = generator.choice(live_versions(model_dir)) if kind == "rollback one" else None
+        roll_back(model_dir, version)
+        return None
+    test = load_splits("optdigits", Path("unused"), 180).test
+    model = build_model("cnn", width=0.5)
+    model.load_weights(weights)
+    if kind == "refused":
+        model.set_weights([np.zeros_like(weight) for weight in model.get_weights()])
+    minimum = generator.choice([0.0, 0.5])  # above it, the comparison with the live versions refuses
+    publish(
+        model,
+        evaluate(compile_predict(model), test),
+        test,
+        model_dir=model_dir,
+        gate=Gate(min_accuracy=minimum, tolerance=0.05),
+        now=datetime.now(UTC),
+        metadata={"good": kind != "refused"},
+        keep_versions=3 if kind == "publish and keep 3" else 0,
+    )
+    return None
 
 
 def poll(model_dir: Path, image: np.ndarray, digit: int, stop: Any, answered: Any, failures: Any) -> None:

@@ -4,6 +4,7 @@ The report is one file with its pictures embedded, so that it can be mailed or k
 """
 
 import base64
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -87,12 +88,12 @@ def write_report(path: Path, story: Story, evaluation: Evaluation, figures: Sequ
 def write_model_card(path: Path, story: Story, evaluation: Evaluation) -> None:
     """Write a Markdown model card (Mitchell et al., "Model Cards for Model Reporting", 2019) to `path`."""
     low, high = evaluation.accuracy_interval
-    facts = "\n".join(f"| {name} | {value} |" for name, value in story.facts.items())
+    facts = "\n".join(f"| {_markdown(name)} | {_markdown(value)} |" for name, value in story.facts.items())
     hardest = sorted(range(len(evaluation.recall)), key=lambda digit: evaluation.recall[digit])[:3]
     path.write_text(
-        f"""# Model card: {story.run}
+        f"""# Model card: {_markdown(story.run)}
 
-{story.outcome}
+{_markdown(story.outcome)}
 
 | fact | value |
 | --- | --- |
@@ -120,6 +121,11 @@ The model always returns one of ten digits, also for a picture of something else
 training data covers the writers of the data set named above; other hands, pens and countries may score lower.
 """
     )
+
+
+def _markdown(text: str) -> str:
+    """Plain text for Markdown: a run may be named `*` or `[x](y)`, and a path may hold any character."""
+    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(text.split()))
 
 
 def _table(rows: dict[str, object] | dict[str, str]) -> str:

@@ -113,10 +113,9 @@ def publish(
             shutil.rmtree(staging, ignore_errors=True)
         if keep_versions:
             _remove_old_versions(model_dir, keep_versions)
-    for parent in unreadable_parents(target):
+    if closed := " ".join(map(str, unreadable_parents(target))):
         print(
-            f"warning: {parent} is closed to other users, so a server that runs as another user cannot load the version; "
-            f"`chmod o+rx {parent}` opens it",
+            f"warning: a server that runs as another user cannot load the version; `chmod o+rx {closed}` lets it",
             file=sys.stderr,
         )
     return Published(

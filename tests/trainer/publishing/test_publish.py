@@ -315,7 +315,7 @@ def test_published_files_are_readable_for_all_whatever_the_umask(tmp_path: Path,
     for path in (folder, *folder.rglob("*")):
         needed = 0o555 if path.is_dir() else 0o444
         assert path.stat().st_mode & needed == needed, path
-    assert f"`chmod o+rx {tmp_path / 'models' / 'digits'}` opens it" in capsys.readouterr().err
+    assert f"`chmod o+rx {tmp_path / 'models' / 'digits'} {tmp_path / 'models'}" in capsys.readouterr().err
 
 
 def test_the_expected_predictions_are_computed_on_the_cpu_again(tmp_path: Path, trained) -> None:
