@@ -1,4 +1,4 @@
-"""Import TensorFlow without its log on standard error; used by both `trainer` and `serving.local_server`.
+"""Import TensorFlow without its log on standard error, and faster; used by both `trainer` and `serving.local_server`.
 
     import quiet_tensorflow
 
@@ -8,6 +8,9 @@
 On a healthy machine without a GPU, the import prints half a dozen lines that look like a broken one: "failed call to
 cuInit: UNKNOWN ERROR". `TF_CPP_MIN_LOG_LEVEL` alone does not remove them: some are printed before TensorFlow reads it. So
 file descriptor 2 leads into a buffer during the import. If the import raises an exception, the buffer is printed.
+
+TensorFlow imports Keras, and Keras imports scikit-learn and pyplot where they are installed. That is a third of the time,
+for wrappers that nothing here uses. So packages can be hidden during the import; afterwards anyone can import them.
 
 `TF_CPP_MIN_LOG_LEVEL=0` brings the whole log back: any value below 3 in the environment turns this module off. Use it to
 see why a process dies during the import, because then nothing prints the buffer.
@@ -28,17 +31,28 @@ STDERR = 2
 """File descriptor; the C++ code writes to it without going through `sys.stderr`."""
 
 
-def install() -> None:
-    """Make the first `import tensorflow` of this process a quiet one. Does not import it."""
+KERAS_EXTRAS = ("sklearn", "matplotlib")
+"""Packages that Keras imports if it finds them, and works without."""
+
+
+def install(hidden: Sequence[str] = KERAS_EXTRAS) -> None:
+    """Make the first `import tensorflow` of this process a quiet one. Does not import it.
+
+    Args:
+        hidden: packages that TensorFlow shall not find during its import; a later call replaces those of an earlier one.
+    """
     if os.environ.setdefault(LOG_LEVEL, "3") != "3":
         return
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    if "tensorflow" not in sys.modules and not any(isinstance(finder, _Finder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _Finder())
+    if "tensorflow" not in sys.modules:
+        sys.meta_path[:] = [_Finder(hidden), *(finder for finder in sys.meta_path if not isinstance(finder, _Finder))]
 
 
 class _Finder:
     """Finds TensorFlow as Python does, and wraps the function that executes it."""
+
+    def __init__(self, hidden: Sequence[str]):
+        self._hidden = hidden
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -48,11 +62,13 @@ class _Finder:
         spec = importlib.machinery.PathFinder.find_spec(name, path, target)
         if spec and spec.loader:
             execute = spec.loader.exec_module
-            spec.loader.exec_module = lambda module: _quietly(execute, module)  # type: ignore[method-assign]
+            spec.loader.exec_module = lambda module: _quietly(execute, module, self._hidden)  # type: ignore[method-assign]
         return spec
 
 
-def _quietly(execute: Callable[[ModuleType], None], module: ModuleType) -> None:
+def _quietly(execute: Callable[[ModuleType], None], module: ModuleType, hidden: Sequence[str]) -> None:
+    absent = [name for name in hidden if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]  # None makes their import fail
     with tempfile.TemporaryFile() as buffer:
         stderr = os.dup(STDERR)
         os.dup2(buffer.fileno(), STDERR)
@@ -63,5 +79,7 @@ def _quietly(execute: Callable[[ModuleType], None], module: ModuleType) -> None:
             os.write(stderr, buffer.read())
             raise
         finally:
+            for name in absent:
+                del sys.modules[name]
             os.dup2(stderr, STDERR)
             os.close(stderr)

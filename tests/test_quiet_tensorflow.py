@@ -33,6 +33,18 @@ def test_a_server_started_by_a_quiet_process_is_quiet_as_well() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+def test_hidden_packages_are_not_imported_with_tensorflow_and_can_be_imported_later() -> None:
+    code = "import trainer, sys, tensorflow as tf; print('keras' in sys.modules, 'sklearn' in sys.modules)"
+    done = run(f"{code}; import sklearn.metrics, matplotlib.figure, keras; {USE}", TF_CPP_MIN_LOG_LEVEL="3")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "True False\n", "")
+
+
+def test_a_server_imports_no_keras() -> None:
+    code = "import serving.local_server.runtime, sys; print('tensorflow' in sys.modules, 'keras' in sys.modules)"
+    done = run(code, TF_CPP_MIN_LOG_LEVEL="3")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "True False\n", "")
+
+
 def test_the_environment_variable_brings_the_log_back() -> None:
     done = run(f"import trainer; import tensorflow as tf; {USE}", TF_CPP_MIN_LOG_LEVEL="0")
     assert done.returncode == 0

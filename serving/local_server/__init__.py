@@ -7,4 +7,4 @@ the rooms that a request passes: `grpc_server.py`, `api/`, `versions/`, `model/`
 
 import quiet_tensorflow
 
-quiet_tensorflow.install()
+quiet_tensorflow.install(hidden=("keras",))

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+import quiet_tensorflow
 from serving.contract import (
     CONFIDENCE,
     DIGIT,
@@ -234,6 +235,7 @@ def _replay_warm_up(folder: Path, calls: dict[str, _Call]) -> int:
 
 def main(arguments: list[str]) -> int:
     """Print the measured values, or the reason of the failure; returns the exit status."""
+    quiet_tensorflow.install(hidden=("keras",))  # which takes half of the import, and which TensorFlow Serving has not
     folder, expected = arguments
     try:
         with np.load(expected) as arrays:
