@@ -2,6 +2,8 @@
 # Each sets up what it needs in .venv, once.
 
 PYTHON ?= python3
+# Two test files at a time: while one waits for a server, the other computes. More would disturb each other's TensorFlow.
+PARALLEL ?= --numprocesses 2 --dist loadfile
 ARTIFACTS ?= artifacts
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -78,11 +80,11 @@ notebook: $(DEV)  ## run notebooks/digits.ipynb from its first cell to its last 
 
 .PHONY: test
 test: $(DEV)  ## run the tests
-	$(PY) -m pytest -m "not slow"
+	$(PY) -m pytest -m "not slow" $(PARALLEL)
 
 .PHONY: test-slow
 test-slow: $(DEV)  ## run the tests that take minutes
-	$(PY) -m pytest -m slow
+	$(PY) -m pytest -m slow $(PARALLEL)
 
 .PHONY: soak
 soak: $(DEV)  ## kill 50 runs and 30 publishers at random instants and compare every bit (half an hour)
