@@ -5,8 +5,8 @@
     python -m serving predict digit.png    0.44       57
     import tensorflow_serving.apis         9.22      687
 
-Each round is a fresh process. The server that `predict` asks is a stand-in that answers at once, so that the figures
-are the client's alone; `--target` asks a real one. This process imports nothing heavy before it measures: a child's peak
+Each round is a fresh process. The server is a stand-in that answers at once (testbed/stand_in.py), so that the figures
+are the client's alone; `--target` names a real one. This process imports nothing heavy before it measures: a child's peak
 memory is never reported below its parent's.
 """
 
@@ -24,43 +24,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 IMPORTS = "from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc"
-
-SERVER = """
-import sys, time
-from concurrent import futures
-import grpc
-import serving.client.wire_pb2 as wire
-from serving import contract
-
-def predict(request, context):
-    response = wire.PredictResponse()
-    response.model_spec.version.value = 1
-    for name, dtype, shape, field, values in (
-        (contract.DIGIT, wire.DT_INT64, [1], "int64_val", [7]),
-        (contract.CONFIDENCE, wire.DT_FLOAT, [1], "float_val", [1.0]),
-        (contract.PROBABILITIES, wire.DT_FLOAT, [1, 10], "float_val", [0.0] * 7 + [1.0, 0.0, 0.0]),
-        (contract.NORMALIZED, wire.DT_UINT8, [1, 28, 28], "int_val", [0]),
-        (contract.PROBLEM, wire.DT_STRING, [1], "string_val", [b""]),
-    ):
-        tensor = response.outputs[name]
-        tensor.dtype = dtype
-        for size in shape:
-            tensor.tensor_shape.dim.add(size=size)
-        getattr(tensor, field).extend(values)
-    return response
-
-handler = grpc.unary_unary_rpc_method_handler(
-    predict, wire.PredictRequest.FromString, wire.PredictResponse.SerializeToString
-)
-server = grpc.server(futures.ThreadPoolExecutor(2))
-server.add_generic_rpc_handlers(
-    [grpc.method_handlers_generic_handler("tensorflow.serving.PredictionService", {"Predict": handler})]
-)
-print(server.add_insecure_port("127.0.0.1:0"), flush=True)
-server.start()
-sys.stdin.read()  # until the benchmark ends, however it ends
-"""
-
 
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAACgAAAAoAQAAAACkhYXAAAAAFElEQVR42mP4DwIMuMnHQ5DE4yMA3sXD8UAbLFAAAAAASUVORK5CYII="
@@ -124,7 +87,7 @@ def run_cold(command: list[str]) -> tuple[float, float]:
 
 @contextlib.contextmanager
 def _stand_in() -> Iterator[str]:
-    command = [sys.executable, "-c", SERVER]
+    command = [sys.executable, "-m", "testbed.stand_in"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdin
         assert server.stdout

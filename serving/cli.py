@@ -207,7 +207,7 @@ def _add_bench_options(parser: argparse.ArgumentParser) -> None:
     load = parser.add_mutually_exclusive_group()
     load.add_argument(
         "--concurrency",
-        type=int,
+        type=_count,
         nargs="+",
         metavar="N",
         default=[1, 8, 32],
@@ -237,6 +237,12 @@ def _add_bench_options(parser: argparse.ArgumentParser) -> None:
         default=1,
         help=f"attempts per request, 1 to {MAX_ATTEMPTS}; 1 for no retries (default: %(default)s)",
     )
+
+
+def _count(text: str) -> int:
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {text}")
+    return int(text)
 
 
 def _positive(text: str) -> float:

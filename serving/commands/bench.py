@@ -13,7 +13,7 @@ from serving.exit_codes import EXIT_FAILED, EXIT_OK
 
 
 def run(args: argparse.Namespace, config: ClientConfig) -> int:
-    """Prints one line per load; fails if any measured request failed."""
+    """Prints one line per load; fails if any measured request failed or could not be sent."""
     timing = {"batch": args.batch, "seconds": args.seconds, "warmup_seconds": args.warmup}
     if args.rate:
         loads = [Load(rate=rate, **timing) for rate in args.rate]
@@ -24,4 +24,4 @@ def run(args: argparse.Namespace, config: ClientConfig) -> int:
         print_json([asdict(report) for report in reports])
     else:
         print_table(reports[0].columns(), [report.row() for report in reports])
-    return EXIT_FAILED if any(report.errors for report in reports) else EXIT_OK
+    return EXIT_FAILED if any(report.errors or report.not_sent for report in reports) else EXIT_OK

@@ -9,6 +9,7 @@ omission; as in MLPerf's server scenario). Retries are off by default, so that e
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -24,6 +25,8 @@ from serving.contract import IMAGE_SHAPE
 
 PERCENTILES = (50, 90, 95, 99)
 PROGRESS_SECONDS = 1.0
+MAX_OUTSTANDING = 1000
+"""Open loop: requests that are due while so many have no response are counted and not sent. This bounds the memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,10 +51,10 @@ class Load:
             raise ValueError("a load needs either a concurrency or a rate")
         for name in ("concurrency", "rate", "batch", "seconds"):
             value = getattr(self, name)
-            if value is not None and not 0 < value < float("inf"):
-                raise ValueError(f"{name} must be above 0, not {value}")
-        if self.warmup_seconds < 0:
-            raise ValueError(f"warmup_seconds must be at least 0, not {self.warmup_seconds}")
+            if value is not None and not 0 < value < math.inf:  # NaN fails every comparison
+                raise ValueError(f"{name} must be above 0 and finite, not {value}")
+        if not 0 <= self.warmup_seconds < math.inf:
+            raise ValueError(f"warmup_seconds must be at least 0 and finite, not {self.warmup_seconds}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +66,8 @@ class Report:
     """Successful requests among those sent (or due) in the measured time. The latencies are theirs."""
     errors: dict[str, int]
     """Failed requests among those sent (or due) in the measured time, by status code."""
+    not_sent: int
+    """Open loop: requests due in the measured time that were not sent, because `MAX_OUTSTANDING` had no response."""
     requests_per_second: float
     """Successful responses received in the measured time, per second."""
     images_per_second: float
@@ -74,7 +79,16 @@ class Report:
     @staticmethod
     def columns() -> tuple[str, ...]:
         """Returns the header of the table of `row`s."""
-        return ("load", "batch", "req/s", "images/s", "avg ms", *(f"p{p} ms" for p in PERCENTILES), "errors")
+        return (
+            "load",
+            "batch",
+            "req/s",
+            "images/s",
+            "avg ms",
+            *(f"p{p} ms" for p in PERCENTILES),
+            "errors",
+            "not sent",
+        )
 
     def row(self) -> tuple[str, ...]:
         """Returns the report as a row of the table."""
@@ -87,6 +101,7 @@ class Report:
             f"{self.images_per_second:,.1f}",
             *("-" if milliseconds is None else f"{milliseconds:.2f}" for milliseconds in times),
             ", ".join(f"{count} {code}" for code, count in sorted(self.errors.items())) or "0",
+            str(self.not_sent),
         )
 
 
@@ -97,6 +112,7 @@ class _Record:
     started: list[float] = field(default_factory=list)
     ended: list[float] = field(default_factory=list)
     codes: list[str] = field(default_factory=list)
+    not_sent: list[float] = field(default_factory=list)
 
 
 def measure(target: str, config: ClientConfig, load: Load, progress: TextIO | None = None) -> Report:
@@ -134,7 +150,7 @@ async def _measure(target: str, config: ClientConfig, load: Load, progress: Text
         if load.concurrency is not None:
             await _closed_loop(send, load.concurrency, elapsed, end_seconds)
         elif load.rate is not None:
-            await _open_loop(send, load.rate, load.seed, elapsed, end_seconds)
+            await _open_loop(send, load.rate, load.seed, elapsed, end_seconds, record.not_sent)
         if ticker:
             ticker.cancel()
     return _summarize(record, load)
@@ -148,12 +164,19 @@ async def _closed_loop(send: Callable, concurrency: int, elapsed: Callable[[], f
     await asyncio.gather(*(caller() for _ in range(concurrency)))
 
 
-async def _open_loop(send: Callable, rate: float, seed: int, elapsed: Callable[[], float], end_seconds: float) -> None:
-    gaps, due = np.random.default_rng(seed), 0.0
+async def _open_loop(
+    send: Callable, rate: float, seed: int, elapsed: Callable[[], float], end_seconds: float, not_sent: list[float]
+) -> None:
+    gaps, due, outstanding = np.random.default_rng(seed), 0.0, set[asyncio.Task]()
     async with asyncio.TaskGroup() as pending:
         while (due := due + gaps.exponential(1 / rate)) < end_seconds:
             await asyncio.sleep(due - elapsed())
-            pending.create_task(send(due))
+            if len(outstanding) == MAX_OUTSTANDING:
+                not_sent.append(due)
+                continue
+            task = pending.create_task(send(due))
+            outstanding.add(task)
+            task.add_done_callback(outstanding.discard)
 
 
 async def _tick(record: _Record, load: Load, elapsed: Callable[[], float], progress: TextIO) -> None:
@@ -179,6 +202,7 @@ def _summarize(record: _Record, load: Load) -> Report:
         load=load,
         requests=len(milliseconds),
         errors=dict(Counter(codes[measured & ~succeeded].tolist())),
+        not_sent=sum(due >= begin for due in record.not_sent),
         requests_per_second=rate,
         images_per_second=rate * load.batch,
         average_ms=float(milliseconds.mean()) if len(milliseconds) else None,

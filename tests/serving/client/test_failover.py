@@ -1,9 +1,6 @@
-"""Two servers behind one target: one is killed under load, no request fails, and it is used again after its restart."""
+"""Several replicas behind one target: one is killed or frozen under load, no request fails, and it is used again."""
 
-import os
-import signal
-import subprocess
-import sys
+import contextlib
 import threading
 import time
 from collections import Counter
@@ -13,55 +10,35 @@ import numpy as np
 import pytest
 
 from serving.client import DigitClient
-from tests.ports import free_port
-from tests.serving.saved_models import write_version
+from testbed.replicas import Replica
+from tests.waiting import wait_until
 
-IMAGES = np.zeros((4, 28, 28), np.uint8)
+IMAGE = np.zeros((1, 28, 28), np.uint8)
 CALLERS = 16
 
 
-class _Replica:
-    """A local server in a process of its own; the version in each response tells the replicas apart."""
-
-    def __init__(self, base_path, version):
-        self.base_path, self.version = base_path / str(version), version
-        write_version(self.base_path, version)
-        self.port = free_port()
-        self.start()
-
-    def start(self):
-        command = [sys.executable, "-m", "serving", "serve", str(self.base_path), "--port", str(self.port)]
-        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1"}
-        self.process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-    def wait(self):
-        with DigitClient(f"127.0.0.1:{self.port}") as client:
-            client.wait_until_available(self.version, timeout_seconds=120)
-
-    def kill(self):
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
-
-
 class _Load:
-    """Threads that send requests without a pause until stopped; counts responses by version and keeps the failures."""
+    """Threads that send requests until stopped; counts responses by version and keeps the failures."""
 
     def __init__(self, client):
         self._client, self._stop, self._pool = client, threading.Event(), ThreadPoolExecutor(CALLERS)
-        self.responses, self.failures = Counter(), []
+        self.responses, self.failures, self.slowest_seconds = Counter(), [], 0.0
         self._callers = [self._pool.submit(self._send) for _ in range(CALLERS)]
 
     def _send(self):
-        while not self._stop.is_set():
+        while not self._stop.wait(0.02):
+            begin = time.monotonic()
             try:
-                self.responses[int(self._client.predict(IMAGES).version[0])] += 1
+                self.responses[int(self._client.predict(IMAGE).version[0])] += 1
             except Exception as error:  # the test expects none, of any kind
                 self.failures.append(error)
+            self.slowest_seconds = max(self.slowest_seconds, time.monotonic() - begin)
 
-    def responses_in(self, seconds):
+    def versions_of(self, requests):
+        """Returns the versions of the next responses, at least so many."""
         before = self.responses.copy()
-        time.sleep(seconds)
-        return self.responses - before
+        wait_until(lambda: (self.responses - before).total() >= requests)
+        return set(self.responses - before)
 
     def stop(self):
         self._stop.set()
@@ -69,32 +46,56 @@ class _Load:
 
 
 @pytest.fixture
-def replicas(tmp_path):
-    started = [_Replica(tmp_path, version) for version in (1, 2)]
-    try:
-        for replica in started:
-            replica.wait()
+def replicas():
+    with contextlib.ExitStack() as stack:
+        started = []
+        for version in (1, 2, 3):
+            started.append(replica := Replica(version))
+            stack.callback(replica.kill)
+            stack.callback(replica.resume)
         yield started
-    finally:
-        for replica in started:
-            replica.kill()
+
+
+@pytest.fixture
+def load(replicas):
+    target = "ipv4:" + ",".join(replica.address for replica in replicas)
+    with DigitClient(target, timeout_seconds=2) as client:
+        load = _Load(client)
+        wait_until(lambda: set(load.responses) == {1, 2, 3})
+        yield load
+        load.stop()
+
+
+def test_a_killed_replica_fails_no_request_and_is_used_again_after_its_restart(replicas, load):
+    replicas[2].kill()
+    wait_until(lambda: load.versions_of(200) == {1, 2})
+    replicas[2].start()
+    wait_until(lambda: 3 in load.versions_of(50))
+    assert not load.failures
+
+
+def _wait_until_left_out(load):
+    wait_until(lambda: load.slowest_seconds > 0.9)  # requests to the frozen replica: half of their deadline
+
+    def slowest_of_1000_requests():
+        load.slowest_seconds = 0.0
+        load.versions_of(1000)
+        return load.slowest_seconds
+
+    wait_until(lambda: slowest_of_1000_requests() < 0.9)
+
+
+def test_a_frozen_replica_fails_no_request_and_is_left_out(replicas, load):
+    replicas[2].freeze()
+    _wait_until_left_out(load)
+    assert load.versions_of(500) == {1, 2}
+    assert not load.failures
 
 
 @pytest.mark.slow
-def test_a_killed_replica_fails_no_request_and_is_used_again_after_its_restart(replicas):
-    kept, killed = replicas
-    with DigitClient(f"ipv4:///127.0.0.1:{kept.port},127.0.0.1:{killed.port}") as client:
-        load = _Load(client)
-        try:
-            assert set(load.responses_in(2)) == {1, 2}
-            killed.kill()
-            load.responses_in(1)
-            assert set(load.responses_in(2)) == {1}
-            killed.start()
-            killed.wait()
-            load.responses_in(4)  # twice the longest pause between two attempts to connect
-            shares = load.responses_in(2)
-        finally:
-            load.stop()
+def test_a_replica_that_was_frozen_is_used_again(replicas, load):
+    replicas[2].freeze()
+    _wait_until_left_out(load)
+    replicas[2].resume()
+    wait_until(lambda: 3 in load.versions_of(50), timeout_seconds=60)  # it is left out for 30 s
     assert not load.failures
-    assert min(shares[1], shares[2]) > 0.25 * shares.total()

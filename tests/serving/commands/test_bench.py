@@ -10,6 +10,7 @@ import pytest
 
 from serving.client.config import ClientConfig
 from serving.client.errors import UnavailableError
+from serving.commands import load
 from serving.commands.load import Load, measure
 from tests.serving.scripted_server import predict_response, scripted_server
 
@@ -47,6 +48,24 @@ def test_open_loop_sends_at_its_rate_however_slow_the_responses():
     assert report.requests == pytest.approx(200, rel=0.3)  # Poisson: three standard deviations are 42
     assert report.images_per_second == pytest.approx(3 * report.requests_per_second)
     assert report.average_ms >= 200
+
+
+def test_open_loop_bounds_the_outstanding_requests_and_counts_those_not_sent(monkeypatch):
+    monkeypatch.setattr(load, "MAX_OUTSTANDING", 5)
+    wake = threading.Event()
+    calls = itertools.count()
+
+    def stall(request, _):
+        if next(calls):
+            wake.wait(1)
+        return predict_response(request)
+
+    with scripted_server(predict=stall) as target:
+        report = measure(target, ONCE, Load(rate=200, seconds=0.5, warmup_seconds=0))
+        wake.set()
+    assert report.requests == 5
+    assert report.not_sent == pytest.approx(95, abs=40)
+    assert report.row()[-1] == str(report.not_sent)
 
 
 def test_open_loop_counts_the_wait_of_requests_that_were_due_during_a_stall():
@@ -131,8 +150,13 @@ def test_progress_is_a_line_per_second():
         {"rate": -1},
         {"rate": 1, "batch": 0},
         {"rate": 1, "seconds": 0},
+        {"rate": float("nan")},
+        {"rate": float("inf")},
+        {"rate": 1, "seconds": float("inf")},
+        {"rate": 1, "warmup_seconds": -1},
+        {"rate": 1, "warmup_seconds": float("nan")},
     ],
 )
 def test_an_invalid_load_is_rejected(settings):
-    with pytest.raises(ValueError, match=r"load needs either|must be above 0"):
+    with pytest.raises(ValueError, match=r"load needs either|must be above 0 and finite|must be at least 0"):
         Load(**settings)
