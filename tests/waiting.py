@@ -4,9 +4,9 @@ import time
 from collections.abc import Callable
 
 
-def wait_until(condition: Callable[[], object], timeout_seconds: float = 20) -> None:
+def wait_until(condition: Callable[[], object], timeout_seconds: float = 20, pause_seconds: float = 0.02) -> None:
     """Returns as soon as `condition()` is true; fails the test after `timeout_seconds`."""
     end = time.monotonic() + timeout_seconds
     while not condition():
         assert time.monotonic() < end, f"the condition is still false after {timeout_seconds} s"
-        time.sleep(0.02)
+        time.sleep(pause_seconds)

@@ -88,7 +88,7 @@ class Cluster:
             AssertionError: it has the other outcome, or none in time.
         """
         ends = ("Complete", "Failed")
-        wait_until(lambda: any(condition(self.get("job", name), end) for end in ends), seconds)
+        wait_until(lambda: any(condition(self.get("job", name), end) for end in ends), seconds, pause_seconds=1)
         job = self.get("job", name)
         if not (found := condition(job, outcome)):
             log = self("logs", f"job/{name}", f"--namespace={NAMESPACE}", "--all-containers", "--tail=30", check=False)

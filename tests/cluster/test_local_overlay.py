@@ -32,7 +32,7 @@ def served(cluster: Cluster) -> Iterator[Cluster]:
         cluster.wait_for_job("smoke", "Complete", 5 * MINUTES)
         yield cluster
     finally:
-        cluster("delete", "--filename=-", stdin=manifests, timeout=600)
+        cluster("delete", "--filename=-", "--ignore-not-found", stdin=manifests, timeout=600)
 
 
 def start_run(cluster: Cluster, name: str, *flags: str, data: str = "--dataset=optdigits") -> None:

@@ -59,8 +59,8 @@ def trained(cluster: Cluster) -> Iterator[Cluster]:
         cluster.wait_for_job("train", "Complete", 20 * MINUTES)
         yield cluster
     finally:
-        cluster("delete", "--filename=-", stdin=manifests, timeout=600)
-        cluster("delete", "--filename=-", stdin=volume, timeout=120)
+        cluster("delete", "--filename=-", "--ignore-not-found", stdin=manifests, timeout=600)
+        cluster("delete", "--filename=-", "--ignore-not-found", stdin=volume, timeout=120)
 
 
 def test_two_workers_on_two_nodes_train_one_model(trained: Cluster) -> None:

@@ -1,7 +1,7 @@
-"""The images themselves, run as a cluster runs them. Minutes and gigabytes, so only by `make test-image`, which sets
+"""The images, run as a cluster runs them. It takes minutes and gigabytes, so `make test-image` alone runs it. It sets
 
 IMAGE_ENGINE   the command that runs containers: docker, or podman with its options
-IMAGE_TAG      the tag of the images digits-trainer and digits-client that it has (default: the project's version)
+IMAGE_TAG      the tag of the images digits-trainer and digits-client (default: the project's version)
 """
 
 import json
@@ -19,11 +19,11 @@ REPOSITORY = Path(__file__).parents[2]
 HARDENED = (
     "--user=10001:10001", "--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", "--security-opt=no-new-privileges",
 )  # fmt: skip
-"""The restricted pod of the manifests, in Docker's words."""
+"""The security settings of the manifests' pods, as Docker's options."""
 
 
 class Engine:
-    """docker or podman; everything it starts carries one name prefix, and is gone at the end."""
+    """docker or podman. Everything that it starts has one name prefix, and is removed at the end."""
 
     def __init__(self, command: str, tag: str):
         self.command, self.tag = shlex.split(command), tag
@@ -47,12 +47,12 @@ class Engine:
         return self._volumes[-1]
 
     def run(self, image: str, *arguments: str, options: tuple[str, ...] = (), check: bool = True) -> str:
-        """Run to the end, hardened; returns what it printed on standard output."""
+        """Run a container to its end with the pods' security settings; returns its standard output."""
         line = ("run", "--rm", *HARDENED, f"--network={self.network}", *options, self.image(image), *arguments)
         return self(*line, check=check).stdout
 
     def start(self, image: str, *arguments: str, options: tuple[str, ...] = ()) -> str:
-        """Run in the background, hardened; returns the container's name."""
+        """Start a container in the background with the pods' security settings; returns its name."""
         self._containers.append(f"{self.prefix}-{len(self._containers)}")
         name = self._containers[-1]
         line = ("run", "--detach", f"--name={name}", *HARDENED, f"--network={self.network}", *options)
@@ -60,11 +60,11 @@ class Engine:
         return name
 
     def wait(self, container: str) -> int:
-        """The exit status of a container that ends by itself or was stopped."""
+        """Wait until a container ends; returns its exit status."""
         return int(self("wait", container).stdout)
 
     def read(self, volume: str, path: str) -> str:
-        """A file on a volume."""
+        """The text of a file on a volume."""
         code = f"print(open({path!r}).read())"
         return self.run("trainer", "-c", code, options=("--entrypoint=python", f"--volume={volume}:/artifacts:ro"))
 
@@ -87,7 +87,7 @@ def engine() -> Iterator[Engine]:
 
 @pytest.fixture(scope="session")
 def trained(engine: Engine) -> str:
-    """A volume on which the quickstart has been trained and published by the run `first`."""
+    """A volume with the finished run `first` of the quickstart preset, which has published a version."""
     volume = engine.new_volume()
     engine.run(
         "trainer", "trainer", "train", "--preset=quickstart", "--artifacts=/artifacts", "--run=first",

@@ -1,25 +1,32 @@
-"""What is promised of the images: they train, stop, resume, show and ask, as nobody in particular on a root of stone."""
+"""The images train, stop, resume, serve, send requests and show TensorBoard, without root and with a read-only root."""
 
 import json
 import re
-import time
+import signal
 
 from tests.image.conftest import REPOSITORY, Engine
+from tests.waiting import wait_until
 
 DIGITS = REPOSITORY / "k8s" / "components" / "smoke" / "digits"
 
 
-def wait_for(engine: Engine, container: str, text: str, seconds: float = 180) -> None:
-    """Until the container's log holds the text; fails if it ends before or never comes to it."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
+def wait_for(engine: Engine, container: str, text: str) -> None:
+    """Wait until the container's log contains the text; fails if the container ends before."""
+
+    def printed() -> bool:
+        running = engine("inspect", "--format={{.State.Running}}", container).stdout.strip() == "true"
         done = engine("logs", container)
-        if text in done.stdout + done.stderr:
-            return
-        state = engine("inspect", "--format={{.State.Running}}", container).stdout.strip()
-        assert state == "true", f"ended before it said {text!r}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
-        time.sleep(0.5)
-    raise AssertionError(f"did not say {text!r} in {seconds} s")
+        log = done.stdout + done.stderr
+        assert text in log or running, f"the container ended before it printed {text!r}: {log[-3000:]}"
+        return text in log
+
+    wait_until(printed, 180, pause_seconds=0.5)
+
+
+def handles_sigterm(engine: Engine, container: str) -> bool:
+    """Whether the container's first process has a handler for SIGTERM."""
+    status = engine("exec", container, "cat", "/proc/1/status").stdout
+    return bool(int(status.partition("SigCgt:")[2].split()[0], 16) >> (signal.SIGTERM - 1) & 1)
 
 
 def test_the_quickstart_trains_and_publishes(engine: Engine, trained: str) -> None:
@@ -30,7 +37,7 @@ def test_the_quickstart_trains_and_publishes(engine: Engine, trained: str) -> No
     assert engine.run("trainer", "-c", code, options=options).split() == ["{10001}", "10001"]
 
 
-def test_nothing_is_left_to_write_to_but_the_volume_and_scratch(engine: Engine, trained: str) -> None:
+def test_only_the_volume_and_tmp_are_writable(engine: Engine, trained: str) -> None:
     code = (
         "import os\n"
         "for folder in ('/', '/app', '/usr/local/lib', '/etc', '/artifacts', '/tmp'):\n"
@@ -54,9 +61,9 @@ def test_a_stopped_run_exits_75_and_the_next_start_resumes_it(engine: Engine) ->
     stopped_at = last_step(engine, volume)
     again = engine.start("trainer", *command, options=options)
     assert engine.wait(again) == 0, engine("logs", again).stderr
-    said = engine("logs", again)
-    steps = [int(step) for step in re.findall(r'"kind": "validation", "step": (\d+)', said.stdout + said.stderr)]
-    assert min(steps) >= stopped_at > 0, "the second start began from the beginning"
+    log = engine("logs", again)
+    steps = [int(step) for step in re.findall(r'"kind": "validation", "step": (\d+)', log.stdout + log.stderr)]
+    assert min(steps) >= stopped_at > 0, "the second start repeated steps of the first"
 
 
 def last_step(engine: Engine, volume: str) -> int:
@@ -64,15 +71,15 @@ def last_step(engine: Engine, volume: str) -> int:
     return max(json.loads(row)["step"] for row in rows if row)
 
 
-def test_a_wait_that_is_stopped_ends_at_once(engine: Engine) -> None:
-    """As process 1 a program without a handler never hears of SIGTERM, and would be killed after the grace period."""
-    container = engine.start("client", "serving", "wait", "--target=nobody:1", "--timeout=600")
-    time.sleep(3)
+def test_a_stopped_wait_ends_at_once(engine: Engine) -> None:
+    """Process 1 without a handler ignores SIGTERM, and would be killed after the grace period."""
+    container = engine.start("client", "serving", "wait", "--target=missing:1", "--timeout=600")
+    wait_until(lambda: handles_sigterm(engine, container), 60, pause_seconds=0.5)
     engine("stop", "--time=30", container)
     assert engine.wait(container) == 130
 
 
-def test_a_client_in_one_container_asks_the_server_in_another(engine: Engine, trained: str) -> None:
+def test_a_client_in_one_container_gets_predictions_from_a_server_in_another(engine: Engine, trained: str) -> None:
     options = (f"--volume={trained}:/artifacts:ro", "--network-alias=serving")
     command = ("serving", "serve", "/artifacts/models/digits", "--host=0.0.0.0", "--port=8500")
     server = engine.start("trainer", *command, options=options)
@@ -94,7 +101,7 @@ def test_a_client_in_one_container_asks_the_server_in_another(engine: Engine, tr
     assert engine.wait(server) == 0
 
 
-def test_tensorboard_answers_from_the_same_image(engine: Engine, trained: str) -> None:
+def test_tensorboard_runs_from_the_trainer_image(engine: Engine, trained: str) -> None:
     command = ("tensorboard.main", "--logdir=/artifacts/runs", "--host=0.0.0.0", "--port=6006")
     board = engine.start("trainer", *command, options=(f"--volume={trained}:/artifacts:ro", "--network-alias=board"))
     wait_for(engine, board, "http://0.0.0.0:6006")

@@ -1,4 +1,4 @@
-"""The Job's own pod template, as it is rendered, run by `podman kube play`: its user, mounts, variables and arguments."""
+"""The Job's pod template as rendered, run by `podman kube play`: its user, mounts, variables and arguments."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ def test_the_rendered_training_pod_trains_and_publishes(engine: Engine, tmp_path
     [pod] = pods([job])
     run, volume = job["metadata"]["name"], engine.new_volume()
     for container in (*template["spec"]["initContainers"], *template["spec"]["containers"]):
-        # Podman calls an image that it was not told where to find "localhost", and fills in no variables.
+        # Podman names local images "localhost/...", and does not expand variables in arguments.
         container["image"] = f"localhost/{engine.image('trainer')}"
         container["imagePullPolicy"] = "Never"
         container["args"] = arguments(pod, container)

@@ -1,4 +1,4 @@
-"""Two workers in two containers, with the variables and under the names that the manifests give them."""
+"""Two workers in two containers, with the variables and names of the manifests."""
 
 import json
 import shutil
@@ -15,14 +15,14 @@ pytestmark = pytest.mark.skipif(
 
 
 def start_workers(engine: Engine, volume: str, indices: range, *flags: str) -> list[str]:
-    """Start these workers of the multi-worker Job, but with the quickstart, which is over soon."""
+    """Start these workers of the multi-worker Job, with the quickstart preset, which takes seconds."""
     [pod] = pods([named(render("base+multi-worker"), "Job", "train")])
     variables = environment(pod, pod.spec["containers"][0])
     command = ("trainer", "train", "--preset=quickstart", "--artifacts=/artifacts", f"--run={variables['RUN']}", *flags)
     workers = []
     for index in indices:
         given = {**variables, "JOB_COMPLETION_INDEX": str(index)}
-        # What the headless Service does in a cluster: <job>-<index>.<service> is this container.
+        # In a cluster the headless Service resolves this name: <job>-<index>.<service>.
         name = f"{variables['DIGITS_JOB']}-{index}.{variables['DIGITS_SERVICE']}"
         options = (f"--volume={volume}:/artifacts", f"--network-alias={name}")
         settings = tuple(f"--env={name}={value}" for name, value in given.items())
@@ -40,7 +40,7 @@ def test_two_workers_in_two_containers_train_one_model(engine: Engine) -> None:
     assert result["published"]["folder"].startswith("/artifacts/models/digits/")
 
 
-def test_a_worker_whose_peers_do_not_come_exits_69_and_says_who_is_missing(engine: Engine) -> None:
+def test_a_worker_without_its_peers_exits_with_69_and_names_them(engine: Engine) -> None:
     [worker] = start_workers(engine, engine.new_volume(), range(1), "--peer-timeout-seconds=5")
     assert engine.wait(worker) == ExitCode.PEERS
     assert "train-1.workers:2222" in engine("logs", worker).stderr

@@ -34,10 +34,15 @@ for target in "$@"; do
         --target "$target" -t "localhost/digits-$target:$version" "$repository"
 done
 
-# runc, because crun does not start on machines with both kinds of cgroups. Some sandboxes allow no higher limits than these.
-cat >"$dir/containers.conf" <<'CONF'
+# The lower of a wanted limit and the highest that this machine allows: a sandbox may not raise its own.
+limit() { ulimit -H "-$1" | awk -v wanted="$2" '{ print ($1 == "unlimited" || $1 > wanted) ? wanted : $1 }'; }
+nofile=$(limit n 4096)
+nproc=$(limit u 4096)
+
+# runc, because crun does not start on machines with both kinds of cgroups.
+cat >"$dir/containers.conf" <<CONF
 [containers]
-default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
+default_ulimits = ["nofile=$nofile:$nofile", "nproc=$nproc:$nproc"]
 log_driver = "k8s-file"
 [engine]
 cgroup_manager = "cgroupfs"

@@ -1,7 +1,7 @@
 """Schemas of the custom resources that we use, for which `kubernetes-validate` has none.
 
-Only the fields that stand in our manifests, and nothing besides them: a new field needs a line here, looked up in the
-resource's own definition (github.com/prometheus-operator/prometheus-operator, github.com/kubernetes-sigs/kueue).
+They contain only the fields of our manifests. A new field needs a line here, from the resource's own definition
+(github.com/prometheus-operator/prometheus-operator, github.com/kubernetes-sigs/kueue).
 """
 
 from typing import Any

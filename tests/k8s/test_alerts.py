@@ -1,4 +1,4 @@
-"""The alert rules and the dashboard: Prometheus' own `promtool` parses them, and fires the rules on made-up series."""
+"""The alert rules and the dashboard. Prometheus' own `promtool` parses both and evaluates the rules on given series."""
 
 import json
 import re
@@ -35,7 +35,7 @@ def promtool(*arguments: str | Path) -> None:
 
 
 @needs_promtool
-def test_the_alerts_fire_when_they_should_and_not_when_they_should_not(tmp_path: Path) -> None:
+def test_alerts_fire_on_their_condition_and_not_otherwise(tmp_path: Path) -> None:
     rules = named(render("base+prometheus"), "PrometheusRule", "digits")["spec"]
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump(rules))
     shutil.copy(ALERTS, tmp_path)
@@ -43,7 +43,7 @@ def test_the_alerts_fire_when_they_should_and_not_when_they_should_not(tmp_path:
     promtool("test", "rules", tmp_path / ALERTS.name)
 
 
-def test_every_alert_is_tested_to_fire() -> None:
+def test_every_alert_has_a_test_in_which_it_fires() -> None:
     fired = {
         check["alertname"]
         for test in yaml.safe_load(ALERTS.read_text())["tests"]
@@ -61,7 +61,7 @@ def test_every_expression_is_promql(tmp_path: Path) -> None:
     promtool("check", "rules", tmp_path / "rules.yaml")
 
 
-def test_every_metric_asked_for_is_one_that_the_server_has() -> None:
+def test_every_queried_metric_exists_in_the_server() -> None:
     asked = set(re.findall(r":tensorflow:[\w:]+", " ".join(expressions())))
     assert {name.removesuffix("_bucket") for name in asked} <= KNOWN
 
