@@ -63,8 +63,8 @@ train: $(TRAIN)  ## train on MNIST to 99 % and publish (PRESET=accurate for the 
 	$(PY) -m trainer train --preset $(or $(PRESET),fast) --artifacts $(ARTIFACTS)
 
 .PHONY: serve
-serve: $(TRAIN)  ## serve the newest version on localhost:8500
-	$(PY) -m serving serve $(ARTIFACTS)/models/digits
+serve: $(TRAIN)  ## serve the newest version: gRPC on localhost:8500, REST on localhost:8501
+	$(PY) -m serving serve $(ARTIFACTS)/models/digits --rest-port 8501 --enable-batching
 
 .PHONY: web
 web: $(WEB)  ## draw digits on http://localhost:8080, answered by what `make serve` serves

@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             return serve_command.run(args)
         if args.command == "web" and (missing := [name for name in ("starlette", "uvicorn") if not find_spec(name)]):
-            parser.exit(EXIT_USAGE, f"web needs {' and '.join(missing)}: python -m pip install '.[web]'\n")
+            parser.exit(EXIT_USAGE, f"web needs {' and '.join(missing)}: python -m pip install {' '.join(missing)}\n")
         try:
             config = _client_config(args)
         except ValueError as error:

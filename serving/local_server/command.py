@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from serving.local_server.config import ServerConfig
+from serving.local_server.config import BatchingParameters, ServerConfig
 from serving.local_server.server import LocalServer
 from serving.local_server.versions.discovery import VersionPolicy
 
@@ -23,24 +23,21 @@ from serving.local_server.versions.discovery import VersionPolicy
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of `python -m serving serve` to `parser`."""
     parser.description = (
-        "Serve a folder of versions with TensorFlow Serving's gRPC API on this machine: for laptops, tests and demos. "
-        "For production give the same folder to the tensorflow/serving container."
+        "Serve a folder of versions with TensorFlow Serving's gRPC and REST APIs on this machine: for laptops, tests and "
+        "demos. For production give the same folder to the tensorflow/serving container."
     )
     defaults = ServerConfig(base_path=Path())
 
     def add(name: str, parse: Callable[[str], Any], explanation: str) -> None:
         default = getattr(defaults, name)
-        suffix = "" if default is None else f" (default: {default})"
+        suffix = f" (default: {default})" if default not in (None, "") else ""
         parser.add_argument(f"--{name.replace('_', '-')}", type=parse, default=default, help=explanation + suffix)
 
     parser.add_argument(
-        "base_path", type=Path, metavar="MODELS_DIR", help="folder whose numeric children are the versions"
+        "base_path", nargs="?", type=Path, metavar="MODELS_DIR", help="folder with a numeric child per version"
     )
+    add("model_config_file", Path, "serve the models in this text file (ModelServerConfig) instead")
     add("model_name", str, "name of the model in requests")
-    add("host", str, "address to listen on; 0.0.0.0 for all")
-    add("port", int, "gRPC port; 0 takes a free one")
-    add("metrics_port", int, "port for Prometheus metrics; 0 takes a free one (default: no metrics)")
-    add("poll_wait_seconds", float, "seconds between polls of the folder")
     policy = parser.add_mutually_exclusive_group()
     policy.add_argument("--latest", type=int, metavar="N", help="serve the latest N versions (default: 1)")
     policy.add_argument("--all-versions", action="store_true", help="serve every version")
@@ -51,15 +48,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=VERSION",
-        help="label a version; may be repeated",
+        help="version label; may be repeated",
     )
+    add("host", str, "address to listen on; 0.0.0.0 for all")
+    add("port", int, "gRPC port; 0 takes a free one")
+    add("grpc_socket_path", str, "also serve gRPC on this UNIX socket")
+    add("grpc_channel_arguments", str, "gRPC options: name=value,name=value")
+    add("ssl_config_file", Path, "encrypt gRPC with the certificates in this text file (SSLConfig)")
+    parser.add_argument("--enable-grpc-healthcheck-service", action="store_true", help="serve grpc.health.v1.Health")
+    add("rest_port", int, "port for REST and for Prometheus metrics; 0 takes a free one (default: neither)")
+    add("rest_timeout_seconds", float, "deadline of a REST request")
+    parser.add_argument(
+        "--enable-batching", action="store_true", help="join requests into larger runs (default: run each alone)"
+    )
+    parser.add_argument(
+        "--batching-parameters-file",
+        type=Path,
+        metavar="FILE",
+        help="text file (BatchingParameters) for --enable-batching",
+    )
+    add("poll_wait_seconds", float, "seconds between polls of the folder")
     add("max_load_retries", int, "retries of a failed load")
     add("load_retry_interval_seconds", float, "seconds before a failed load is retried")
-    add("max_batch_size", int, "most rows in one run")
-    add("batch_timeout_seconds", float, "seconds to wait for more rows (default: adapts to the load, at most 0.002)")
-    add("max_enqueued_batches", int, "full batches that may wait")
-    add("batch_threads", int, "batches that run at the same time")
     add("max_message_bytes", int, "largest request")
+    add("max_tensor_bytes", int, "largest input tensor")
     add("grace_period_seconds", float, "seconds for requests in flight after SIGTERM")
     add("intra_op_threads", int, "threads inside one operation; 0 means one per core")
     add("inter_op_threads", int, "operations that run at the same time; 0 means one per core")
@@ -84,12 +96,12 @@ def run(args: argparse.Namespace) -> int:
         print(f"python -m serving serve: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"cannot serve {args.base_path}: {error}", file=sys.stderr)
+        print(f"cannot serve {args.base_path or args.model_config_file}: {error}", file=sys.stderr)
         return 1
     try:
         _serve_until(stopping, server)
     except RuntimeError as error:
-        print(f"cannot serve {args.base_path}: {error}", file=sys.stderr)
+        print(f"cannot serve {args.base_path or args.model_config_file}: {error}", file=sys.stderr)
         return 1
     finally:
         server.stop()
@@ -101,15 +113,30 @@ def _serve_until(stopping: threading.Event, server: LocalServer) -> None:
         pass
     if server.target:
         print(f"serving {server.config.model_name} on {server.target}", flush=True)
-    if server.metrics_target:
-        print(f"metrics on http://{server.metrics_target}/monitoring/prometheus/metrics", flush=True)
+    if server.rest_target:
+        print(f"REST on http://{server.rest_target}/v1/models/{server.config.model_name}", flush=True)
     stopping.wait()
 
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:
     flags = vars(args)
     named = {name: flags[name] for name in ServerConfig.__dataclass_fields__ if name in flags and name != "base_path"}
-    return {**named, "version_policy": _policy(args), "version_labels": dict(args.label)}
+    return {
+        **named,
+        "version_policy": _policy(args),
+        "version_labels": dict(args.label),
+        "batching": _batching(args.enable_batching, args.batching_parameters_file),
+    }
+
+
+def _batching(enabled: bool, file: Path | None) -> BatchingParameters | None:
+    if file is None:
+        return BatchingParameters() if enabled else None
+    if not enabled:
+        raise ValueError("--batching-parameters-file needs --enable-batching")
+    from serving.local_server.text_files import read_batching_parameters
+
+    return read_batching_parameters(file)
 
 
 def _policy(args: argparse.Namespace) -> VersionPolicy:

@@ -1,9 +1,8 @@
-"""Prometheus metrics under TensorFlow Serving's names, on their own port.
+"""Prometheus metrics under TensorFlow Serving's names.
 
 The text format is written here because Prometheus' client library adds `_total` to the names of counters.
 """
 
-import http.server
 import threading
 from bisect import bisect_left
 from collections.abc import Iterator
@@ -64,34 +63,6 @@ class Metrics:
                     yield f"{name}_bucket{{{_text((*labels, ('le', bound)))}}} {total}"
                 yield f"{name}_sum{{{_text(labels)}}} {histogram.sum:.6g}"
                 yield f"{name}_count{{{_text(labels)}}} {total}"
-
-
-class MetricsPage:
-    """Serves `metrics` over HTTP until `close`. Raises OSError if the port is taken."""
-
-    def __init__(self, metrics: Metrics, host: str, port: int):
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                found = self.path.split("?")[0] == PATH
-                body = metrics.render().encode() if found else f"The metrics are at {PATH}\n".encode()
-                self.send_response(200 if found else 404)
-                self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *arguments: object) -> None:
-                """Scrapes are not logged."""
-
-        self._server = http.server.ThreadingHTTPServer((host, port), Handler)
-        self.port: int = self._server.server_address[1]
-        self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
 
 
 class _Histogram:

@@ -1,4 +1,4 @@
-"""The TensorFlow Serving gRPC API for one machine: laptops, tests and demos.
+"""TensorFlow Serving's gRPC and REST APIs for one machine: laptops, tests and demos.
 
     with LocalServer(models_dir) as server:
         channel = grpc.insecure_channel(server.target)
@@ -20,19 +20,22 @@ if TYPE_CHECKING:
 
 
 class LocalServer:
-    """Serves the versions in one base path. The context manager waits until the first one is AVAILABLE.
+    """Serves the versions in one base path, or several models. The context manager waits until they are AVAILABLE.
 
     As in TensorFlow Serving no port is open before that: with an empty or missing base path the server polls on, and
     `target` is None. `start` returns at once; `wait_until_serving` waits.
 
     Args:
-        base_path: Folder whose numeric children are the versions.
+        base_path: Folder whose numeric children are the versions; None with the setting `model_config_file`.
         start_timeout_seconds: How long entering the context may take.
         **settings: Fields of `ServerConfig`; by default `port` is 0, a free one.
     """
 
-    def __init__(self, base_path: str | os.PathLike[str], *, start_timeout_seconds: float = 60.0, **settings: Any):
-        self.config = ServerConfig(base_path=Path(base_path), **{"port": 0, **settings})
+    def __init__(
+        self, base_path: str | os.PathLike[str] | None = None, *, start_timeout_seconds: float = 60.0, **settings: Any
+    ):
+        path = None if base_path is None else Path(base_path)
+        self.config = ServerConfig(base_path=path, **{"port": 0, **settings})
         self._start_timeout_seconds = start_timeout_seconds
         self._runtime: Runtime | None = None
 
@@ -42,12 +45,17 @@ class LocalServer:
         return self._address(self._runtime.port if self._runtime else None)
 
     @property
-    def metrics_target(self) -> str | None:
-        """`host:port` of the Prometheus metrics, or None without them."""
-        return self._address(self._runtime.metrics_port if self._runtime else None)
+    def rest_target(self) -> str | None:
+        """`host:port` of the REST API, or None without it or while no port is open."""
+        return self._address(self._runtime.rest_port if self._runtime else None)
 
     def start(self) -> None:
-        """Starts to poll and load. Raises OSError if a port is taken."""
+        """Starts to poll and load.
+
+        Raises:
+            OSError: A port is taken or a file cannot be read.
+            ValueError: A configuration file is not valid.
+        """
         from serving.local_server.runtime import Runtime
 
         self._runtime = Runtime(self.config)
@@ -72,9 +80,8 @@ class LocalServer:
         self.start()
         try:
             if not self.wait_until_serving(self._start_timeout_seconds):
-                raise TimeoutError(
-                    f"no version under {self.config.base_path} became available in {self._start_timeout_seconds} s"
-                )
+                where = self.config.base_path or self.config.model_config_file
+                raise TimeoutError(f"no version under {where} became available in {self._start_timeout_seconds} s")
         except BaseException:
             self.stop(0)
             raise

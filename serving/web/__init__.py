@@ -1,4 +1,4 @@
-"""A page on which to draw a digit, and the small server behind it: `python -m serving web`, with the extra `web`.
+"""A page on which to draw a digit, and the small server behind it: `python -m serving web`.
 
     browser -> middleware.py (host, headers) -> app.py (page, predict, probes) -> AsyncDigitClient -> model server
 

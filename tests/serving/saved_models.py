@@ -1,14 +1,17 @@
-"""Tiny but real SavedModels with the contract's signatures, and what they answer.
+"""Small but real SavedModels, and the outputs to expect from them.
 
-The "digit" of an image is its mean ink in ten steps, plus `shift`: so a test knows every answer beforehand, and two
-versions written with different shifts can be told apart by what they say.
+The "digit" of an image is its mean ink in ten steps, plus `shift`: a test knows every output beforehand, and two versions
+with different shifts are distinguished by their outputs. `write_half_plus_two` restates the model of TensorFlow Serving's
+own tests.
 """
 
+import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.protobuf import meta_graph_pb2
 
 from serving import contract
 
@@ -16,12 +19,12 @@ INK_STEP = 256 / contract.CLASSES
 
 
 def expected_digits(images: np.ndarray, *, shift: int = 0) -> np.ndarray:
-    """Returns what a version written with `shift` answers: int64 [N] for images uint8 [N, 28, 28]."""
+    """Returns the digits of a version with `shift`: int64 [N] for images uint8 [N, 28, 28]."""
     return (images.mean(axis=(1, 2)) // INK_STEP + shift).astype(np.int64) % contract.CLASSES
 
 
 def images_of(*digits: int) -> np.ndarray:
-    """Returns one plain grey image per digit, uint8 [N, 28, 28]; with `shift=0` each is answered by its digit."""
+    """Returns one plain grey image per digit, uint8 [N, 28, 28]; with `shift=0` each is recognised as its digit."""
     ink = [round(digit * INK_STEP + INK_STEP / 2) for digit in digits]
     return np.repeat(np.array(ink, np.uint8), 28 * 28).reshape(-1, *contract.IMAGE_SHAPE)
 
@@ -31,9 +34,9 @@ def write_version(base_path: Path | str, version: int | str, *, shift: int = 0, 
 
     Args:
       base_path: created if missing.
-      version: the directory's name; a string where the spelling matters (`"00017"`).
+      version: the directory's name; a string if the spelling matters (`"00017"`).
       shift: added to every digit, modulo ten.
-      work: matrix products of 256 x 256 done on the side in each run, to make it as slow as a test needs.
+      work: matrix products of 256 x 256 in each run, to make it as slow as a test needs.
     """
     base_path = Path(base_path)
     base_path.mkdir(parents=True, exist_ok=True)
@@ -43,6 +46,51 @@ def write_version(base_path: Path | str, version: int | str, *, shift: int = 0, 
     tf.saved_model.save(model, str(unfinished), signatures=signatures)
     unfinished.rename(base_path / str(version))
     return base_path / str(version)
+
+
+def write_half_plus_two(base_path: Path | str, version: int = 1) -> Path:
+    """Writes a model of y = x / 2 + 2 under `base_path/version` and returns its path.
+
+    `serving_default`: x (float32 [-1, 1]) -> y. `with_default`: the same, x is 2.0 if omitted. `regress_x_to_y` and
+    `classify_x_to_y`: Examples with the feature x -> y, as value or as score.
+    """
+    path = Path(base_path) / str(version)
+    builder = tf.compat.v1.saved_model.Builder(str(path))
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        serialized = tf.compat.v1.placeholder(tf.string, name="tf_example")
+        features = tf.io.parse_example(serialized, {"x": tf.io.FixedLenFeature([1], tf.float32)})
+        x = tf.identity(features["x"], name="x")
+        half, two = (
+            tf.compat.v1.get_variable(name, initializer=value) for name, value in (("half", 0.5), ("two", 2.0))
+        )
+        y = tf.add(half * x, two, name="y")
+        session.run(tf.compat.v1.global_variables_initializer())
+        signatures = {
+            "serving_default": _signature("predict", {"x": x}, {"y": y}),
+            "with_default": _signature("predict", {"x": x}, {"y": y}),
+            "regress_x_to_y": _signature("regress", {"inputs": serialized}, {"outputs": y}),
+            "classify_x_to_y": _signature("classify", {"inputs": serialized}, {"scores": y}),
+        }
+        signatures["with_default"].defaults["x"].CopyFrom(tf.make_tensor_proto([[2.0]]))
+        builder.add_meta_graph_and_variables(session, [tf.saved_model.SERVING], signatures)
+        builder.save()
+    return path
+
+
+def write_without_variables(base_path: Path | str, version: int) -> Path:
+    """Writes a version whose `variables` directory is missing and returns its path."""
+    path = write_version(base_path, f".{version}")
+    shutil.rmtree(path / "variables")
+    return path.rename(path.with_name(str(version)))
+
+
+def _signature(method: str, inputs: dict[str, tf.Tensor], outputs: dict[str, tf.Tensor]) -> meta_graph_pb2.SignatureDef:
+    info = tf.compat.v1.saved_model.build_tensor_info
+    return tf.compat.v1.saved_model.build_signature_def(
+        inputs={alias: info(tensor) for alias, tensor in inputs.items()},
+        outputs={alias: info(tensor) for alias, tensor in outputs.items()},
+        method_name=f"tensorflow/serving/{method}",
+    )
 
 
 def write_two_versions(base_path: Path | str) -> Path:
@@ -60,6 +108,7 @@ class _InkModel(tf.Module):
 
     @tf.function(input_signature=[tf.TensorSpec([None, *contract.IMAGE_SHAPE], tf.uint8, name=contract.IMAGES)])
     def serve(self, images):
+        images = tf.ensure_shape(images, [None, *contract.IMAGE_SHAPE])  # the server does not check shapes
         ink = tf.reduce_mean(tf.cast(images, tf.float32), axis=[1, 2])
         busy = tf.cast(self._busy_zero(), tf.int64)
         digit = (tf.cast(ink // INK_STEP, tf.int64) + self.shift + busy) % contract.CLASSES

@@ -21,16 +21,20 @@ from tensorflow_serving.apis import (
 )
 
 from serving import contract
+from tests.serving.rest import Rest
 
 TIMEOUT_SECONDS = 20
 
 
 class Stubs:
-    """A channel to `address` (host:port) and the services behind it."""
+    """A channel to `address` (host:port or unix:path) and the services behind it; `rest_address` for REST."""
 
-    def __init__(self, address: str):
+    def __init__(
+        self, address: str, rest_address: str | None = None, *, credentials: grpc.ChannelCredentials | None = None
+    ):
         self.address = address
-        self.channel = grpc.insecure_channel(address)
+        self._rest_address = rest_address
+        self.channel = grpc.secure_channel(address, credentials) if credentials else grpc.insecure_channel(address)
         self.prediction = prediction_service_pb2_grpc.PredictionServiceStub(self.channel)
         self.model = model_service_pb2_grpc.ModelServiceStub(self.channel)
 
@@ -39,6 +43,13 @@ class Stubs:
 
     def __exit__(self, *_: object) -> None:
         self.channel.close()
+
+    @property
+    def rest(self) -> Rest:
+        """REST requests to the same server; skips the test where the server's REST address is not known."""
+        if self._rest_address is None:
+            pytest.skip("set TF_SERVING_REST_TARGET to run the REST cases")
+        return Rest(self._rest_address)
 
     @property
     def port(self) -> int:
@@ -84,6 +95,14 @@ def predict_request(images: np.ndarray, **spec) -> predict_pb2.PredictRequest:
     return request
 
 
+def request_of(*, signature: str = "", **inputs) -> predict_pb2.PredictRequest:
+    """Returns a request with any inputs, by alias."""
+    request = predict_pb2.PredictRequest(model_spec=model_spec(signature=signature))
+    for alias, value in inputs.items():
+        request.inputs[alias].CopyFrom(tf.make_tensor_proto(value))
+    return request
+
+
 def pictures_request(*encoded: bytes) -> predict_pb2.PredictRequest:
     request = predict_pb2.PredictRequest(model_spec=model_spec(signature="pictures"))
     request.inputs["encoded"].CopyFrom(tf.make_tensor_proto(list(encoded), dtype=tf.string))
@@ -103,7 +122,7 @@ def version_of(response: predict_pb2.PredictResponse) -> int:
 
 
 @contextmanager
-def refused(code: str, *words: str) -> Iterator[None]:
+def rejected(code: str, *words: str) -> Iterator[None]:
     """Expects the block's RPC to fail with `code` and a message that holds every one of `words`."""
     with pytest.raises(grpc.RpcError) as caught:
         yield

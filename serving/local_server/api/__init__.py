@@ -1,5 +1,6 @@
-"""TensorFlow Serving's requests and responses, independent of the transport.
+"""TensorFlow Serving's requests and responses, the same for gRPC and REST.
 
-In: parsed request messages. Out: response messages, or StatusError with the code that TensorFlow Serving returns.
-`predict.py`, `status.py` (status and metadata), `warmup.py` (recorded requests); next: `grpc_server.py`.
+In: parsed messages or JSON. Out: messages or JSON, or StatusError with the code that TensorFlow Serving returns.
+`service.py` has every method; `predict.py`, `examples.py`, `status.py`, the `json_*` modules convert; `warmup.py` replays
+recorded requests. Next: `versions/`, `model/`.
 """

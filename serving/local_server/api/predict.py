@@ -12,14 +12,6 @@ from serving.local_server.model.servable import LoadedSignature, Servable
 
 
 @dataclass(frozen=True)
-class Limits:
-    """The limits of one request."""
-
-    max_rows: int
-    max_bytes: int
-
-
-@dataclass(frozen=True)
 class Prepared:
     """A checked request."""
 
@@ -29,7 +21,7 @@ class Prepared:
     """Aliases of the outputs to return."""
 
 
-def prepare(servable: Servable, request: predict_pb2.PredictRequest, limits: Limits) -> Prepared:
+def prepare(servable: Servable, request: predict_pb2.PredictRequest, *, max_tensor_bytes: int) -> Prepared:
     """Checks `request` against the signature it names and decodes its inputs.
 
     Raises:
@@ -37,12 +29,14 @@ def prepare(servable: Servable, request: predict_pb2.PredictRequest, limits: Lim
             or repeated outputs, and tensors that `tensors.decode` rejects.
     """
     signature = servable.signature(request.model_spec.signature_name)
-    _check_aliases(set(request.inputs), set(signature.inputs))
+    _check_aliases(set(request.inputs), signature)
     inputs = {
-        alias: tensors.decode(request.inputs[alias], spec, max_rows=limits.max_rows, max_bytes=limits.max_bytes)
-        for alias, spec in signature.inputs.items()
+        alias: tensors.decode(request.inputs[alias], tensor, max_bytes=max_tensor_bytes)
+        if alias in request.inputs
+        else signature.defaults[alias]
+        for alias, tensor in signature.inputs.items()
     }
-    return Prepared(signature, inputs, _wanted_outputs(list(request.output_filter), signature))
+    return Prepared(signature, inputs, _requested_outputs(list(request.output_filter), signature))
 
 
 def respond(
@@ -58,19 +52,23 @@ def respond(
     return response
 
 
-def _check_aliases(sent: set[str], wanted: set[str]) -> None:
-    if sent == wanted:
+def _check_aliases(sent: set[str], signature: LoadedSignature) -> None:
+    known = set(signature.inputs)
+    extra, missing = sent - known, known - sent - set(signature.defaults)
+    if not extra and not missing:
         return
-    extra, missing = (",".join(sorted(aliases)) for aliases in (sent - wanted, wanted - sent))
+    sent_text, known_text, extra_text, missing_text = (
+        ",".join(sorted(aliases)) for aliases in (sent, known, extra, missing)
+    )
     raise invalid_argument(
-        f"input size does not match signature: {len(sent)}!={len(wanted)} len({{{','.join(sorted(sent))}}}) != "
-        f"len({{{','.join(sorted(wanted))}}}). Sent extra: {{{extra}}}. Missing but required: {{{missing}}}."
-        if len(sent) != len(wanted)
-        else f"Inputs contain an invalid name. Sent extra: {{{extra}}}. Missing but required: {{{missing}}}."
+        f"input size does not match signature: {len(sent)}!={len(known)} len({{{sent_text}}}) != len({{{known_text}}}). "
+        f"Sent extra: {{{extra_text}}}. Missing but required: {{{missing_text}}}."
+        if len(sent) != len(known)
+        else f"Inputs contain an invalid name. Sent extra: {{{extra_text}}}. Missing but required: {{{missing_text}}}."
     )
 
 
-def _wanted_outputs(output_filter: list[str], signature: LoadedSignature) -> Collection[str]:
+def _requested_outputs(output_filter: list[str], signature: LoadedSignature) -> Collection[str]:
     for index, alias in enumerate(output_filter):
         if alias not in signature.outputs:
             known = ",".join(signature.outputs)

@@ -6,7 +6,7 @@ from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
 
 from serving.local_server.errors import invalid_argument, not_found
 from serving.local_server.model.servable import Servable
-from serving.local_server.versions.manager import Version
+from serving.local_server.versions.lifecycle import Version
 
 SIGNATURE_DEF = "signature_def"
 """The only metadata field that TF Serving supports."""

@@ -11,7 +11,8 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow_serving.apis import prediction_log_pb2
 
-from serving.local_server.api.predict import Limits, prepare
+import serving.local_server.api.examples as examples
+from serving.local_server.api.predict import prepare
 from serving.local_server.errors import StatusError, invalid_argument
 from serving.local_server.model.servable import Servable
 
@@ -19,12 +20,12 @@ WARMUP_FILE = Path("assets.extra", "tf_serving_warmup_requests")
 MAX_RECORDS = 1000
 
 
-def replay_warmup(servable: Servable, limits: Limits) -> int:
+def replay_warmup(servable: Servable, *, max_tensor_bytes: int) -> int:
     """Runs every recorded request and returns their number; 0 if there is no file.
 
     Raises:
         StatusError: INVALID_ARGUMENT for more than 1000 records or one that does not parse, DATA_LOSS for a damaged file,
-            UNIMPLEMENTED for a record that is no Predict request, else the error of the request itself.
+            UNIMPLEMENTED for a SessionRun record, else the error of the request itself.
     """
     path = servable.path / WARMUP_FILE
     if not path.exists():
@@ -32,7 +33,7 @@ def replay_warmup(servable: Servable, limits: Limits) -> int:
     number = 0
     try:
         for number, record in enumerate(tf.data.TFRecordDataset(str(path)).as_numpy_iterator(), start=1):
-            _replay(servable, record, limits, f"warmup record {number} of {path}")
+            _replay(servable, record, max_tensor_bytes, f"warmup record {number} of {path}")
             if number > MAX_RECORDS:
                 raise invalid_argument(f"Number of warmup records exceeds the maximum ({MAX_RECORDS}) at {path}")
     except tf.errors.OpError as error:
@@ -41,18 +42,36 @@ def replay_warmup(servable: Servable, limits: Limits) -> int:
     return number
 
 
-def _replay(servable: Servable, record: bytes, limits: Limits, where: str) -> None:
+def _replay(servable: Servable, record: bytes, max_tensor_bytes: int, where: str) -> None:
     try:
         log = prediction_log_pb2.PredictionLog.FromString(record)
     except DecodeError as error:
         raise invalid_argument(f"Failed to parse {where}") from error
+    try:
+        _run(servable, log, max_tensor_bytes)
+    except StatusError as error:
+        raise StatusError(error.code, f"{where}: {error.message}") from error
+
+
+def _run(servable: Servable, log: prediction_log_pb2.PredictionLog, max_tensor_bytes: int) -> None:
     kind = log.WhichOneof("log_type")
     if kind is None:
         return
-    if kind != "predict_log":
-        raise StatusError(grpc.StatusCode.UNIMPLEMENTED, f"Unsupported log_type for warmup: {kind} ({where})")
-    try:
-        prepared = prepare(servable, log.predict_log.request, limits)
+    if kind == "predict_log":
+        prepared = prepare(servable, log.predict_log.request, max_tensor_bytes=max_tensor_bytes)
         servable.run(prepared.signature, prepared.inputs)
-    except StatusError as error:
-        raise StatusError(error.code, f"{where}: {error.message}") from error
+        return
+    if kind == "classify_log":
+        request = log.classify_log.request
+        signatures = [examples.classification_signature(servable, request.model_spec.signature_name)]
+    elif kind == "regress_log":
+        request = log.regress_log.request
+        signatures = [examples.regression_signature(servable, request.model_spec.signature_name)]
+    elif kind == "multi_inference_log":
+        request = log.multi_inference_log.request
+        signatures = [task.signature for task in examples.multi_inference_tasks(servable, request)]
+    else:
+        raise StatusError(grpc.StatusCode.UNIMPLEMENTED, f"Unsupported log_type for warmup: {kind}")
+    inputs = {examples.INPUTS: examples.serialize_examples(request.input)}
+    for signature in signatures:
+        servable.run(signature, inputs)

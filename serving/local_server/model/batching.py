@@ -1,4 +1,4 @@
-"""Dynamic batching: joins queued requests into one run of the model.
+"""Runs requests on threads, and joins queued requests into one run of the model if batching is on.
 
 A run costs nearly the same for one image as for eight. While one runs, requests queue up; the next run takes all that
 can be joined. No request waits while the model is idle, and throughput grows with concurrency.
@@ -8,16 +8,18 @@ halved the throughput, because threads woke each other for Python's interpreter 
 """
 
 import asyncio
+import os
 import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import grpc
 import numpy as np
 
+from serving.local_server.config import BatchingParameters
 from serving.local_server.errors import StatusError, failed_precondition, invalid_argument, unavailable
 from serving.local_server.model.servable import LoadedSignature, Servable
 
@@ -50,40 +52,59 @@ class _Task:
 
 
 class Batcher:
-    """A bounded queue of requests, and the threads that run them in batches. Call `run` on one event loop.
+    """A queue of requests, and the threads that run them, alone or joined into batches. Call `run` on one event loop.
 
     Args:
-        max_batch_size: Most rows in one run.
-        max_enqueued_batches: Full batches that may wait.
-        timeout_seconds: How long the first request in the queue waits for others; None adapts to the load.
-        threads: Number of simultaneous runs.
+        parameters: How to join requests; None runs every request alone, on one thread per core.
     """
 
-    def __init__(self, *, max_batch_size: int, max_enqueued_batches: int, timeout_seconds: float | None, threads: int):
-        self._max_batch_size = max_batch_size
-        self._capacity = max_batch_size * max_enqueued_batches
-        self._timeout_seconds = timeout_seconds
+    def __init__(self, parameters: BatchingParameters | None):
+        self._parameters = parameters
         self._queue: deque[_Task] = deque()
         self._queued_rows = 0
-        self._idle_threads = threads
+        self._idle_threads = parameters.num_batch_threads if parameters else os.cpu_count() or 1
         self._last = _Run()
         self._dispatch_timer: asyncio.TimerHandle | None = None
         self._batches: queue.SimpleQueue[list[_Task] | None] = queue.SimpleQueue()
-        self._threads = [threading.Thread(target=self._work, name=f"batch-{n}", daemon=True) for n in range(threads)]
+        self._threads = [
+            threading.Thread(target=self._work, name=f"batch-{number}", daemon=True)
+            for number in range(self._idle_threads)
+        ]
         for thread in self._threads:
             thread.start()
 
     async def run(self, servable: Servable, signature: LoadedSignature, inputs: Mapping[str, np.ndarray]) -> Outputs:
-        """Returns the outputs for `inputs`, computed together with other queued requests.
+        """Returns the outputs for `inputs`, maybe computed together with other requests.
 
         Raises:
-            StatusError: UNAVAILABLE if the queue is full, INVALID_ARGUMENT if the inputs differ in their number of rows,
-                else the error of the run. An error of one request does not affect the others.
+            StatusError: The error of the run, which all requests joined in it share. With batching also INVALID_ARGUMENT
+                if the inputs differ in their number of rows or have more than `max_batch_size`, and UNAVAILABLE if the
+                queue is full.
         """
-        loop = asyncio.get_running_loop()
-        rows = _count_rows(inputs) if signature.can_batch else 1
-        if self._queued_rows + rows > self._capacity:
+        parameters = self._parameters
+        if parameters is None or not signature.can_batch:
+            return await self._submit(servable, signature, inputs, 1)
+        rows = _count_rows(inputs)
+        if rows > parameters.max_batch_size:
+            raise invalid_argument(
+                f"Task size {rows} is larger than maximum input batch size {parameters.max_batch_size}"
+            )
+        if self._queued_rows + rows > parameters.max_run_size * parameters.max_enqueued_batches:
             raise unavailable("The batch scheduling queue to which this task was submitted is full")
+        if rows <= parameters.max_run_size:
+            return await self._submit(servable, signature, inputs, rows)
+        parts = await asyncio.gather(
+            *(
+                self._submit(servable, signature, part, len(next(iter(part.values()))))
+                for part in _split(inputs, rows, parameters.max_run_size)
+            )
+        )
+        return {alias: np.concatenate([part[alias] for part in parts]) for alias in parts[0]}
+
+    async def _submit(
+        self, servable: Servable, signature: LoadedSignature, inputs: Mapping[str, np.ndarray], rows: int
+    ) -> Outputs:
+        loop = asyncio.get_running_loop()
         task = _Task(servable, signature, inputs, rows, loop.create_future(), loop.time())
         self._queue.append(task)
         self._queued_rows += rows
@@ -114,10 +135,10 @@ class Batcher:
                 self._batches.put(batch)
 
     def _seconds_to_wait(self, now: float) -> float:
-        if self._queued_rows >= self._max_batch_size:
+        if self._parameters is None or self._queued_rows >= self._parameters.max_run_size:
             return 0.0
-        if self._timeout_seconds is not None:
-            return self._queue[0].arrived + self._timeout_seconds - now
+        if self._parameters.batch_timeout_micros is not None:
+            return self._queue[0].arrived + self._parameters.batch_timeout_micros / 1e6 - now
         # Clients that just got a response tend to send the next request: wait for as many. A single client never waits.
         if len(self._queue) >= self._last.tasks:
             return 0.0
@@ -131,9 +152,7 @@ class Batcher:
         for task in self._queue:
             if task.future.cancelled():  # its deadline has passed
                 self._queued_rows -= task.rows
-            elif not batch or (
-                task.signature.can_batch and task.joins(batch[0]) and rows + task.rows <= self._max_batch_size
-            ):
+            elif not batch or self._fits(task, batch[0], rows):
                 batch.append(task)
                 rows += task.rows
             else:
@@ -142,10 +161,18 @@ class Batcher:
         self._queued_rows -= rows
         return batch
 
+    def _fits(self, task: _Task, first: _Task, rows: int) -> bool:
+        return (
+            self._parameters is not None
+            and rows + task.rows <= self._parameters.max_run_size
+            and task.signature.can_batch
+            and task.joins(first)
+        )
+
     def _work(self) -> None:
         while batch := self._batches.get():
             started = time.perf_counter()
-            _run_batch(batch)
+            _run_batch(batch, self._parameters)
             loop = batch[0].future.get_loop()
             loop.call_soon_threadsafe(self._deliver, loop, batch, time.perf_counter() - started)
             del batch  # otherwise its arrays stay in memory until the next request
@@ -172,40 +199,35 @@ class _Run:
 
 
 def _count_rows(inputs: Mapping[str, np.ndarray]) -> int:
+    if any(array.ndim == 0 for array in inputs.values()):
+        raise invalid_argument("Batching Run() input tensors must have at least one dimension")
     counts = {len(array) for array in inputs.values()}
     if len(counts) != 1:
         raise invalid_argument("Batching Run() input tensors must have equal 0th-dimension size")
     return counts.pop()
 
 
-def _run_batch(batch: list[_Task]) -> None:
+def _run_batch(batch: list[_Task], parameters: BatchingParameters | None) -> None:
+    sizes = parameters.allowed_batch_sizes if parameters and batch[0].signature.can_batch else ()
     try:
-        if len(batch) > 1:
-            _run_together(batch)
-            return
-    except Exception:
-        # One bad picture fails the complete run. Run alone, each request gets its own outputs or error.
-        pass
-    for task in batch:
-        _run_alone(task)
+        if len(batch) > 1 or sizes:
+            _run_together(batch, sizes)
+        else:
+            batch[0].outcome = batch[0].servable.run(batch[0].signature, batch[0].inputs)
+    except Exception as error:  # if it ended the thread, every later request would wait for ever
+        if not isinstance(error, StatusError):
+            error = StatusError(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}")
+        for task in batch:
+            task.outcome = error
 
 
-def _run_alone(task: _Task) -> None:
-    try:
-        task.outcome = task.servable.run(task.signature, task.inputs)
-    except StatusError as error:
-        task.outcome = error
-    except Exception as error:
-        # If the thread ended here, every later request would wait for ever.
-        task.outcome = StatusError(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}")
-
-
-def _run_together(batch: list[_Task]) -> None:
+def _run_together(batch: list[_Task], allowed_sizes: tuple[int, ...]) -> None:
     first = batch[0]
-    joined = {alias: np.concatenate([task.inputs[alias] for task in batch]) for alias in first.inputs}
+    rows = sum(task.rows for task in batch)
+    size = next((allowed for allowed in allowed_sizes if allowed >= rows), rows) if rows else 0
+    joined = {alias: _join([task.inputs[alias] for task in batch], size - rows) for alias in first.inputs}
     outputs = first.servable.run(first.signature, joined)
-    total = sum(task.rows for task in batch)
-    if any(len(array) != total for array in outputs.values()):
+    if any(array.ndim == 0 or len(array) != size for array in outputs.values()):
         raise failed_precondition(
             "Batched output tensor's 0th dimension does not equal the sum of the 0th dimension sizes of the input tensors"
         )
@@ -213,3 +235,15 @@ def _run_together(batch: list[_Task]) -> None:
     for task in batch:
         task.outcome = {alias: array[start : start + task.rows] for alias, array in outputs.items()}
         start += task.rows
+
+
+def _join(arrays: list[np.ndarray], padding_rows: int) -> np.ndarray:
+    joined = np.concatenate(arrays)
+    if not padding_rows:
+        return joined
+    return np.concatenate([joined, joined[:1].repeat(padding_rows, axis=0)])  # real rows: zeros may be invalid
+
+
+def _split(inputs: Mapping[str, np.ndarray], rows: int, size: int) -> Iterator[dict[str, np.ndarray]]:
+    for start in range(0, rows, size):
+        yield {alias: array[start : start + size] for alias, array in inputs.items()}

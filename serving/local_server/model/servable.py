@@ -14,14 +14,13 @@ import grpc
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
+from tensorflow.python.saved_model.loader_impl import SavedModelLoader
 
-from serving.local_server.errors import CODES, StatusError, failed_precondition
-from serving.local_server.model.tensors import SignatureTensor
+from serving.local_server.errors import CODES, StatusError, failed_precondition, invalid_argument
+from serving.local_server.model.tensors import SignatureTensor, parse_tensor
 
 DEFAULT_SIGNATURE = "serving_default"
 """The signature of a request that names none; the name is TensorFlow's."""
-
-_METHODS = {f"tensorflow/serving/{method}" for method in ("predict", "classify", "regress")}
 
 
 @dataclass(frozen=True)
@@ -31,16 +30,13 @@ class LoadedSignature:
     name: str
     inputs: Mapping[str, SignatureTensor]
     outputs: Mapping[str, SignatureTensor]
-    method_name: str
+    defaults: Mapping[str, np.ndarray]
+    """Values of inputs that a request may omit."""
 
     @property
     def can_batch(self) -> bool:
         """Whether requests can be joined along the first dimension of every input and split again."""
-        return all(spec.has_batch_dimension for spec in (*self.inputs.values(), *self.outputs.values()))
-
-    @property
-    def can_predict(self) -> bool:
-        return self.method_name in _METHODS
+        return all(tensor.has_batch_dimension for tensor in (*self.inputs.values(), *self.outputs.values()))
 
 
 class Servable:
@@ -64,11 +60,13 @@ class Servable:
         self._session = tf.compat.v1.Session(graph=graph, config=options)
         try:
             with graph.as_default():
-                meta_graph = tf.compat.v1.saved_model.load(self._session, [tf.saved_model.SERVING], str(path))
+                meta_graph = _Loader(str(path)).load(self._session, [tf.saved_model.SERVING])
             self.signature_defs = dict(meta_graph.signature_def)
             self.signatures = {name: _signature(name, proto) for name, proto in self.signature_defs.items()}
             self._runs = {
-                name: self._make_run(signature) for name, signature in self.signatures.items() if signature.can_predict
+                name: self._make_run(signature)
+                for name, signature in self.signatures.items()
+                if signature.inputs and signature.outputs
             }
         except Exception as error:
             self._session.close()
@@ -81,12 +79,19 @@ class Servable:
             StatusError: FAILED_PRECONDITION; there is no such signature.
         """
         found = self.signatures.get(name or DEFAULT_SIGNATURE)
-        if found is None or not found.can_predict:
+        if found is None:
             raise failed_precondition(f'Serving signature key "{name or DEFAULT_SIGNATURE}" not found.')
         return found
 
     def run(self, signature: LoadedSignature, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Returns every output of `signature` by alias. Raises StatusError with the failing operation's code."""
+        """Returns every output of `signature` by alias.
+
+        Raises:
+            StatusError: INVALID_ARGUMENT for a signature without inputs or outputs (`__saved_model_init_op`), else the
+                code of the failing operation.
+        """
+        if signature.name not in self._runs:
+            raise invalid_argument(f'Signature "{signature.name}" has no tensor to feed or fetch')
         feeds = [inputs[alias] for alias in signature.inputs]
         try:
             with self._counted():
@@ -117,8 +122,8 @@ class Servable:
     def _make_run(self, signature: LoadedSignature) -> Any:
         # Session.run resolves its fetches and feeds on every call; a callable resolves them once.
         options = config_pb2.CallableOptions(
-            feed=[spec.tensor_name for spec in signature.inputs.values()],
-            fetch=[spec.tensor_name for spec in signature.outputs.values()],
+            feed=[tensor.tensor_name for tensor in signature.inputs.values()],
+            fetch=[tensor.tensor_name for tensor in signature.outputs.values()],
         )
         return self._session._make_callable_from_options(options)
 
@@ -126,15 +131,26 @@ class Servable:
 def _signature(name: str, proto: meta_graph_pb2.SignatureDef) -> LoadedSignature:
     return LoadedSignature(
         name=name,
-        inputs={alias: _spec(alias, info) for alias, info in sorted(proto.inputs.items())},
-        outputs={alias: _spec(alias, info) for alias, info in sorted(proto.outputs.items())},
-        method_name=proto.method_name,
+        inputs={alias: _tensor(alias, info) for alias, info in sorted(proto.inputs.items())},
+        outputs={alias: _tensor(alias, info) for alias, info in sorted(proto.outputs.items())},
+        defaults={alias: parse_tensor(tensor) for alias, tensor in proto.defaults.items()},
     )
 
 
-def _spec(alias: str, info: meta_graph_pb2.TensorInfo) -> SignatureTensor:
+def _tensor(alias: str, info: meta_graph_pb2.TensorInfo) -> SignatureTensor:
     sizes = tuple(dim.size if dim.size >= 0 else None for dim in info.tensor_shape.dim)
     return SignatureTensor(alias, info.name, info.dtype, None if info.tensor_shape.unknown_rank else sizes)
+
+
+class _Loader(SavedModelLoader):
+    """Loads a SavedModel without variables as TF Serving's C++ loader does: successfully.
+
+    Every request that reads a variable is then FAILED_PRECONDITION.
+    """
+
+    def restore_variables(self, sess: Any, saver: Any, import_scope: str | None = None) -> None:
+        if tf.io.gfile.exists(f"{self.variables_path}.index"):
+            super().restore_variables(sess, saver, import_scope)
 
 
 def _as_status_error(error: Exception) -> StatusError:

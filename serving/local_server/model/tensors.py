@@ -1,7 +1,7 @@
 """TensorProto <-> NumPy, checked before memory is allocated.
 
 TensorFlow's own parser trusts the shape in a message: a 20-byte request for [10**9, 28, 28] makes it allocate 730 GiB.
-Here the shape is compared with the signature and a limit first.
+Here the size is compared with a limit first.
 """
 
 import functools
@@ -56,34 +56,44 @@ class SignatureTensor:
         return bool(self.shape) and self.shape[0] is None  # type: ignore[index]
 
 
-def decode(proto: tensor_pb2.TensorProto, spec: SignatureTensor, *, max_bytes: int, max_rows: int) -> np.ndarray:
-    """Returns the array that `proto` holds, read-only where it shares the message's bytes.
+def decode(proto: tensor_pb2.TensorProto, tensor: SignatureTensor, *, max_bytes: int) -> np.ndarray:
+    """Returns the array that `proto` holds for an input; read-only if it shares the message's bytes.
+
+    The shape is not compared with the signature's, as in TF Serving: the graph accepts or rejects it.
 
     Args:
         proto: Values in `tensor_content` or in the typed field of their dtype. If there are fewer typed values than
             elements, the last one is repeated; without values all elements are zero, as in TensorFlow.
-        spec: The input in the signature.
+        tensor: The input in the signature.
         max_bytes: Most bytes of the array.
-        max_rows: Most rows of an input with a batch dimension.
 
     Raises:
-        StatusError: INVALID_ARGUMENT for a wrong dtype or shape, bytes that do not fit the shape, or too many rows.
+        StatusError: INVALID_ARGUMENT for a wrong dtype, an impossible shape, too many bytes, or bytes that do not fit the
+            shape.
     """
-    if proto.dtype not in _FIELDS:
-        raise invalid_argument(f"tensor parsing error: {spec.alias}")
-    if proto.dtype != spec.dtype:
+    if proto.dtype in _FIELDS and proto.dtype != tensor.dtype:
         raise invalid_argument(
-            f"input {spec.alias}: expects {_type_name(spec.dtype)} but {_type_name(proto.dtype)} is provided"
+            f"input {tensor.alias}: expects {type_name(tensor.dtype)} but {type_name(proto.dtype)} is provided"
         )
-    shape = _checked_shape(proto.tensor_shape, spec, max_rows)
+    try:
+        return parse_tensor(proto, max_bytes=max_bytes)
+    except ValueError as error:
+        raise invalid_argument(f"tensor parsing error: {tensor.alias} ({error})") from error
+
+
+def parse_tensor(proto: tensor_pb2.TensorProto, *, max_bytes: int = 2**31 - 1) -> np.ndarray:
+    """Returns the array that `proto` holds. Raises ValueError if `proto` is no tensor or needs more than `max_bytes`."""
+    if proto.dtype not in _FIELDS:
+        raise ValueError(f"dtype {proto.dtype} is not supported")
+    shape = _parse_shape(proto.tensor_shape)
     size = math.prod(shape)
     field, dtype = _FIELDS[proto.dtype]
-    if size * max(dtype.itemsize, 1) > max_bytes:
-        raise invalid_argument(f"input {spec.alias}: shape {list(shape)} needs more than {max_bytes} bytes")
+    if size * dtype.itemsize > max_bytes:
+        raise ValueError(f"shape {list(shape)} needs more than {max_bytes} bytes")
     if proto.dtype == types_pb2.DT_STRING:
-        return _strings(proto, size, spec.alias).reshape(shape)
+        return _strings(proto, size).reshape(shape)
     if proto.tensor_content and size:
-        return _from_bytes(proto.tensor_content, dtype, size, spec.alias).reshape(shape)
+        return _from_bytes(proto.tensor_content, dtype, size).reshape(shape)
     return _from_values(getattr(proto, field), dtype, size).reshape(shape)
 
 
@@ -96,6 +106,16 @@ def encode(array: np.ndarray, proto: tensor_pb2.TensorProto) -> None:
         getattr(proto, _FIELDS[proto.dtype][0]).extend(_values(array))
 
 
+def type_name(dtype: int) -> str:
+    """Returns TensorFlow's name of a `tensorflow.DataType`, such as "uint8"."""
+    return types_pb2.DataType.Name(dtype).removeprefix("DT_").lower()
+
+
+def numpy_type(dtype: int) -> np.dtype | None:
+    """Returns the NumPy dtype of a `tensorflow.DataType`, or None if it is not supported."""
+    return _FIELDS[dtype][1] if dtype in _FIELDS else None
+
+
 @functools.lru_cache(maxsize=1024)
 def _without_values(dtype: np.dtype, shape: tuple[int, ...]) -> tensor_pb2.TensorProto:
     # Built once per shape: a copy costs a fifth.
@@ -105,31 +125,18 @@ def _without_values(dtype: np.dtype, shape: tuple[int, ...]) -> tensor_pb2.Tenso
     return tensor_pb2.TensorProto(dtype=_DTYPES[dtype], tensor_shape=tensor_shape_pb2.TensorShapeProto(dim=dims))
 
 
-def _checked_shape(proto: tensor_shape_pb2.TensorShapeProto, spec: SignatureTensor, max_rows: int) -> tuple[int, ...]:
+def _parse_shape(proto: tensor_shape_pb2.TensorShapeProto) -> tuple[int, ...]:
     shape = tuple(dim.size for dim in proto.dim[: MAX_RANK + 1])
     if proto.unknown_rank or len(shape) > MAX_RANK or any(size < 0 for size in shape):
-        raise invalid_argument(f"tensor parsing error: {spec.alias}")
-    if spec.shape is None:
-        return shape
-    fits = len(shape) == len(spec.shape) and all(
-        wanted is None or size == wanted for size, wanted in zip(shape, spec.shape, strict=True)
-    )
-    if not fits:
-        wanted = ["?" if size is None else size for size in spec.shape]
-        raise invalid_argument(f"input {spec.alias}: shape {list(shape)} does not fit {wanted}".replace("'", ""))
-    if spec.has_batch_dimension and shape[0] > max_rows:
-        raise invalid_argument(
-            f"Task size {shape[0]} is larger than maximum input batch size {max_rows} (input {spec.alias})"
+        raise ValueError(
+            "its shape is not fully defined" if len(shape) <= MAX_RANK else f"it has more than {MAX_RANK} axes"
         )
     return shape
 
 
-def _from_bytes(content: bytes, dtype: np.dtype, size: int, alias: str) -> np.ndarray:
+def _from_bytes(content: bytes, dtype: np.dtype, size: int) -> np.ndarray:
     if len(content) != size * dtype.itemsize:
-        raise invalid_argument(
-            f"tensor parsing error: {alias} (tensor_content has {len(content)} bytes, its shape needs "
-            f"{size * dtype.itemsize})"
-        )
+        raise ValueError(f"tensor_content has {len(content)} bytes, its shape needs {size * dtype.itemsize}")
     if dtype == np.bool_:  # every byte but 0 is true; NumPy would keep a 2 as an invalid bool
         return np.frombuffer(content, np.uint8) != 0
     return np.frombuffer(content, dtype)
@@ -144,9 +151,9 @@ def _from_values(values, dtype: np.dtype, size: int) -> np.ndarray:
     return array
 
 
-def _strings(proto: tensor_pb2.TensorProto, size: int, alias: str) -> np.ndarray:
+def _strings(proto: tensor_pb2.TensorProto, size: int) -> np.ndarray:
     if proto.tensor_content and size:
-        raise invalid_argument(f"tensor parsing error: {alias} (send strings in string_val)")
+        raise ValueError("strings belong in string_val")
     given = list(proto.string_val[:size])
     array = np.empty(size, object)
     array[: len(given)] = given
@@ -168,7 +175,3 @@ def _varint(number: int) -> bytes:
         number >>= 7
     encoded.append(number)
     return bytes(encoded)
-
-
-def _type_name(dtype: int) -> str:
-    return types_pb2.DataType.Name(dtype).removeprefix("DT_").lower()

@@ -1,5 +1,6 @@
-"""Which versions of a model are served.
+"""Which versions of which models are served.
 
-In: a base path and a version policy. Out: a lease on a loaded version for each request, and the state of every version.
-`discovery.py` lists the directories, `lifecycle.py` decides the next step, `manager.py` takes it; next: `model/`.
+In: base paths, version policies, labels, and the ModelSpec of a request. Out: a lease on a loaded version, and every
+version's state. `models.py` selects, `manager.py` loads and unloads by the rules of `discovery.py` and `lifecycle.py`,
+`model_config.py` reads ModelServerConfig. Next: `model/`.
 """

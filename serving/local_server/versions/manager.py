@@ -15,7 +15,7 @@ from pathlib import Path
 
 import grpc
 
-from serving.local_server.config import ServerConfig
+from serving.local_server.config import ModelSettings, ServerConfig
 from serving.local_server.errors import StatusError, not_found
 from serving.local_server.model.servable import Servable
 from serving.local_server.versions.discovery import find_versions
@@ -27,8 +27,10 @@ log = logging.getLogger(__name__)
 class VersionManager:
     """Polls the base path in its own thread and keeps the versions selected by the policy loaded.
 
+    Nothing happens before the first `watch`.
+
     Args:
-        config: Base path, policy, poll and retry settings.
+        config: Poll and retry settings.
         load: Returns a loaded and warmed-up Servable for a path, or raises StatusError.
         on_change: Called from the polling thread after every change of a version's state.
     """
@@ -39,13 +41,20 @@ class VersionManager:
         self._on_change = on_change
         self._lock = threading.Lock()
         self._versions: dict[int, Version] = {}
+        self._model: ModelSettings | None = None
         self._wake = threading.Event()
-        self._stopping = False
+        self._poll_now = self._stopping = False
         self._thread = threading.Thread(target=self._poll_until_stopped, name="versions", daemon=True)
         self._last_warning = ""
 
-    def start(self) -> None:
-        self._thread.start()
+    def watch(self, model: ModelSettings | None) -> None:
+        """Starts to poll a model's base path, or another one from now on; None unloads every version."""
+        with self._lock:
+            self._model = model
+            self._poll_now = True
+        self._wake.set()
+        if not self._thread.is_alive():
+            self._thread.start()
 
     def stop(self) -> None:
         """Stops polling and closes every servable. No request may be in flight."""
@@ -85,8 +94,14 @@ class VersionManager:
         with self._lock:
             return sorted(self._versions.values(), key=lambda version: -version.number)
 
+    def is_version_available(self, number: int) -> bool:
+        """Returns whether version `number` is AVAILABLE."""
+        with self._lock:
+            return self._find(number) is not None
+
     @property
     def is_available(self) -> bool:
+        """Whether some version is AVAILABLE."""
         return any(version.state == State.AVAILABLE for version in self.statuses())
 
     @property
@@ -109,7 +124,7 @@ class VersionManager:
     def _poll_until_stopped(self) -> None:
         next_poll = 0.0
         while not self._stopping:
-            if time.monotonic() >= next_poll:
+            if self._poll_now or time.monotonic() >= next_poll:
                 self._poll()
                 next_poll = time.monotonic() + self._config.poll_wait_seconds
             while not self._stopping and self._act():
@@ -118,13 +133,16 @@ class VersionManager:
             self._wake.clear()
 
     def _poll(self) -> None:
+        with self._lock:
+            self._poll_now = False
+            model = self._model
         try:
-            wanted = self._config.version_policy.choose(find_versions(self._config.base_path))
+            wanted = model.version_policy.choose(find_versions(model.base_path)) if model else {}
         except OSError as error:  # a mount that is away for a moment must not unload the versions that serve
             self._warn_once(f"cannot list the base path: {error}")
             return
-        if not wanted:
-            self._warn_once(f"found no version to serve in {self._config.base_path}; the name of a version is a number")
+        if model and not wanted:
+            self._warn_once(f"found no version to serve in {model.base_path}; the name of a version is a number")
         with self._lock:
             for version in self._versions.values():
                 version.is_wanted = version.number in wanted

@@ -10,6 +10,7 @@ from serving.cli import main
 from serving.client import ClientConfig
 from serving.client.errors import InvalidRequestError, NotFoundError
 from serving.client.results import TensorSpec
+from serving.local_server.config import BatchingParameters
 from serving.local_server.server import LocalServer
 from serving.local_server.versions.discovery import VersionPolicy
 from tests.serving.client_calls import call_sync
@@ -24,7 +25,8 @@ def target(tmp_path_factory):
     base_path = tmp_path_factory.mktemp("models")
     write_version(base_path, 7)
     write_version(base_path, 8, shift=1)
-    settings = {"version_policy": VersionPolicy.all(), "version_labels": {"stable": 7}, "max_batch_size": 128}
+    batching = BatchingParameters(max_batch_size=128)
+    settings = {"version_policy": VersionPolicy.all(), "version_labels": {"stable": 7}, "batching": batching}
     with LocalServer(base_path, start_timeout_seconds=120, **settings) as server:
         for version in (7, 8):
             call_sync(server.target, "wait_until_available", version)

@@ -1,4 +1,4 @@
-"""Many requests, few runs: everyone gets his own answer, and nobody pays for his neighbour."""
+"""Dynamic batching: every request gets its own outputs; an error affects only the requests of its run."""
 
 import concurrent.futures
 
@@ -7,19 +7,20 @@ import pytest
 import tensorflow as tf
 
 from serving import contract
+from serving.local_server.config import BatchingParameters
 from serving.local_server.server import LocalServer
 from tests.serving.saved_models import expected_digits, images_of, write_version
-from tests.serving.stubs import Stubs, digits_of, model_spec, outputs_of, pictures_request, predict_request, refused
+from tests.serving.stubs import Stubs, digits_of, model_spec, outputs_of, pictures_request, predict_request, rejected
 from tests.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
 def slow(tmp_path_factory):
-    """A server whose every run takes a while, so that requests meet in its queue: room for 2 batches of 4 rows."""
+    """A server with slow runs, so that requests queue up; the queue holds 2 batches of 4 rows."""
     base_path = tmp_path_factory.mktemp("slow") / "digits"
     write_version(base_path, 1, work=60)
     with (
-        LocalServer(base_path, max_batch_size=4, max_enqueued_batches=2) as server,
+        LocalServer(base_path, batching=BatchingParameters(max_batch_size=4, max_enqueued_batches=2)) as server,
         Stubs(server.target) as stubs,
     ):
         yield stubs
@@ -39,7 +40,7 @@ def test_requests_of_different_sizes_each_get_their_own_rows(slow):
             assert digits == expected_digits(images).tolist()
 
 
-def test_a_full_queue_is_unavailable_and_then_takes_requests_again(slow):
+def test_a_full_queue_is_unavailable_until_it_has_room(slow):
     calls = [slow.prediction.Predict.future(predict_request(images_of(1, 2)), timeout=60) for _ in range(40)]
     codes = {call.code().name for call in calls}
     assert codes == {"OK", "UNAVAILABLE"}
@@ -49,26 +50,28 @@ def test_a_full_queue_is_unavailable_and_then_takes_requests_again(slow):
 
 def test_more_rows_than_a_batch_may_have_are_invalid(slow):
     assert len(digits_of(slow.predict(predict_request(images_of(1, 2, 3, 4))))) == 4
-    with refused("INVALID_ARGUMENT", "5", "4"):
+    with rejected("INVALID_ARGUMENT", "5", "4"):
         slow.predict(predict_request(images_of(1, 2, 3, 4, 5)))
 
 
-def test_a_request_without_rows_is_answered_without_rows(slow):
+def test_a_request_without_rows_gets_outputs_without_rows(slow):
     outputs = outputs_of(slow.predict(predict_request(images_of())))
     assert outputs[contract.PROBABILITIES].shape == (0, contract.CLASSES)
 
 
-def test_a_picture_that_cannot_be_decoded_fails_its_own_request_only(slow):
-    slow.predict(pictures_request(png_of(1)))
+def test_an_error_fails_the_requests_of_its_run_and_no_others(slow):
     blocker = slow.prediction.Predict.future(predict_request(images_of(1)), timeout=60)
     pictures = [png_of(3), b"no picture", png_of(5), png_of(8)]
-    calls = [slow.prediction.Predict.future(pictures_request(picture), timeout=60) for picture in pictures]
-    assert blocker.result()
-    assert [call.code().name for call in calls] == ["OK", "INVALID_ARGUMENT", "OK", "OK"]
-    assert [digits_of(calls[index].result()) for index in (0, 2, 3)] == [[3], [5], [8]]
+    joined = [slow.prediction.Predict.future(pictures_request(picture), timeout=60) for picture in pictures]
+    later = slow.prediction.Predict.future(predict_request(images_of(2)), timeout=60)
+    assert digits_of(blocker.result()) == [1]
+    assert {call.code().name for call in joined} <= {"OK", "INVALID_ARGUMENT"}
+    assert joined[1].code().name == "INVALID_ARGUMENT"
+    assert digits_of(later.result()) == [2]
+    assert digits_of(slow.predict(pictures_request(png_of(5)))) == [5]
 
 
-def test_a_request_whose_deadline_passes_in_the_queue_makes_room(slow):
+def test_a_request_whose_deadline_passes_leaves_the_queue(slow):
     for _ in range(3):
         calls = [slow.prediction.Predict.future(predict_request(images_of(1)), timeout=0.05) for _ in range(8)]
         wait_until(lambda: all(call.done() for call in calls))  # noqa: B023 - done before the next round
@@ -81,7 +84,7 @@ def png_of(digit):
 
 @pytest.fixture(scope="module")
 def odd(tmp_path_factory):
-    """A model whose signatures do not fit the usual mould: a scalar, a fixed batch, two inputs, a free inner size."""
+    """Signatures with a scalar, a fixed batch, two inputs and a free inner size."""
     base_path = tmp_path_factory.mktemp("odd") / "digits"
     model = tf.Module()
     scalar = tf.function(lambda x: {"y": x + 1}, input_signature=[tf.TensorSpec([], tf.float32, name="x")])
@@ -93,7 +96,7 @@ def odd(tmp_path_factory):
     total = tf.function(lambda x: {"y": tf.reduce_any(x)}, input_signature=[tf.TensorSpec([None], tf.bool, name="x")])
     signatures = {"scalar": scalar, "fixed": fixed, "pair": pair, "any": total}
     tf.saved_model.save(model, str(base_path / "1"), signatures=signatures)
-    with LocalServer(base_path) as server, Stubs(server.target) as stubs:
+    with LocalServer(base_path, batching=BatchingParameters()) as server, Stubs(server.target) as stubs:
         yield stubs
 
 
@@ -105,28 +108,26 @@ def ask(stubs, signature, **inputs):
     return outputs_of(stubs.predict(request))["y"]
 
 
-def test_signatures_without_a_batch_dimension_are_run_one_by_one(odd):
+def test_requests_of_signatures_without_a_batch_dimension_are_not_joined(odd):
     assert ask(odd, "scalar", x=np.float32(1)) == 2
     np.testing.assert_array_equal(ask(odd, "fixed", x=np.array([1.0, 2.0])), [2, 4])
     assert ask(odd, "any", x=np.array([False, True, False]))
-    with refused("INVALID_ARGUMENT"):
-        ask(odd, "fixed", x=np.array([1.0, 2.0, 3.0]))
-    with refused("INVALID_ARGUMENT"):
-        ask(odd, "scalar", x=np.array([1, 2], np.float32))
+    assert ask(odd, "fixed", x=np.array([1.0, 2.0, 3.0])).tolist() == [2, 4, 6]
+    assert ask(odd, "scalar", x=np.array([1, 2], np.float32)).tolist() == [2, 3]
 
 
-def test_inputs_of_different_lengths_are_invalid_and_inner_sizes_may_differ_between_requests(odd):
+def test_inputs_of_different_lengths_are_invalid_and_inner_sizes_may_differ(odd):
     one = np.ones((1, 1), np.int32)
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         widths = [1, 2, 3] * 20
-        answers = pool.map(lambda width: ask(odd, "pair", a=one.repeat(width, axis=1), b=one), widths)
-        assert [answer.shape for answer in answers] == [(1, width + 1) for width in widths]
-    with refused("INVALID_ARGUMENT", "0th-dimension"):
+        outputs = pool.map(lambda width: ask(odd, "pair", a=one.repeat(width, axis=1), b=one), widths)
+        assert [output.shape for output in outputs] == [(1, width + 1) for width in widths]
+    with rejected("INVALID_ARGUMENT", "0th-dimension"):
         ask(odd, "pair", a=one, b=one.repeat(2, axis=0))
 
 
-def test_an_unknown_default_signature_is_a_failed_precondition(odd):
-    with refused("FAILED_PRECONDITION", "serving_default"):
+def test_a_missing_default_signature_is_a_failed_precondition(odd):
+    with rejected("FAILED_PRECONDITION", "serving_default"):
         request = predict_request(images_of(1))
         request.model_spec.CopyFrom(model_spec())
         odd.predict(request)

@@ -1,4 +1,4 @@
-"""Which names are versions, and which of them a policy serves."""
+"""Which names are versions, and which versions a policy selects."""
 
 import pytest
 
@@ -39,13 +39,13 @@ def test_a_plain_file_and_a_directory_both_count(tmp_path):
     assert set(find_versions(tmp_path)) == {7, 8}
 
 
-def test_of_two_names_for_one_number_the_last_in_byte_order_wins(tmp_path):
+def test_the_last_in_byte_order_of_two_names_with_one_number_is_served(tmp_path):
     for name in ("7", "007"):
         (tmp_path / name).mkdir()
     assert find_versions(tmp_path) == {7: tmp_path / "7"}
 
 
-def test_a_name_that_is_not_unicode_harms_nothing(tmp_path):
+def test_a_name_that_is_not_unicode_is_skipped(tmp_path):
     (tmp_path / "7").mkdir()
     (tmp_path / b"\xff7".decode(errors="surrogateescape")).mkdir()
     assert set(find_versions(tmp_path)) == {7}
@@ -59,7 +59,7 @@ def test_policies_choose_latest_all_or_specific():
     assert set(VersionPolicy.specific(3, 4).choose(found)) == {3}
 
 
-def test_a_policy_that_could_serve_nothing_is_refused():
+def test_a_policy_that_selects_nothing_is_rejected():
     with pytest.raises(ValueError, match="at least 1"):
         VersionPolicy.latest(0)
     with pytest.raises(ValueError, match="at least one version"):

@@ -1,21 +1,23 @@
-"""The life of a version beyond the conformance cases: start, retries, draining, policies, stop."""
+"""Versions beyond the conformance cases: start, retries, draining, policies, stop."""
 
+import itertools
 import signal
 import subprocess
 import sys
 import threading
-import time
 
 import grpc
 import pytest
 
+import serving.local_server.versions.manager as manager
 from serving.local_server.model.servable import Servable
 from serving.local_server.server import LocalServer
-from serving.local_server.versions.discovery import VersionPolicy
+from serving.local_server.versions.discovery import VersionPolicy, find_versions
+from serving.local_server.versions.models import Models
 from tests.ports import free_port, port_is_open
 from tests.serving.conftest import serve_in_a_process
 from tests.serving.saved_models import images_of, write_version
-from tests.serving.stubs import Stubs, predict_request, refused, version_of
+from tests.serving.stubs import Stubs, predict_request, rejected, version_of
 from tests.waiting import wait_until
 
 IMAGES = images_of(4)
@@ -27,11 +29,32 @@ def models(tmp_path):
     return tmp_path / "digits"
 
 
-def test_a_missing_base_path_is_waited_for(models):
+@pytest.fixture
+def wait_for_polls(monkeypatch):
+    """A function that returns after the server has polled the base path three more times."""
+    polls = itertools.count(1)
+    done = 0
+
+    def counting(path):
+        nonlocal done
+        done = next(polls)
+        return find_versions(path)
+
+    monkeypatch.setattr(manager, "find_versions", counting)
+
+    def wait():
+        target = done + 3  # the first may have begun before the files changed
+        wait_until(lambda: done >= target)
+
+    return wait
+
+
+def test_a_server_waits_for_a_missing_base_path(models, wait_for_polls):
     server = LocalServer(models, **FAST)
     server.start()
     try:
-        assert not server.wait_until_serving(0.3)
+        wait_for_polls()
+        assert not server.wait_until_serving(0)
         assert server.target is None
         write_version(models, 1)
         assert server.wait_until_serving(20)
@@ -41,7 +64,7 @@ def test_a_missing_base_path_is_waited_for(models):
         server.stop()
 
 
-def test_entering_the_context_gives_up_in_the_end_and_says_where_it_looked(models):
+def test_the_context_times_out_and_names_the_base_path(models):
     with pytest.raises(TimeoutError, match=str(models)), LocalServer(models, **FAST, start_timeout_seconds=0.2):
         pass
 
@@ -55,13 +78,14 @@ def test_a_first_version_that_fails_ends_the_start_with_its_error(models):
         pass
 
 
-def test_a_failed_load_is_tried_again_and_succeeds_once_the_files_are_there(models):
+def test_a_failed_load_is_retried_until_it_succeeds(models, wait_for_polls):
     unfinished = write_version(models, "elsewhere")
     (models / "1").mkdir()
     server = LocalServer(models, **FAST, max_load_retries=1000, load_retry_interval_seconds=0.05)
     server.start()
     try:
-        assert not server.wait_until_serving(0.3)
+        wait_for_polls()
+        assert not server.wait_until_serving(0)
         for child in unfinished.iterdir():
             child.rename(models / "1" / child.name)
         assert server.wait_until_serving(20)
@@ -69,18 +93,18 @@ def test_a_failed_load_is_tried_again_and_succeeds_once_the_files_are_there(mode
         server.stop()
 
 
-def test_a_version_given_up_is_not_tried_again_until_its_directory_has_gone_and_come_back(models):
+def test_a_failed_version_is_ignored_until_its_directory_goes_and_comes_back(models, wait_for_polls):
     write_version(models, 1)
     with LocalServer(models, **FAST, max_load_retries=0) as server, Stubs(server.target) as stubs:
         (models / "2").mkdir()
         wait_until(lambda: stubs.state(2) == "END")
         for child in write_version(models, "elsewhere").iterdir():
             child.rename(models / "2" / child.name)
-        time.sleep(0.3)
+        wait_for_polls()
         assert stubs.state(2) == "END"
         (models / "2").rename(models / "2.away")
-        time.sleep(0.3)
-        assert stubs.status()[2][1] != 0, "it stays listed with its error"
+        wait_for_polls()
+        assert stubs.status()[2][1] != 0, "the version stays listed with its error"
         (models / "2.away").rename(models / "2")
         wait_until(lambda: stubs.state(2) == "AVAILABLE")
         assert stubs.status()[2] == ("AVAILABLE", 0, "")
@@ -91,18 +115,18 @@ def test_when_all_versions_are_gone_all_are_unloaded_and_a_new_one_is_served(mod
     with LocalServer(models, **FAST) as server, Stubs(server.target) as stubs:
         only.rename(models / "1.retired")
         wait_until(lambda: stubs.state(1) == "END")
-        with refused("NOT_FOUND"):
+        with rejected("NOT_FOUND"):
             stubs.predict(predict_request(IMAGES))
         write_version(models, 2)
         wait_until(lambda: stubs.state(2) == "AVAILABLE")
         assert version_of(stubs.predict(predict_request(IMAGES))) == 2
 
 
-def test_a_base_path_that_is_gone_for_a_moment_unloads_nothing(models):
+def test_a_base_path_that_is_away_for_a_moment_unloads_nothing(models, wait_for_polls):
     write_version(models, 1)
     with LocalServer(models, **FAST) as server, Stubs(server.target) as stubs:
         models.rename(models.with_name("away"))
-        time.sleep(0.3)
+        wait_for_polls()
         assert version_of(stubs.predict(predict_request(IMAGES))) == 1
 
 
@@ -123,11 +147,11 @@ def test_a_label_of_a_version_that_is_not_loaded_is_not_found(models):
     labels = {"stable": 1, "next": 2}
     with LocalServer(models, **FAST, version_labels=labels) as server, Stubs(server.target) as stubs:
         assert version_of(stubs.predict(predict_request(IMAGES, label="stable"))) == 1
-        with refused("NOT_FOUND", "2"):
+        with rejected("NOT_FOUND", "2"):
             stubs.predict(predict_request(IMAGES, label="next"))
 
 
-def test_a_request_in_flight_is_answered_by_its_version_before_that_is_unloaded(models):
+def test_a_version_is_unloaded_after_its_requests_in_flight(models):
     write_version(models, 1, work=1500)
     with LocalServer(models, **FAST) as server, Stubs(server.target) as stubs:
         slow = stubs.prediction.Predict.future(predict_request(IMAGES), timeout=60)
@@ -139,56 +163,63 @@ def test_a_request_in_flight_is_answered_by_its_version_before_that_is_unloaded(
         wait_until(lambda: stubs.state(1) == "END")
 
 
-def test_a_request_whose_deadline_passes_in_a_run_does_not_hurt_the_unloading(models):
+def test_a_deadline_that_passes_during_a_run_does_not_delay_unloading(models):
     write_version(models, 1, work=1500)
     with LocalServer(models, **FAST) as server, Stubs(server.target) as stubs:
-        with refused("DEADLINE_EXCEEDED"):
+        with rejected("DEADLINE_EXCEEDED"):
             stubs.predict(predict_request(IMAGES), timeout=0.1)
         write_version(models, 2)
         wait_until(lambda: stubs.state(1) == "END")
         assert version_of(stubs.predict(predict_request(IMAGES))) == 2
 
 
-def test_a_port_that_is_taken_is_refused_before_anything_is_loaded(models):
+@pytest.mark.parametrize("setting", ["port", "rest_port"])
+def test_a_taken_port_fails_before_a_version_loads(models, setting):
     write_version(models, 1)
     with LocalServer(models, **FAST) as server:
         port = int(server.target.rpartition(":")[2])
         with pytest.raises(OSError, match="in use"):
-            LocalServer(models, port=port).start()
+            LocalServer(models, **{setting: port}).start()
 
 
-def test_sigterm_lets_requests_in_flight_finish_takes_no_new_ones_and_exits_0(models):
+def test_after_sigterm_requests_in_flight_finish_new_ones_fail_and_the_process_exits_0(models):
     write_version(models, 1, work=1500)
     with serve_in_a_process(models) as (process, stubs):
         slow = stubs.prediction.Predict.future(predict_request(IMAGES), timeout=60)
-        time.sleep(0.3)
+        stubs.status()  # sent after `slow` on the same connection: its response means that both have arrived
         process.send_signal(signal.SIGTERM)
-        time.sleep(0.3)
-        with refused("UNAVAILABLE"):
-            stubs.predict(predict_request(IMAGES))
+        request = predict_request(IMAGES, version=99)
+        wait_until(lambda: stubs.prediction.Predict.future(request).code() == grpc.StatusCode.UNAVAILABLE)
+        assert not slow.done()
         assert version_of(slow.result()) == 1
         assert process.wait(20) == 0
 
 
-def test_sigterm_while_it_waits_for_a_first_version_exits_0(models):
+def test_sigterm_before_a_first_version_exits_0(models):
     port = free_port()
-    process = subprocess.Popen([sys.executable, "-m", "serving", "serve", str(models), "--port", str(port)])
-    time.sleep(2)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 0
+    command = [sys.executable, "-m", "serving", "serve", str(models), "--port", str(port)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert any("cannot list the base path" in line for line in process.stderr)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
     assert not port_is_open(port)
 
 
-def test_a_server_stopped_while_its_first_version_loads_opens_no_port(models, monkeypatch):
-    loading = threading.Event()
+def test_a_server_that_stops_while_its_first_version_loads_opens_no_port(models, monkeypatch):
+    loading, stopping = threading.Event(), threading.Event()
+    load, stop = Servable.__init__, Models.stop
 
     def load_slowly(self, *args, **kwargs):
         loading.set()
-        time.sleep(1)
-        return load(self, *args, **kwargs)
+        assert stopping.wait(30)
+        load(self, *args, **kwargs)
 
-    load = Servable.__init__
+    def stop_and_tell(self):
+        stopping.set()
+        stop(self)
+
     monkeypatch.setattr(Servable, "__init__", load_slowly)
+    monkeypatch.setattr(Models, "stop", stop_and_tell)
     write_version(models, 1)
     port = free_port()
     server = LocalServer(models, port=port, **FAST)
@@ -198,7 +229,7 @@ def test_a_server_stopped_while_its_first_version_loads_opens_no_port(models, mo
     assert not port_is_open(port)
 
 
-def test_two_servers_in_one_process_do_not_meet(models, tmp_path):
+def test_two_servers_in_one_process_are_independent(models, tmp_path):
     write_version(models, 1)
     write_version(tmp_path / "others", 5)
     with (
@@ -209,11 +240,11 @@ def test_two_servers_in_one_process_do_not_meet(models, tmp_path):
     ):
         assert version_of(one_stubs.predict(predict_request(IMAGES))) == 1
         assert version_of(other_stubs.predict(predict_request(IMAGES, name="others"))) == 5
-        with refused("NOT_FOUND"):
+        with rejected("NOT_FOUND"):
             other_stubs.predict(predict_request(IMAGES))
 
 
-def test_stopping_twice_is_harmless_and_frees_the_threads(models):
+def test_a_second_stop_does_nothing_and_the_threads_end(models):
     write_version(models, 1)
     before = threading.active_count()
     server = LocalServer(models, **FAST)

@@ -1,4 +1,4 @@
-"""What surrounds Predict: health, reflection, metrics, limits, refusals, the command line."""
+"""The gRPC server beyond the conformance cases: limits, metrics, tensors, the command line."""
 
 import subprocess
 import sys
@@ -10,30 +10,29 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from tensorflow.core.framework import tensor_pb2
 from tensorflow_serving.apis import (
-    classification_pb2,
-    inference_pb2,
-    model_management_pb2,
     predict_pb2,
-    regression_pb2,
 )
 
 import serving.local_server.model.tensors as tensors
 from serving import contract
 from serving.local_server.errors import StatusError
 from serving.local_server.server import LocalServer
-from tests.serving.saved_models import images_of, write_two_versions
-from tests.serving.stubs import Stubs, digits_of, model_spec, predict_request, refused
+from tests.serving.saved_models import images_of, write_two_versions, write_version
+from tests.serving.stubs import Stubs, digits_of, model_spec, predict_request, rejected
+from tests.waiting import wait_until
 
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
+METRICS = "/monitoring/prometheus/metrics"
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     base_path = write_two_versions(tmp_path_factory.mktemp("rpc") / "digits")
-    with LocalServer(base_path, metrics_port=0, max_message_bytes=1_000_000) as server:
+    with LocalServer(
+        base_path, rest_port=0, enable_grpc_healthcheck_service=True, max_message_bytes=1_000_000
+    ) as server:
         yield server
 
 
@@ -43,84 +42,47 @@ def stubs(server):
         yield stubs
 
 
-@pytest.mark.parametrize("service", ["", "PredictionService", "ModelService"])
-def test_health_is_serving_for_the_whole_and_for_tensorflow_servings_short_names(stubs, service):
-    answer = health_pb2_grpc.HealthStub(stubs.channel).Check(health_pb2.HealthCheckRequest(service=service), timeout=5)
-    assert answer.status == health_pb2.HealthCheckResponse.SERVING
+def test_health_reports_the_complete_server(stubs):
+    response = health_pb2_grpc.HealthStub(stubs.channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
+    assert response.status == health_pb2.HealthCheckResponse.SERVING
 
 
-def test_health_of_an_unknown_service_is_not_found(stubs):
-    with refused("NOT_FOUND"):
-        health_pb2_grpc.HealthStub(stubs.channel).Check(health_pb2.HealthCheckRequest(service="letters"), timeout=5)
-
-
-def test_reflection_lists_the_services_and_knows_their_messages(stubs):
-    reflection = reflection_pb2_grpc.ServerReflectionStub(stubs.channel)
-    requests = [
-        reflection_pb2.ServerReflectionRequest(list_services=""),
-        reflection_pb2.ServerReflectionRequest(file_containing_symbol="tensorflow.serving.PredictionService"),
-    ]
-    services, files = reflection.ServerReflectionInfo(iter(requests), timeout=5)
-    names = {service.name for service in services.list_services_response.service}
-    assert {"tensorflow.serving.PredictionService", "tensorflow.serving.ModelService", "grpc.health.v1.Health"} <= names
-    assert files.file_descriptor_response.file_descriptor_proto
-
-
-def test_calls_that_want_examples_or_a_config_file_are_unimplemented(stubs):
-    spec = model_spec()
-    calls = [
-        (stubs.prediction.Classify, classification_pb2.ClassificationRequest(model_spec=spec)),
-        (stubs.prediction.Regress, regression_pb2.RegressionRequest(model_spec=spec)),
-        (stubs.prediction.MultiInference, inference_pb2.MultiInferenceRequest()),
-        (stubs.model.HandleReloadConfigRequest, model_management_pb2.ReloadConfigRequest()),
-    ]
-    for call, request in calls:
-        with refused("UNIMPLEMENTED"):
-            call(request, timeout=5)
-
-
-def test_bytes_that_are_no_message_are_internal_as_in_grpcs_own_server(stubs):
-    with refused("INTERNAL"):
+def test_bytes_that_are_no_message_are_internal(stubs):
+    with rejected("INTERNAL"):
         stubs.channel.unary_unary(PREDICT)(b"\xff\xff\xff", timeout=5)
 
 
 def test_a_message_above_the_limit_is_resource_exhausted(stubs):
-    with refused("RESOURCE_EXHAUSTED"):
+    with rejected("RESOURCE_EXHAUSTED"):
         stubs.predict(predict_request(np.zeros((1000, *contract.IMAGE_SHAPE, 2), np.uint8)))
     assert digits_of(stubs.predict(predict_request(images_of(1)))) == [2]
 
 
-def test_a_long_message_is_cut_so_that_it_arrives_at_all(stubs):
-    with refused("NOT_FOUND", "ééé"):
+def test_a_long_error_message_is_truncated_so_that_it_arrives(stubs):
+    with rejected("NOT_FOUND", "ééé"):
         stubs.predict(predict_request(images_of(1), name="é" * 5000))
-
-
-@pytest.mark.parametrize("shape", [(1, 28, 27), (1, 784), (28, 28), (1, 28, 28, 1)])
-def test_images_of_another_shape_are_invalid(stubs, shape):
-    with refused("INVALID_ARGUMENT", contract.IMAGES):
-        stubs.predict(predict_request(np.zeros(shape, np.uint8)))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int32, np.int8, np.bool_, np.complex64])
 def test_images_of_another_dtype_are_invalid(stubs, dtype):
-    with refused("INVALID_ARGUMENT"):
+    with rejected("INVALID_ARGUMENT"):
         stubs.predict(predict_request(images_of(1).astype(dtype)))
 
 
-def test_a_claimed_shape_of_terabytes_costs_nothing(stubs):
+def test_a_shape_of_terabytes_is_rejected_before_memory_is_allocated(stubs):
     request = predict_pb2.PredictRequest(model_spec=model_spec())
     tensor = request.inputs[contract.IMAGES]
     tensor.dtype = 4
     tensor.int_val.append(7)
     for size in (10**9, 28, 28):
         tensor.tensor_shape.dim.add(size=size)
-    with refused("INVALID_ARGUMENT"):
+    with rejected("INVALID_ARGUMENT"):
         stubs.predict(request)
 
 
-def test_metrics_bear_tensorflow_servings_names_and_count_by_status(server, stubs):
+def test_metrics_have_tensorflow_servings_names_and_count_by_status(server, stubs):
     def page():
-        return urllib.request.urlopen(f"http://{server.metrics_target}/monitoring/prometheus/metrics").read().decode()
+        return urllib.request.urlopen(f"http://{server.rest_target}{METRICS}").read().decode()
 
     def count(status):
         line = f':tensorflow:serving:request_count{{model_name="digits",status="{status}"}} '
@@ -128,7 +90,7 @@ def test_metrics_bear_tensorflow_servings_names_and_count_by_status(server, stub
 
     before = {status: count(status) for status in ("OK", "FAILED_PRECONDITION")}
     stubs.predict(predict_request(images_of(1)))
-    with refused("FAILED_PRECONDITION"):
+    with rejected("FAILED_PRECONDITION"):
         stubs.predict(predict_request(images_of(1), signature="sketches"))
     assert {status: count(status) - before[status] for status in before} == {"OK": 1, "FAILED_PRECONDITION": 1}
     labels = 'model_name="digits",API="Predict",entrypoint="GRPC"'
@@ -137,16 +99,20 @@ def test_metrics_bear_tensorflow_servings_names_and_count_by_status(server, stub
     assert ":tensorflow:cc:saved_model:load_attempt_count{" in page()
 
 
-def test_the_metrics_page_is_only_where_tensorflow_serving_has_it(server):
-    with pytest.raises(urllib.error.HTTPError, match="404"):
-        urllib.request.urlopen(f"http://{server.metrics_target}/metrics")
+def test_a_request_whose_deadline_passes_counts_as_deadline_exceeded(tmp_path):
+    write_version(tmp_path / "digits", 1, work=1500)
+    with LocalServer(tmp_path / "digits", rest_port=0) as server, Stubs(server.target, server.rest_target) as stubs:
+        with rejected("DEADLINE_EXCEEDED"):
+            stubs.predict(predict_request(images_of(1)), timeout=0.1)
+        line = ':tensorflow:serving:request_count{model_name="digits",status="DEADLINE_EXCEEDED"} 1'
+        wait_until(lambda: line in stubs.rest.get(METRICS)[1].splitlines())
 
 
-def test_names_that_are_not_served_do_not_grow_the_metrics(server, stubs):
+def test_unknown_model_names_do_not_grow_the_metrics(server, stubs):
     for number in range(5):
-        with refused("NOT_FOUND"):
+        with rejected("NOT_FOUND"):
             stubs.predict(predict_request(images_of(1), name=f"letters{number}"))
-    page = urllib.request.urlopen(f"http://{server.metrics_target}/monitoring/prometheus/metrics").read().decode()
+    page = urllib.request.urlopen(f"http://{server.rest_target}{METRICS}").read().decode()
     assert "letters" not in page
     assert 'model_name="",status="NOT_FOUND"' in page
 
@@ -166,23 +132,23 @@ def test_names_that_are_not_served_do_not_grow_the_metrics(server, stubs):
         np.array(7, np.uint8),
     ],
 )
-def test_tensors_come_back_as_they_were_sent_and_as_tensorflow_reads_them(array):
+def test_tensors_round_trip_and_are_equal_to_tensorflows(array):
     proto = tensor_pb2.TensorProto()
     tensors.encode(array, proto)
     assert not proto.tensor_content
     np.testing.assert_array_equal(tf.make_ndarray(proto), array)
     spec = tensors.SignatureTensor("x", "x:0", proto.dtype, (None,) * array.ndim)
     for sent in (proto, tf.make_tensor_proto(array)):
-        received = tensors.decode(sent, spec, max_bytes=1000, max_rows=1000)
+        received = tensors.decode(sent, spec, max_bytes=1000)
         assert received.dtype == array.dtype
         np.testing.assert_array_equal(received, array)
 
 
-def test_a_tensor_above_the_limit_of_bytes_is_refused_before_it_is_made():
+def test_a_tensor_above_the_limit_of_bytes_is_rejected_before_it_is_made():
     proto = tf.make_tensor_proto(np.float32(1), shape=[10, 1000, 1000])
     spec = tensors.SignatureTensor("x", "x:0", proto.dtype, (None, None, None))
     with pytest.raises(StatusError, match="needs more than"):
-        tensors.decode(proto, spec, max_bytes=1000, max_rows=1000)
+        tensors.decode(proto, spec, max_bytes=1000)
 
 
 def test_the_flags_need_neither_tensorflow_nor_grpc():
@@ -197,13 +163,13 @@ def test_the_flags_need_neither_tensorflow_nor_grpc():
 @pytest.mark.parametrize(
     ("flags", "complaint"),
     [
-        (["--max-batch-size", "0"], "max_batch_size"),
+        (["--batching-parameters-file", "/dev/null"], "--enable-batching"),
         (["--poll-wait-seconds", "0"], "poll_wait_seconds"),
         (["--latest", "0"], "at least 1"),
         (["--label", "stable"], "NAME=VERSION"),
     ],
 )
-def test_bad_flags_are_refused_by_name(tmp_path, flags, complaint):
+def test_bad_flags_are_rejected_by_name(tmp_path, flags, complaint):
     command = [sys.executable, "-m", "serving", "serve", str(tmp_path), *flags]
     process = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert process.returncode == 2
