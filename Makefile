@@ -24,13 +24,15 @@ trap 'kill $$server; wait $$server' EXIT; \
 $(PY) -m serving wait --target localhost:$$port --timeout 60 >/dev/null || exit 1
 endef
 
-# $(call INSTALL,FILE): install a hashed requirement file and say how far it is.
+# $(call INSTALL,FILE,OPTIONS): install a hashed requirement file and say how far it is; then the project itself, editable
+# and with OPTIONS, so that .venv/bin/digits exists.
 define INSTALL
 @echo "== install the packages of $(1) into $(VENV), once"
 @{ $(PY) -m pip install --disable-pip-version-check --progress-bar off --require-hashes -r $(1) 2>$(VENV)/install.log && touch $@; } | \
 	awk -v all=$$(grep -c == $(1)) '/^Collecting/ { printf "%d of %d: %s\n", ++n, all, $$2; fflush() } /^Installing/ { print "unpack" }' | \
 	if [ -t 1 ]; then while read -r line; do printf '\r   %-60.60s' "$$line"; done; echo; else sed -n '/unpack/p'; fi
 @test -e $@ || { cat $(VENV)/install.log; exit 1; }
+@$(PY) -m pip install -q --disable-pip-version-check --no-deps $(2) -e . || { rm -f $@; exit 1; }
 endef
 
 .DEFAULT_GOAL := help
@@ -152,12 +154,13 @@ $(VENV)/created:
 		|| { echo "$(PYTHON) cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv"; exit 2; }
 	@touch $@
 
+# TensorFlow brings setuptools, which builds the project.
 $(TRAIN): requirements/train.txt | $(VENV)/created
-	$(call INSTALL,$<)
+	$(call INSTALL,$<,--no-build-isolation)
 
 $(WEB): requirements/web.txt | $(VENV)/created
 	$(call INSTALL,$<)
 
 $(DEV): requirements/dev.txt | $(VENV)/created
-	$(call INSTALL,$<)
+	$(call INSTALL,$<,--no-build-isolation)
 	@touch $(TRAIN) $(WEB)

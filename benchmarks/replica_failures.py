@@ -17,6 +17,7 @@ import os
 import shutil
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -32,11 +33,12 @@ BUCKET_SECONDS = 5
 
 @dataclass
 class Record:
-    """One entry per request: when it ended, how long it took, and the replica's version, or None if it failed."""
+    """One entry per request: when it ended, how long it took, and the replica's version, or 0 and an error."""
 
     ended: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
-    versions: list[int | None] = field(default_factory=list)
+    versions: list[int] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
 
 
 def main() -> None:
@@ -89,9 +91,11 @@ def _run_case(name: str, replicas: list[Replica], begin: Callable, end: Callable
 def _call(client: DigitClient, record: Record, stop: threading.Event, start: float) -> None:
     while not stop.wait(0.05):
         sent = time.monotonic()
-        version = None
-        with contextlib.suppress(ServingError):
+        version = 0
+        try:
             version = int(client.predict(IMAGE).version[0])
+        except ServingError as error:
+            record.errors.append(type(error).__name__)
         ended = time.monotonic()
         record.ended.append(ended - start)
         record.seconds.append(ended - sent)
@@ -100,14 +104,15 @@ def _call(client: DigitClient, record: Record, stop: threading.Event, start: flo
 
 def _print_curve(name: str, record: Record, begin: float, end: float) -> None:
     ended, seconds = np.array(record.ended), np.array(record.seconds)
-    failed = np.array([version is None for version in record.versions])
+    failed = np.array(record.versions) == 0
     print(" seconds    responses   failed   slowest")
     for bucket in range(0, int(ended.max()) + 1, BUCKET_SECONDS):
         here = (ended >= bucket) & (ended < bucket + BUCKET_SECONDS)
         slowest = seconds[here].max() if here.any() else 0
         until, succeeded = bucket + BUCKET_SECONDS, (here & ~failed).sum()
         print(f"{bucket:3} - {until:3}  {succeeded:9,}  {(here & failed).sum():7,}  {slowest:6.2f} s")
-    last = f"; the last {ended[failed].max() - begin:.1f} s after its begin" if failed.any() else ""
+    kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(record.errors).items())
+    last = f" ({kinds}), the last {ended[failed].max() - begin:.1f} s after its begin" if failed.any() else ""
     again = [time for time, version in zip(record.ended, record.versions, strict=True) if version == 3 and time > end]
     used = f"used again {min(again) - end:.1f} s after the end" if again else "not used again"
     print(f"{name}: {failed.sum():,} of {len(failed):,} requests failed{last}; {used}\n", flush=True)

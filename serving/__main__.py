@@ -2,9 +2,17 @@
 
 import signal
 import sys
+from collections.abc import Sequence
 
-from serving.cli import main
+from serving import cli
 
-# SIGTERM ends a command as Ctrl-C does. Without a handler, process 1 of a container ignores it. Servers set their own.
-signal.signal(signal.SIGTERM, signal.default_int_handler)
-sys.exit(main())
+
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m serving") -> int:
+    """Runs one command in a process of its own and returns its exit status."""
+    # SIGTERM ends a command as Ctrl-C does. Without a handler, process 1 of a container ignores it. Servers set their own.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    return cli.main(arguments, prog)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -17,7 +17,6 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 
 from serving.client.config import (
@@ -30,32 +29,48 @@ from serving.client.config import (
 )
 from serving.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_STATUS, EXIT_USAGE
 
+_REQUIREMENTS = {"serve": "train", "web": "web"}
+"""The file in requirements/ that a command needs; all others need client.txt."""
 
-def main(arguments: Sequence[str] | None = None) -> int:
+
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m serving") -> int:
     """Runs one command and returns its exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    parser = _build_parser(serve=list(arguments[:1]) == ["serve"])
+    parser = build_parser(prog, serve=list(arguments[:1]) == ["serve"])
     args = parser.parse_args(arguments)
     try:
-        if args.command == "serve":
-            import serving.local_server.command as serve_command
-
-            return serve_command.run(args)
-        if args.command == "web" and (missing := [name for name in ("starlette", "uvicorn") if not find_spec(name)]):
-            parser.exit(EXIT_USAGE, f"web needs {' and '.join(missing)}: python -m pip install {' '.join(missing)}\n")
-        try:
-            config = _client_config(args)
-        except ValueError as error:
-            parser.error(str(error))
-        # Silence gRPC's own log: our errors carry the same text. GRPC_VERBOSITY=debug still shows it.
-        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-        if args.command == "web":
-            from serving.web import command
-
-            return command.run(args, config)
-        return _run_client_command(args, config)
+        return _run(args, parser)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
+    except ModuleNotFoundError as error:
+        if str(error.name).partition(".")[0] == "serving":
+            raise
+        requirements = f"requirements/{_REQUIREMENTS.get(args.command, 'client')}.txt"
+        print(
+            f"error: {args.command} needs the package {error.name}, which is not installed: "
+            f"python -m pip install --require-hashes -r {requirements}",
+            file=sys.stderr,
+        )
+        return EXIT_USAGE
+
+
+def _run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    """Imports the chosen command and runs it."""
+    if args.command == "serve":
+        import serving.local_server.command as serve_command
+
+        return serve_command.run(args)
+    try:
+        config = _client_config(args)
+    except ValueError as error:
+        parser.error(str(error))
+    # Silence gRPC's own log: our errors carry the same text. GRPC_VERBOSITY=debug still shows it.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    if args.command == "web":
+        from serving.web import command
+
+        return command.run(args, config)
+    return _run_client_command(args, config)
 
 
 def _run_client_command(args: argparse.Namespace, config: ClientConfig) -> int:
@@ -83,20 +98,25 @@ def _fail(message: str, exit_status: int) -> int:
     return exit_status
 
 
-def _build_parser(*, serve: bool) -> argparse.ArgumentParser:
+def build_parser(prog: str = "python -m serving", *, serve: bool) -> argparse.ArgumentParser:
     """Builds the parser. The options of `serve` are defined by the server's module, which is imported only if chosen."""
     parser = argparse.ArgumentParser(
-        prog="python -m serving",
+        prog=prog,
         description="Query a server of the digit model, wait for it, measure it, draw digits for it, or run a small one.",
         epilog=EXIT_STATUS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
     def add(name: str, summary: str) -> argparse.ArgumentParser:
-        formatter = argparse.RawDescriptionHelpFormatter
         return commands.add_parser(
-            name, help=summary, description=summary, epilog=EXIT_STATUS, formatter_class=formatter
+            name,
+            help=summary,
+            description=summary,
+            epilog=EXIT_STATUS,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
         )
 
     predict = add("predict", "print the digits in pictures, IDX files and .npy arrays")

@@ -49,10 +49,10 @@ EXAMPLES = """examples:
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m trainer") -> int:
     """Run one command; returns its exit status (see `trainer.errors`)."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    args = _parser(arguments).parse_args(arguments)
+    args = build_parser(arguments, prog).parse_args(arguments)
     console = open_console(getattr(args, "log_format", "text"))
     try:
         with stoppable():
@@ -199,9 +199,10 @@ def _suggestion(given: str, known: Sequence[str]) -> str:
     return f"; did you mean {nearest[0]}?" if nearest else ""
 
 
-def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+def build_parser(arguments: Sequence[str], prog: str = "python -m trainer") -> argparse.ArgumentParser:
+    """The parser of all commands; with `--preset` in `arguments`, `--help` shows that preset's values."""
     parser = _Parser(
-        prog="python -m trainer",
+        prog=prog,
         description="Train a digit recogniser and hand it to TensorFlow Serving.",
         epilog=EXAMPLES
         + "\nexit status: "

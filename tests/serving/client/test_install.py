@@ -50,15 +50,8 @@ def install(tmp_path):
     def install(requirements: Path) -> Path:
         python, source = tmp_path / "venv" / "bin" / "python", tmp_path / "source"
         source.mkdir()  # a copy, because a build writes beside the sources
-        run(
-            "cp",
-            "-r",
-            *(
-                ROOT / name
-                for name in ("quiet_tensorflow.py", "serving", "trainer", "pyproject.toml", "README.md", "LICENSE")
-            ),
-            source,
-        )
+        names = ("digits.py", "quiet_tensorflow.py", "serving", "trainer", "pyproject.toml", "README.md", "LICENSE")
+        run("cp", "-r", *(ROOT / name for name in names), source)
         run(sys.executable, "-m", "venv", tmp_path / "venv")
         run(python, "-m", "pip", "install", "-q", "--require-hashes", "-r", requirements)
         run(python, "-m", "pip", "install", "-q", "--no-deps", source)
@@ -89,7 +82,13 @@ def test_the_client_works_in_a_clean_environment_without_tensorflow(install, tmp
     assert "pillow" not in installed
     with pytest.raises(subprocess.CalledProcessError) as failed:
         run(python, "-m", "serving", "web", cwd=outside)
-    assert failed.value.stderr == "web needs starlette and uvicorn: python -m pip install starlette uvicorn\n"
+    assert failed.value.stderr == (
+        "error: web needs the package uvicorn, which is not installed: "
+        "python -m pip install --require-hashes -r requirements/web.txt\n"
+    )
+    assert run(tmp_path / "venv" / "bin" / "digits", "wait", "--help", cwd=outside).stdout.startswith(
+        "usage: digits wait"
+    )
 
 
 @pytest.mark.slow

@@ -184,6 +184,7 @@ def test_a_failed_request_prints_the_reason_and_no_prediction(files, capsys):
         [],
         ["predict"],
         ["frobnicate"],
+        ["predict", "a.png", "--min", "0.5"],
         ["predict", "a.png", "--version", "1", "--label", "stable"],
         ["predict", "a.png", "--timeout", "0"],
         ["predict", "a.png", "--timeout", "nan"],
@@ -324,6 +325,25 @@ def test_serve_help_shows_the_servers_own_options():
     assert done.returncode == 0
     assert "MODELS_DIR" in done.stdout
     assert "--port" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "package", "requirements"),
+    [
+        (["predict", "a.png"], "grpc", "client.txt"),
+        (["wait"], "google.protobuf", "client.txt"),
+        (["web"], "starlette", "web.txt"),
+        (["web"], "uvicorn", "web.txt"),
+        (["serve", "models"], "numpy", "train.txt"),
+    ],
+)
+def test_a_missing_package_is_named_with_the_command_that_installs_it(command, package, requirements):
+    done = _run(
+        code=f"import sys; sys.modules[{package!r}] = None; from serving.cli import main; sys.exit(main({command}))"
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {command[0]} needs the package {package}")
+    assert done.stderr.endswith(f"-r requirements/{requirements}\n")
 
 
 @pytest.mark.parametrize("name", ["one.npy", "four.png"])

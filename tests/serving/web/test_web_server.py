@@ -241,20 +241,6 @@ def test_an_invalid_target_returns_2():
     assert (done.returncode, "HOST:PORT" in done.stderr) == (2, True)
 
 
-def test_without_its_packages_the_error_is_how_to_install_them():
-    code = (
-        "import sys\n"
-        "import importlib.util\n"
-        "importlib.util.find_spec = lambda name: None if name in ('starlette', 'uvicorn') else name\n"
-        "from serving import cli\n"
-        "sys.exit(cli.main(['web']))\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 2
-    assert "pip install starlette uvicorn" in done.stderr
-    assert "Traceback" not in done.stderr
-
-
 def test_its_requirements_are_the_clients_and_two_of_the_projects():
     dependencies = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     web = [name for name in dependencies if name.startswith(("starlette", "uvicorn"))]
