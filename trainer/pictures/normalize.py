@@ -49,6 +49,8 @@ class Normalized(NamedTuple):
     """string [N]: why a file cannot be used, because it cannot be decoded or is too large; empty if it can."""
 
 
+# Compiled here, so that a process which exports several models traces the graph once. AutoGraph finds nothing to do.
+@tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
 def normalize(encoded: tf.Tensor) -> Normalized:
     """Bring picture files, string [N] with the bytes of PNG, JPEG, BMP or GIF files, to MNIST's form."""
 
