@@ -1,16 +1,14 @@
-"""What the local server adds to the bare model, and what dynamic batching wins back.
+"""What the local server adds to the bare model over gRPC and over REST, and what dynamic batching gains.
 
     python -m benchmarks.serving_throughput [MODELS_DIR] [--generator h2load | python] [--json FILE]
 
-measures, round by round and in turn, the newest version called in process (batches of 1 and 32), a gRPC server that has
-no model and answers at once, and the version behind `python -m serving serve`, both with 1 and with 32 single-image
-requests in flight on one connection. The load comes from a process of its own that sends ready-made bytes, so what is
-measured is the server; on a small machine the two share the cores. h2load (Debian's nghttp2-client), written in C, is
-taken where it is found: it leaves more of them to the server than gRPC in Python does, which takes as long to send a
-request as the server to answer it.
+measures in turn, round by round: the newest version in process (batches of 1 and 32), a gRPC server without a model, and
+`python -m serving serve --enable-batching`, with 1 and with 32 single-image requests in flight, over gRPC on one
+connection and over REST on one connection per request in flight. The load comes from a separate process that sends
+prepared bytes. On a small machine load and server share the cores: h2load (Debian's nghttp2-client), written in C, is used
+where it is found, because gRPC in Python needs as long to send a request as the server needs to serve it.
 
-The model and gRPC by themselves say what can be expected of the two together: beside each ratio stands what it would be if
-every request took gRPC's time and then the model's.
+Beside each ratio stands the ratio to expect if every request took gRPC's time and then the model's.
 
 Without MODELS_DIR a small convnet with random weights is exported first. Prints medians over the rounds:
 
@@ -31,7 +29,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -41,6 +39,7 @@ from testbed.report import machine
 REPOSITORY = Path(__file__).resolve().parent.parent
 CONCURRENCY = 32
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
+REST_PREDICT = f"/v1/models/{contract.MODEL_NAME}:predict"
 
 
 def main() -> None:
@@ -67,9 +66,11 @@ def measure(models_dir: Path, generator: str, rounds: int, seconds: float) -> li
     """Returns one dict per round: case -> images_per_second and latency_ms (the median request)."""
     run_bare = load_bare(models_dir)
     load_of = {"h2load": h2load, "python": grpc_load}[generator]
-    with served(models_dir) as target, served_without_model() as empty_target:
+    rest_of = {"h2load": rest_h2load, "python": rest_load}[generator]
+    with served(models_dir) as (target, rest_target), served_without_model() as empty_target:
         for warmed in (target, empty_target):  # raises if any request fails, which h2load would not see
             grpc_load(warmed, CONCURRENCY, seconds)
+        rest_load(rest_target, CONCURRENCY, seconds)
         return [
             {
                 "in process, batch 1": bare_rate(run_bare, 1, seconds),
@@ -78,6 +79,8 @@ def measure(models_dir: Path, generator: str, rounds: int, seconds: float) -> li
                 f"gRPC alone, {CONCURRENCY} in flight": load_of(empty_target, CONCURRENCY, seconds),
                 "served, 1 in flight": load_of(target, 1, seconds),
                 f"served, {CONCURRENCY} in flight": load_of(target, CONCURRENCY, seconds),
+                "REST, 1 in flight": rest_of(rest_target, 1, seconds),
+                f"REST, {CONCURRENCY} in flight": rest_of(rest_target, CONCURRENCY, seconds),
             }
             for _ in range(rounds)
         ]
@@ -94,7 +97,9 @@ def summarise(rounds: list[dict[str, dict[str, float]]]) -> dict[str, object]:
 
 
 def _ratios(one_round: dict[str, dict[str, float]]) -> dict[str, float]:
-    bare_1, bare, grpc_1, grpc, served_1, served = (figures["images_per_second"] for figures in one_round.values())
+    bare_1, bare, grpc_1, grpc, served_1, served, rest_1, rest = (
+        figures["images_per_second"] for figures in one_round.values()
+    )
     latencies = [figures["latency_ms"] for figures in one_round.values()]
     in_turn_1, in_turn = 1 / (1 / grpc_1 + 1 / bare_1), 1 / (1 / grpc + 1 / bare)
     return {
@@ -105,6 +110,8 @@ def _ratios(one_round: dict[str, dict[str, float]]) -> dict[str, float]:
         "share_of_bare_model": served / bare,
         "share_of_bare_model_in_turn": in_turn / bare,
         "added_latency_ms": latencies[4] - latencies[0],
+        "rest_over_grpc_latency": latencies[6] / latencies[4],
+        "rest_batching_gain": rest / rest_1,
     }
 
 
@@ -121,6 +128,8 @@ def render(summary: dict) -> str:
         f"{CONCURRENCY} in flight over bare model:  {summary['share_of_bare_model']:6.2f} x   (bar: at least 0.5)",
         f"    gRPC, then the model:     {summary['share_of_bare_model_in_turn']:6.2f} x",
         f"added latency, 1 in flight:   {summary['added_latency_ms']:6.2f} ms  (bar: under 2)",
+        f"REST over gRPC, latency:      {summary['rest_over_grpc_latency']:6.2f} x   (bar: at most 1.5)",
+        f"REST, {CONCURRENCY} in flight over 1:     {summary['rest_batching_gain']:6.2f} x   (bar: above 1)",
     ]
     return "\n".join(lines)
 
@@ -150,16 +159,17 @@ def bare_rate(run_bare, batch_size: int, seconds: float) -> dict[str, float]:
 
 
 @contextlib.contextmanager
-def served(models_dir: Path) -> Iterator[str]:
-    """A `python -m serving serve` of its own; yields its `host:port`."""
-    command = [sys.executable, "-m", "serving", "serve", str(models_dir), "--port", "0"]
+def served(models_dir: Path) -> Iterator[tuple[str, str]]:
+    """Runs `python -m serving serve` with batching; yields its gRPC and REST `host:port`."""
+    flags = ["--port", "0", "--rest-port", "0", "--enable-batching"]
+    command = [sys.executable, "-m", "serving", "serve", str(models_dir), *flags]
     server = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert server.stdout
     try:
-        line = server.stdout.readline()
-        if not line.startswith("serving "):
-            raise SystemExit(f"the server did not start: {line!r}")
-        yield line.split()[-1]
+        lines = [server.stdout.readline(), server.stdout.readline()]
+        if not lines[0].startswith("serving ") or not lines[1].startswith("REST on "):
+            raise SystemExit(f"the server did not start: {lines!r}")
+        yield lines[0].split()[-1], lines[1].split("/")[2]
     finally:
         server.terminate()
         server.wait(30)
@@ -199,20 +209,41 @@ def _answer_at_once(connection: Connection) -> None:
 
 
 def h2load(target: str, concurrency: int, seconds: float) -> dict[str, float]:
-    """Keeps `concurrency` single-image requests in flight with h2load, after as long a warm-up of at most 1 s."""
+    """Keeps `concurrency` single-image gRPC requests in flight with h2load."""
     request = _request_bytes()
     with tempfile.TemporaryDirectory() as scratch:
-        body, log = Path(scratch) / "body", Path(scratch) / "log"
+        body = Path(scratch) / "body"
         body.write_bytes(b"\0" + len(request).to_bytes(4, "big") + request)  # gRPC's frame: not compressed, length
-        options = ["--warm-up-time=1", f"--duration={max(1, round(seconds))}", "--clients=1", f"--log-file={log}"]
         headers = ["--header=content-type: application/grpc", "--header=te: trailers"]
-        command = ["h2load", *options, f"--max-concurrent-streams={concurrency}", f"--data={body}", *headers]
-        done = subprocess.run([*command, f"http://{target}{PREDICT}"], capture_output=True, text=True, check=True)
-        microseconds = [int(line.split("\t")[2]) for line in log.read_text().splitlines()]
+        options = ["--clients=1", f"--max-concurrent-streams={concurrency}", *headers]
+        return _run_h2load(f"http://{target}{PREDICT}", body, seconds, options)
+
+
+def _run_h2load(url: str, body: Path, seconds: float, options: list[str]) -> dict[str, float]:
+    log = body.with_name("log")
+    timing = ["--warm-up-time=1", f"--duration={max(1, round(seconds))}", f"--log-file={log}"]
+    done = subprocess.run(
+        ["h2load", *timing, *options, f"--data={body}", url], capture_output=True, text=True, check=True
+    )
+    microseconds = [int(line.split("\t")[2]) for line in log.read_text().splitlines()]
     rate = re.search(r"([\d.]+) req/s", done.stdout)
     if not rate or ", 0 failed, 0 errored, 0 timeout" not in done.stdout:
         raise SystemExit(f"h2load failed:\n{done.stdout}{done.stderr}")
     return {"images_per_second": float(rate[1]), "latency_ms": statistics.median(microseconds) / 1000}
+
+
+def rest_h2load(target: str, concurrency: int, seconds: float) -> dict[str, float]:
+    """Keeps `concurrency` single-image REST requests in flight with h2load over HTTP/1.1."""
+    with tempfile.TemporaryDirectory() as scratch:
+        body = Path(scratch) / "body"
+        body.write_bytes(_rest_body())
+        return _run_h2load(f"http://{target}{REST_PREDICT}", body, seconds, ["--h1", f"--clients={concurrency}"])
+
+
+def rest_load(target: str, concurrency: int, seconds: float) -> dict[str, float]:
+    """Keeps `concurrency` single-image REST requests in flight from a separate process. Raises if any fails."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_send_rest, (target, _rest_body(), concurrency, seconds))
 
 
 def grpc_load(target: str, concurrency: int, seconds: float) -> dict[str, float]:
@@ -242,19 +273,57 @@ async def _keep_in_flight(target: str, request: bytes, concurrency: int, seconds
 
     async with grpc.aio.insecure_channel(target) as channel:
         predict = channel.unary_unary(PREDICT)
-        latencies: list[float] = []
+        return await _measure([lambda: predict(request, timeout=30)] * concurrency, seconds)
 
-        async def ask_until(end: float) -> None:
-            while (started := time.perf_counter()) < end:
-                await predict(request, timeout=30)
-                latencies.append(time.perf_counter() - started)
 
-        for duration in (0.5, seconds):
-            latencies.clear()
-            end = time.perf_counter() + duration
-            await asyncio.gather(*(ask_until(end) for _ in range(concurrency)))
-    figures = _figures(latencies, 1)
-    return {**figures, "images_per_second": len(latencies) / seconds}
+def _send_rest(target: str, body: bytes, concurrency: int, seconds: float) -> dict[str, float]:
+    return asyncio.run(_keep_rest_in_flight(target, body, concurrency, seconds))
+
+
+async def _keep_rest_in_flight(target: str, body: bytes, concurrency: int, seconds: float) -> dict[str, float]:
+    head = f"POST {REST_PREDICT} HTTP/1.1\r\nHost: {target}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+
+    def sender(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Callable[[], Awaitable[object]]:
+        async def send() -> None:
+            writer.write(head + body)
+            headers = await reader.readuntil(b"\r\n\r\n")
+            if not headers.startswith(b"HTTP/1.1 200"):
+                raise RuntimeError(headers.decode())
+            length = re.search(rb"content-length: (\d+)", headers, re.IGNORECASE)
+            assert length
+            await reader.readexactly(int(length[1]))
+
+        return send
+
+    host, _, port = target.rpartition(":")
+    connections = [await asyncio.open_connection(host, int(port)) for _ in range(concurrency)]
+    try:
+        return await _measure([sender(*connection) for connection in connections], seconds)
+    finally:
+        for _, writer in connections:
+            writer.close()
+
+
+async def _measure(senders: list[Callable[[], Awaitable[object]]], seconds: float) -> dict[str, float]:
+    latencies: list[float] = []
+
+    async def send_until(end: float, send: Callable[[], Awaitable[object]]) -> None:
+        while (started := time.perf_counter()) < end:
+            await send()
+            latencies.append(time.perf_counter() - started)
+
+    for duration in (0.5, seconds):
+        latencies.clear()
+        end = time.perf_counter() + duration
+        await asyncio.gather(*(send_until(end, send) for send in senders))
+    return {**_figures(latencies, 1), "images_per_second": len(latencies) / seconds}
+
+
+def _rest_body() -> bytes:
+    import numpy as np
+
+    image = np.random.default_rng(1).integers(0, 256, (1, *contract.IMAGE_SHAPE), np.uint8)
+    return json.dumps({"instances": image.tolist()}).encode()
 
 
 def _figures(latencies: list[float], batch_size: int) -> dict[str, float]:
