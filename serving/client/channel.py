@@ -18,10 +18,11 @@ SERVICE_CONFIG: dict[str, Any] = {
         {
             "outlier_detection_experimental": {
                 "interval": "0.5s",
-                "baseEjectionTime": "30s",
+                "baseEjectionTime": "10s",
                 "maxEjectionTime": "300s",
-                "maxEjectionPercent": 50,  # with a larger share, gRPC removes even the last replica
-                # The defaults need 5 replicas and 50 requests to each in an interval.
+                # One replica of up to ten: if all fail for a moment, the others stay.
+                "maxEjectionPercent": 10,
+                # The defaults need 5 replicas and 50 requests to each in an interval. Replicas that are down do not count.
                 "failurePercentageEjection": {"threshold": 80, "minimumHosts": 2, "requestVolume": 2},
                 "childPolicy": [{"round_robin": {}}],
             }

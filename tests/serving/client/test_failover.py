@@ -92,10 +92,22 @@ def test_a_frozen_replica_fails_no_request_and_is_left_out(replicas, load):
     assert not load.failures
 
 
+def test_a_moment_in_which_all_replicas_fail_does_not_leave_all_of_them_out(replicas, load):
+    replicas[2].kill()
+    for replica in replicas[:2]:
+        replica.freeze()
+    wait_until(lambda: load.failures)
+    for replica in replicas[:2]:
+        replica.resume()
+    resumed = time.monotonic()
+    load.versions_of(200)
+    assert time.monotonic() - resumed < 5
+
+
 @pytest.mark.slow
 def test_a_replica_that_was_frozen_is_used_again(replicas, load):
     replicas[2].freeze()
     _wait_until_left_out(load)
     replicas[2].resume()
-    wait_until(lambda: 3 in load.versions_of(50), timeout_seconds=60)  # it is left out for 30 s
+    wait_until(lambda: 3 in load.versions_of(50), timeout_seconds=60)  # it is left out for 10 s
     assert not load.failures
