@@ -19,7 +19,7 @@ from trainer.cli import main
 from trainer.data.load import load_splits
 from trainer.errors import ExitCode, RunError
 from trainer.evaluation.metrics import compile_predict, evaluate
-from trainer.publishing import export
+from trainer.pictures import normalize
 from trainer.publishing.gate import Gate
 from trainer.publishing.publish import publish
 from trainer.publishing.verify_export import verify
@@ -27,14 +27,11 @@ from trainer.publishing.versions import live_versions, roll_back
 from trainer.training.model import build_model
 
 
-def decode_only(encoded: Any) -> Any:
-    """Takes the place of `trainer.pictures.normalize` in tests of publishing: tracing that graph takes seconds."""
+def take_as_prepared(pixels: Any) -> Any:
+    """Takes the place of `normalize_pixels` in tests of publishing: tracing that graph takes seconds."""
     import tensorflow as tf
 
-    def decode(file: Any) -> Any:
-        return tf.ensure_shape(tf.io.decode_png(file, channels=1)[..., 0], IMAGE_SHAPE)
-
-    return tf.map_fn(decode, encoded, fn_output_signature=tf.uint8)
+    return tf.image.resize_with_crop_or_pad(pixels[..., :1], *IMAGE_SHAPE)[..., 0]
 
 
 def publish_once(weights: Path, model_dir: Path, started: Any) -> None:
@@ -43,7 +40,7 @@ def publish_once(weights: Path, model_dir: Path, started: Any) -> None:
     model = build_model("cnn", width=0.5)
     model.load_weights(weights)
     evaluation = evaluate(compile_predict(model), test)
-    export.normalize = decode_only
+    normalize.normalize_pixels = take_as_prepared
     started.set()
     gate = Gate(min_accuracy=0.5, tolerance=1.0)
     publish(model, evaluation, test, model_dir=model_dir, gate=gate, now=datetime.now(UTC), metadata={}, verify=verify)
@@ -51,7 +48,7 @@ def publish_once(weights: Path, model_dir: Path, started: Any) -> None:
 
 def operate(kind: str, number: int, weights: Path, artifacts: Path) -> None:
     """One operation of test_random_operations; the process ends with the exit status of the command line."""
-    export.normalize = decode_only
+    normalize.normalize_pixels = take_as_prepared
     publish.__kwdefaults__["verify"] = verify
     try:
         sys.exit(_operate(kind, number, weights, artifacts) or ExitCode.OK)
