@@ -59,7 +59,18 @@ MAY_IMPORT = {
     "trainer.training": {"config", "data", "errors", "evaluation", "runs", "settings"},
     "trainer.publishing": {"data", "errors", "evaluation", "pictures", "runs"},
     # What calls the rooms in order.
-    "trainer.run": {"config", "data", "errors", "evaluation", "percent", "publishing", "runs", "training"},
+    "trainer.initial_weights": {"config", "errors", "publishing", "runs", "training"},
+    "trainer.run": {
+        "config",
+        "data",
+        "errors",
+        "evaluation",
+        "initial_weights",
+        "percent",
+        "publishing",
+        "runs",
+        "training",
+    },
     "trainer.tuning": {"config", "errors", "percent", "evaluation", "run", "runs", "settings", "training"},
     # On the other side of the contract.
     "serving.client": set(),

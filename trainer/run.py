@@ -21,11 +21,19 @@ from typing import TYPE_CHECKING
 
 from trainer.config import TrainConfig, what_it_computes
 from trainer.errors import ConfigError, ExitCode, memory_errors_explained
+from trainer.initial_weights import read_initial_model
 from trainer.percent import percent
 from trainer.runs.atomic import write_atomically
 from trainer.runs.console import Console
 from trainer.runs.environment import environment as describe_environment
-from trainer.runs.folder import explains_resume, is_finished, open_run_folder, refuse_full_disk, resume_command
+from trainer.runs.folder import (
+    WEIGHTS_FILE,
+    explains_resume,
+    is_finished,
+    open_run_folder,
+    refuse_full_disk,
+    resume_command,
+)
 from trainer.runs.result import EVALUATE_FILE, PUBLISH_FILE, RESULT_FILE, TRIAL_FILE, RunResult, read_result, recorded
 from trainer.training.cluster import Cluster, find_cluster, wait_for_chief, wait_for_peers
 
@@ -37,8 +45,6 @@ if TYPE_CHECKING:
     from trainer.runs.tracking import RunTracker, Tracker
     from trainer.training.distribute import Devices
     from trainer.training.loop import Trained
-
-WEIGHTS_FILE = "model.weights.h5"
 
 
 @dataclass(frozen=True)
@@ -154,11 +160,11 @@ def _train_as_worker(config: TrainConfig, cluster: Cluster) -> None:
 def _train(config: TrainConfig, cluster: Cluster | None, tracker: Tracker) -> tuple[Trained, Splits, Devices]:
     import tensorflow as tf
 
-    from trainer.data.load import load_splits
     from trainer.runs.checkpoint import Checkpoints, is_trained
     from trainer.runs.signals import deferred_stop
     from trainer.training.distribute import choose_devices, peers_may_be_lost
     from trainer.training.loop import Hooks, train
+    from trainer.training.model import weights_digest
     from trainer.training.train_state import REVISION
 
     if is_trained(config.run_dir):
@@ -169,8 +175,9 @@ def _train(config: TrainConfig, cluster: Cluster | None, tracker: Tracker) -> tu
         devices = choose_devices(config, cluster)
         if config.deterministic:
             tf.config.experimental.enable_op_determinism()
+        initial = read_initial_model(config) if config.init_from else None
         with tracker.console.phase(f"Loading {config.dataset}"):
-            splits = load_splits(config.dataset, config.data_path, config.validation_size)
+            splits = _load(config)
         sizes = (
             f"{len(splits.train):,} training, {len(splits.validation):,} validation, {len(splits.test):,} test digits"
         )
@@ -186,6 +193,7 @@ def _train(config: TrainConfig, cluster: Cluster | None, tracker: Tracker) -> tu
             {
                 **what_it_computes(config),
                 **{f"{part} data": digest for part, digest in splits.digests.items()},
+                **({"initial weights": weights_digest(initial)} if initial else {}),
                 "training revision": REVISION,
             },
             every_seconds=config.checkpoint_seconds,
@@ -196,10 +204,17 @@ def _train(config: TrainConfig, cluster: Cluster | None, tracker: Tracker) -> tu
         try:
             with deferred_stop() as stop_requested:
                 hooks = Hooks(tracker=tracker, checkpoints=checkpoints, stop_requested=stop_requested)
-                trained = train(config, splits.train, splits.validation, devices, hooks)
+                trained = train(config, splits.train, splits.validation, devices, hooks, initial)
         finally:
             checkpoints.wait()  # A checkpoint that is half written is finished, however training ended.
     return trained, splits, devices
+
+
+def _load(config: TrainConfig) -> Splits:
+    from trainer.data.load import Extra, load_splits
+
+    extra = Extra(config.extra_data, config.extra_weight) if config.extra_data else None
+    return load_splits(config.dataset, config.data_path, config.validation_size, extra)
 
 
 def _reload(config: TrainConfig, result: RunResult, console: Console) -> Candidate:
@@ -208,7 +223,6 @@ def _reload(config: TrainConfig, result: RunResult, console: Console) -> Candida
     if not weights.is_file():
         raise ConfigError(f"{config.run_dir}: this run was not trained to its end ({WEIGHTS_FILE} is missing)")
     with console.phase("Loading TensorFlow"):
-        from trainer.data.load import load_splits
         from trainer.training.distribute import ONE_DEVICE, choose_devices
         from trainer.training.model import build_model
 
@@ -216,7 +230,7 @@ def _reload(config: TrainConfig, result: RunResult, console: Console) -> Candida
     trained = read_result(config.run_dir / RESULT_FILE) or read_result(config.run_dir / TRIAL_FILE) or RunResult()
     model = build_model(config.model, width=config.width, dropout=config.dropout)
     model.load_weights(weights)
-    splits = load_splits(config.dataset, config.data_path, config.validation_size)
+    splits = _load(config)
     _refuse_other_data(config.run_dir, trained.data, splits.digests)
     result.facts = {**trained.facts, "test split": f"scored again from the saved weights on {_utc_now()}"}
     result.data = splits.digests
@@ -260,6 +274,14 @@ def _evaluate(
     with console.phase(f"Evaluating on {len(splits.test):,} test digits"), memory_errors_explained():
         evaluation = _score(model, splits.validation, splits.test)
     result.evaluation = evaluation.summary()
+    if splits.extra:
+        held_out = _score(model, splits.validation, splits.extra)
+        result.extra = held_out.summary()
+        right = int((held_out.digits == held_out.labels).sum())
+        result.facts["extra pictures"] = (
+            f"{config.extra_data}, {config.extra_weight:.0%} of the training examples; "
+            f"{right} of the {len(splits.extra)} held-out ones are right"
+        )
     return Candidate(config, model, splits, result.facts, evaluation)
 
 
@@ -349,6 +371,7 @@ def _facts(config: TrainConfig, splits: Splits, trained: Trained, devices: Devic
     return {
         "data set": "{}: {:,} training, {:,} validation, {:,} test digits".format(config.dataset, *sizes),
         "network": f"{config.model}, {trained.model.count_params():,} parameters",
+        **({"initial weights": f"of {config.init_from}, with a new optimizer"} if config.init_from else {}),
         "training": f"{trained.steps:,} steps of {config.global_batch_size} in {trained.seconds:.1f} s, "
         f"{trained.steps * config.global_batch_size / trained.seconds:,.0f} images/s",
         "devices": f"{', '.join(devices.names)}{shared} ({config.precision})",
@@ -381,6 +404,8 @@ def _report(candidate: Candidate, result: RunResult, console: Console, *, succee
     low, high = evaluation.accuracy_interval
     text = f"Test accuracy {percent(evaluation.accuracy)} (95 % interval {percent(low)} to {percent(high)})."
     console.note(text, test_accuracy=evaluation.accuracy, test_accuracy_interval_95=[low, high])
+    if extra := candidate.facts.get("extra pictures"):
+        console.note(f"Extra pictures: {extra}.", extra=result.extra)
     if succeeded:
         console.note(result.outcome, style="bold green", published=result.published)
     for name, place in (

@@ -84,9 +84,10 @@ class PathSettings:
 class DataSettings:
     """Which examples a run learns from."""
 
-    dataset: Literal["mnist", "idx", "optdigits"] = setting(
+    dataset: Literal["mnist", "idx", "folder", "optdigits"] = setting(
         "optdigits",
-        "mnist: through tensorflow-datasets; idx: four files in MNIST's format; optdigits: embedded, needs no download.",
+        "mnist: through tensorflow-datasets; idx: four files in MNIST's format; folder: pictures of any size in folders "
+        "named 0 to 9, or listed in labels.csv; optdigits: embedded, needs no download.",
     )
     validation_size: int = setting(
         180,
@@ -94,6 +95,13 @@ class DataSettings:
         "never trained on.",
         ABOVE_ZERO,
     )
+    extra_data: Path | None = setting(
+        None,
+        "Folder of pictures, in folders named 0 to 9 or listed in labels.csv, that are mixed into the training examples; "
+        "a fifth of them is held out and scored after training.",
+        may_change=True,
+    )
+    extra_weight: float = setting(0.2, "Share of each epoch's examples that comes from extra_data.", BELOW_ONE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +110,11 @@ class ModelSettings:
 
     model: Literal["mlp", "lenet", "cnn"] = setting("cnn", "Network: see trainer/training/model.py.")
     width: float = setting(1.0, "Factor on the number of units of every hidden layer.", ABOVE_ZERO)
+    init_from: str = setting(
+        "",
+        "Start from the weights of a run (its name or folder) or of a published version (its number or folder), with a "
+        "new optimizer; empty = random weights.",
+    )
     dropout: float = setting(0.0, "Share of activations dropped before the last layers, 0 <= dropout < 1.", BELOW_ONE)
 
 

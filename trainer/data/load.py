@@ -1,40 +1,48 @@
 """Labelled images from disk, verified: the first stage of a run.
 
 All sources give the same: uint8 images [N, 28, 28] with 0 = paper and 255 = ink, and labels 0 to 9. They are MNIST through
-tensorflow-datasets, a folder of IDX files, and the optdigits that scikit-learn carries. Data that is missing, truncated,
-swapped, mislabelled or of the wrong size is rejected here, before any training; the error names the file.
+tensorflow-datasets, IDX files, pictures in folders, and the optdigits that scikit-learn carries. Data that is missing,
+truncated, swapped, mislabelled or of the wrong size is rejected here, before any training; the error names the file.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from serving.contract import CLASSES
+from trainer.data.divide import hold_back, mix_in
 from trainer.data.split import DataError, Split, Splits, verify, verify_disjoint
 
-SPLIT_SEED = 20_260_101
-"""Decides which training examples become the validation split: the same ones in every run, whatever the run's seed."""
+
+@dataclass(frozen=True)
+class Extra:
+    """Pictures that are mixed into the training examples of a data set."""
+
+    folder: Path
+    """Read as the data set `folder` is."""
+    share: float
+    """Their share of each epoch, 0 <= share < 1."""
 
 
-def load_splits(dataset: str, data_dir: Path, validation_size: int) -> Splits:
+def load_splits(dataset: str, data_dir: Path, validation_size: int, extra: Extra | None = None) -> Splits:
     """Read and verify a data set, and hold back a validation split from its training part.
 
     Args:
         dataset: "mnist" (prepared by tensorflow-datasets in `data_dir` if it is missing there), "idx" (four IDX files in
-            `data_dir`) or "optdigits" (embedded; `data_dir` is not used).
+            `data_dir`), "folder" (pictures in `data_dir`) or "optdigits" (embedded; `data_dir` is not used).
         data_dir: folder of the data set.
         validation_size: examples to hold back from the training data.
+        extra: pictures to mix into the training split.
 
     Raises:
         DataError: data is missing or damaged, or the validation split cannot hold every digit; the message says which.
     """
     train, test = read_dataset(dataset, data_dir)
     train, validation = hold_back(train, validation_size)
-    return Splits(train=train, validation=validation, test=test)
+    splits = Splits(train=train, validation=validation, test=test)
+    return _with_extra(splits, extra) if extra else splits
 
 
 def read_dataset(dataset: str, data_dir: Path) -> tuple[Split, Split]:
-    """Read and verify the training and the test split of a data set, as its source parts them.
+    """Read and verify the training and the test split of a data set.
 
     Args:
         dataset: as in `load_splits`.
@@ -50,40 +58,6 @@ def read_dataset(dataset: str, data_dir: Path) -> tuple[Split, Split]:
     return train, test
 
 
-def hold_back(train: Split, validation_size: int) -> tuple[Split, Split]:
-    """Part the training data into a training and a validation split with the same share of each digit.
-
-    The validation examples are drawn at random with `SPLIT_SEED`, because files that are sorted by digit have only some
-    of the digits at their end. Both parts keep the order in which the examples are stored.
-
-    Raises:
-        DataError: one of the two parts would lack a digit, or an image would be in both.
-    """
-    from sklearn.model_selection import train_test_split
-
-    if validation_size >= len(train):
-        raise DataError(f"validation_size is {validation_size}, but there are only {len(train)} training examples")
-    if min(validation_size, len(train) - validation_size) < CLASSES:
-        raise DataError(
-            f"validation_size is {validation_size} of {len(train)} training examples; "
-            f"expected at least {CLASSES} in each part, one of each digit"
-        )
-    counts = np.bincount(train.labels, minlength=CLASSES)
-    if counts.min() < 2:
-        raise DataError(
-            f"the training data has {counts.min()} example(s) of digit {counts.argmin()}; "
-            "expected at least 2 of each digit, one to train on and one to validate on"
-        )
-    positions = train_test_split(
-        np.arange(len(train)), test_size=validation_size, stratify=train.labels, random_state=SPLIT_SEED
-    )
-    kept, held_back = (Split(train.images[part], train.labels[part]) for part in map(np.sort, positions))
-    for part, name in ((kept, "train"), (held_back, "validation")):
-        verify(part, f"{name}, with a validation_size of {validation_size}")
-    verify_disjoint(kept, held_back, "validation")
-    return kept, held_back
-
-
 def _read(dataset: str, data_dir: Path) -> tuple[Split, Split]:
     """Call the reader of the data set; importing one reader does not import the libraries of the others."""
     if dataset == "mnist":
@@ -94,6 +68,27 @@ def _read(dataset: str, data_dir: Path) -> tuple[Split, Split]:
         from trainer.data.idx import read_idx_folder
 
         return read_idx_folder(data_dir)
+    if dataset == "folder":
+        from trainer.data.folder import read_folder
+
+        return read_folder(data_dir)
     from trainer.data.optdigits import read_optdigits
 
     return read_optdigits()
+
+
+def _with_extra(splits: Splits, extra: Extra) -> Splits:
+    from trainer.data.folder import read_folder
+
+    kept, held_out = read_folder(extra.folder)
+    if not len(kept):
+        raise DataError(f"{extra.folder}: its {len(held_out)} picture(s) are all held out for testing; add more")
+    for unseen, name in ((splits.validation, "validation"), (splits.test, "test")):
+        verify_disjoint(kept, unseen, name)
+    verify_disjoint(splits.train, held_out, "held-out extra")
+    return Splits(
+        train=mix_in(splits.train, kept, extra.share),
+        validation=splits.validation,
+        test=splits.test,
+        extra=held_out if len(held_out) else None,
+    )

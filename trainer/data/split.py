@@ -53,16 +53,20 @@ class Split:
 
 @dataclass(frozen=True)
 class Splits:
-    """Three disjoint splits: train on the first, choose settings by the second, score once on the third."""
+    """Disjoint splits: train on the first, choose settings by the second, score once on the others."""
 
     train: Split
+    """With extra pictures mixed in, if there are any."""
     validation: Split
     test: Split
+    extra: Split | None = None
+    """The extra pictures that are not trained on; not every digit is in it."""
 
     @cached_property
     def digests(self) -> dict[str, str]:
         """`Split.digest` of each split, by its name."""
-        return {part: getattr(self, part).digest for part in ("train", "validation", "test")}
+        splits = {"train": self.train, "validation": self.validation, "test": self.test, "extra": self.extra}
+        return {name: split.digest for name, split in splits.items() if split}
 
 
 def verify(split: Split, name: str) -> None:

@@ -28,6 +28,7 @@ from serving.contract import (
     PROBLEM,
     SIGNATURE,
 )
+from trainer.errors import ConfigError
 from trainer.pictures.normalize import normalize
 
 WARM_UP_BATCH_SIZES = {SIGNATURE: (1, 8, 32, 128), PICTURES: (1, 8)}
@@ -120,6 +121,20 @@ def read_metadata(folder: Path) -> dict[str, Any]:
     if not isinstance(metadata, dict):
         raise ValueError(f"{path} is damaged: expected one JSON object")
     return metadata
+
+
+def read_weights(folder: Path) -> list[np.ndarray]:
+    """The weights of a model that `export_model` wrote to `folder`, in the order of the model's weights.
+
+    Raises:
+        ConfigError: the folder holds no such model, or it cannot be read.
+    """
+    try:
+        reader = tf.train.load_checkpoint(str(folder / "variables" / "variables"))
+        count = sum(name.startswith("weights/") for name in reader.get_variable_to_shape_map())
+        return [reader.get_tensor(f"weights/{i}/.ATTRIBUTES/VARIABLE_VALUE") for i in range(count)]
+    except (tf.errors.OpError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"{folder}: its weights cannot be read: {error}") from error
 
 
 def sync_tree(folder: Path) -> None:

@@ -25,6 +25,12 @@ NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEX
 
 LOCK_FILE = ".lock"
 
+CONFIG_FILE = "config.json"
+"""The settings, complete."""
+
+WEIGHTS_FILE = "model.weights.h5"
+"""The weights of a run that was trained to its end, as Keras writes them."""
+
 
 class DiskError(RunError):
     """Too little disk space to start."""
@@ -102,7 +108,7 @@ def refuse_full_disk(folder: Path) -> None:
 def _prepare(folder: Path, config: TrainConfig) -> None:
     from trainer.runs.checkpoint import FOLDER, checkpoint_files  # numpy: not for `--help`
 
-    saved, old = folder / "config.json", [child for child in folder.iterdir() if child.name != LOCK_FILE]
+    saved, old = folder / CONFIG_FILE, [child for child in folder.iterdir() if child.name != LOCK_FILE]
     if not saved.is_file() and any(not child.name.startswith(PARTIAL_PREFIX) for child in old):
         raise ConfigError(f"{folder}: holds files that do not belong to a run; give this one another --run")
     checkpoints, finished = checkpoint_files(folder / FOLDER), is_finished(config)

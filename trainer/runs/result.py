@@ -8,6 +8,7 @@
       "data": {"train": "<SHA-256>", "validation": ..., "test": ...},
       "validation": {"loss": 0.05, "accuracy": 0.99, ...},           of a trial: Evaluation.summary()
       "evaluation": {"loss": 0.04, "accuracy": 0.99, ...},           on the test split: Evaluation.summary()
+      "extra": {"loss": 0.1, "accuracy": 0.95, ...},                 on the held-out extra pictures: Evaluation.summary()
       "gate": {"accuracy": 0.99, "limit": 0.985, "comparisons": [...]},   trainer/publishing/gate.py
       "published": {"version": 20260101120000, "folder": "...", "check": {...}},
       "outcome": "Published as version 20260101120000 in ..."        what the report says first
@@ -61,6 +62,7 @@ class RunResult:
     evaluation: dict[str, Any] = field(default_factory=dict)
     gate: dict[str, Any] = field(default_factory=dict)
     """What the gate required and compared: `Verdict.to_json()`."""
+    extra: dict[str, Any] = field(default_factory=dict)
     published: dict[str, Any] = field(default_factory=dict)
     outcome: str = ""
     """One sentence: the version that was published, or why none was."""

@@ -61,7 +61,14 @@ class Hooks:
     """Whether training has to stop before the next call."""
 
 
-def train(config: TrainConfig, train_split: Split, validation: Split, devices: Devices, hooks: Hooks) -> Trained:
+def train(
+    config: TrainConfig,
+    train_split: Split,
+    validation: Split,
+    devices: Devices,
+    hooks: Hooks,
+    initial: keras.Model | None = None,
+) -> Trained:
     """Train one model as the config says, from the newest checkpoint if there is one.
 
     Args:
@@ -70,6 +77,7 @@ def train(config: TrainConfig, train_split: Split, validation: Split, devices: D
         validation: is evaluated after each epoch; nothing is learned from it.
         devices: where the replicas run.
         hooks: metrics, checkpoints and requests to stop.
+        initial: its weights are the first ones; None = random weights.
 
     Raises:
         ConfigError: the global batch cannot be divided among the replicas, or the newest checkpoint belongs to another
@@ -85,7 +93,7 @@ def train(config: TrainConfig, train_split: Split, validation: Split, devices: D
     keras.utils.set_random_seed(config.seed)
     steps = total_steps(config.epochs, len(train_split), config.global_batch_size)
     rates = learning_rates(steps, config)
-    learner = build_learner(config, rates, devices)
+    learner = build_learner(config, rates, devices, initial)
     eval_model = build_model(config.model, width=config.width, dropout=config.dropout)
     state = TrainingState(learner.variables, steps)
     resume(state, hooks.checkpoints, devices)
@@ -132,16 +140,21 @@ def train(config: TrainConfig, train_split: Split, validation: Split, devices: D
     return Trained(model=eval_model, losses=np.concatenate(state.losses), steps=state.step, seconds=state.seconds)
 
 
-def build_learner(config: TrainConfig, rates: np.ndarray, devices: Devices) -> Learner:
-    """A fresh model and its optimizer, mirrored on all replicas, and averages of its weights if the config wants them.
+def build_learner(
+    config: TrainConfig, rates: np.ndarray, devices: Devices, initial: keras.Model | None = None
+) -> Learner:
+    """A new model and its optimizer, mirrored on all replicas, and averages of its weights if the config wants them.
 
     Args:
         config: model, optimizer and precision.
         rates: learning rate of each step, float32 [steps].
         devices: where the variables live.
+        initial: its weights are the first ones; None = random weights.
     """
     with devices.strategy.scope():
         model = build_model(config.model, width=config.width, dropout=config.dropout, precision=config.precision)
+        if initial:
+            model.set_weights(initial.get_weights())
         optimizer = build_optimizer(config, rates, scale_loss=config.precision == "mixed_float16")
         optimizer.build(model.trainable_variables)
     ema_weights = [tf.Variable(weight.numpy(), trainable=False) for weight in model.weights] if config.ema_decay else []

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from tests.trainer.conftest import read_result, run_trainer, write_idx
+from trainer.data.divide import hold_back
 from trainer.data.idx import FILES, read_idx, read_idx_folder
-from trainer.data.load import hold_back, load_splits, read_dataset
+from trainer.data.load import load_splits, read_dataset
 from trainer.data.split import MNIST_FINGERPRINTS, DataError, Split, verify
 from trainer.errors import ExitCode
 
