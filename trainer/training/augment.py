@@ -1,8 +1,12 @@
 """Training-only augmentation of whole batches, on the training device.
 
-Four changes, each with settings of its own: serifs on ones, stroke width and gaps, a random affine map, and low
-resolution. The noise of an image is a function of (seed, step, position in the global batch), so it depends neither on
+Five changes, each with settings of its own: serifs on ones, gaps in strokes, a random affine map, low resolution, and
+stroke width. The noise of an image is a function of (seed, step, position in the global batch), so it depends neither on
 the number of replicas nor on where a run was resumed.
+
+The examples of a batch are in random order, so which of them get a change may depend on their position. A batch is cut
+into groups. The images of a group share one affine map; the first groups get low resolution, the next ones thicker and
+the last ones thinner strokes. So each change is computed for its images only, in arrays of fixed shape.
 """
 
 import functools
@@ -16,7 +20,15 @@ from serving.contract import IMAGE_SHAPE
 from trainer.config import TrainConfig
 from trainer.data.split import Split
 from trainer.settings import AugmentationSettings
-from trainer.training.input_pipeline import ReplicaSlice, batch_indices
+from trainer.training.input_pipeline import ReplicaSlice, batch_indices, uniform
+
+LEAST_GROUPS, LARGEST_GROUP = 16, 16
+"""A global batch is cut into groups of at most 16 images, and into 16 groups at least."""
+
+IMAGE_STREAM, GROUP_STREAM = 0, 1
+"""Streams of noise: of each image, and of each group."""
+
+SIDE = IMAGE_SHAPE[0]
 
 
 def augment(
@@ -34,15 +46,36 @@ def augment(
     Returns:
         uint8 [B, 28, 28].
     """
+    noise = part.uniform(IMAGE_STREAM, step, 11)
     if settings.serif_ones_fraction:
-        images = add_serifs(images, labels, part.uniform(3, step, 4), settings.serif_ones_fraction)
-    if has_strokes(settings):
-        images = change_strokes(images, 2 * part.uniform(1, step, 4) - 1, settings)
-    if has_affine(settings):
-        images = random_affine(images, 2 * part.uniform(0, step, 6) - 1, settings)
-    if settings.low_resolution_fraction:
-        images = reduce_resolution(images, part.uniform(2, step, 6), settings.low_resolution_fraction)
-    return images
+        images = add_serifs(images, labels, noise[:, :4], settings.serif_ones_fraction)
+    if settings.stroke_gap_fraction:
+        images = add_gaps(images, noise[:, 4:7], settings.stroke_gap_fraction)
+
+    count = max(LEAST_GROUPS, part.global_batch_size // LARGEST_GROUP)
+    size = _group_size(part, count)
+    groups = np.arange(part.global_batch_size)[part.positions][::size] * count // part.global_batch_size
+    of_groups = tf.gather(uniform(part.seed, GROUP_STREAM, step, [count, 9]), groups)
+    of_images = tf.reshape(tf.transpose(noise[:, 7:]), [4, len(groups), 1, 1, size])
+    # With the images of a group innermost, every operation below runs along contiguous memory.
+    stacks = warp(images, affine_maps(2 * of_groups[:, :6] - 1, settings), size)
+
+    reduced_groups = math.ceil(count * settings.low_resolution_fraction)
+    reduced, thicker = np.searchsorted(groups, [reduced_groups, (reduced_groups + count) // 2])
+    changed = [stacks]
+    if reduced:
+        is_reduced = of_images[0, :reduced] < settings.low_resolution_fraction * count / reduced_groups
+        low = reduce_resolution(stacks[:reduced], of_groups[:reduced, 6:], of_images[1:3, :reduced])
+        changed = [tf.where(is_reduced, low, stacks[:reduced]), stacks[reduced:]]
+    if settings.stroke_width_jitter_pixels:
+        amounts = settings.stroke_width_jitter_pixels * of_images[3]
+        rest = [
+            move_edges(stacks[reduced:thicker], amounts[reduced:thicker], tf.maximum),
+            move_edges(stacks[thicker:], amounts[thicker:], tf.minimum),
+        ]
+        changed = [*changed[:-1], *rest]
+    stacks = tf.cast(tf.concat(changed, axis=0) + 0.5, tf.uint8)
+    return tf.reshape(tf.transpose(stacks, [0, 3, 1, 2]), [-1, SIDE, SIDE])
 
 
 def first_batch(split: Split, config: TrainConfig) -> np.ndarray:
@@ -57,51 +90,98 @@ def first_batch(split: Split, config: TrainConfig) -> np.ndarray:
 
 def is_identity(settings: AugmentationSettings) -> bool:
     """Whether the settings switch on no change."""
-    others = settings.serif_ones_fraction or settings.low_resolution_fraction
-    return not (has_affine(settings) or has_strokes(settings) or others)
+    affine = settings.rotate_degrees or settings.zoom or settings.shift_pixels or settings.shear_degrees
+    strokes = settings.stroke_width_jitter_pixels or settings.stroke_gap_fraction or settings.serif_ones_fraction
+    return not (affine or strokes or settings.low_resolution_fraction)
 
 
-def has_affine(settings: AugmentationSettings) -> bool:
-    """Whether images are rotated, zoomed, shifted or sheared."""
-    return bool(settings.rotate_degrees or settings.zoom or settings.shift_pixels or settings.shear_degrees)
+def _group_size(part: ReplicaSlice, groups: int) -> int:
+    """How many neighbouring images of a slice are in the same group and are computed together."""
+    size, remainder = divmod(part.global_batch_size, groups * part.replicas)
+    # A GPU has a fast kernel for one map an image, and none for the sparse product that is repeatable.
+    return 1 if remainder or tf.config.list_logical_devices("GPU") else size
 
 
-def has_strokes(settings: AugmentationSettings) -> bool:
-    """Whether strokes change their width or get gaps."""
-    return bool(settings.stroke_width_jitter_pixels or settings.stroke_gap_fraction)
-
-
-def random_affine(images: tf.Tensor, noise: tf.Tensor, ranges: AugmentationSettings) -> tf.Tensor:
-    """Rotate, shear, zoom and shift each image around its centre.
+def affine_maps(noise: tf.Tensor, ranges: AugmentationSettings) -> tf.Tensor:
+    """Random maps that rotate, shear, zoom and shift around the centre of an image.
 
     Args:
-        images: uint8 [B, 28, 28].
-        noise: float32 [B, 6], uniform in [-1, 1).
-        ranges: each part of the map is drawn within +- its setting.
+        noise: float32 [G, 6], uniform in [-1, 1).
+        ranges: each part of a map is drawn within +- its setting.
 
     Returns:
-        uint8 [B, 28, 28]; pixels that come in from outside are paper (0).
+        float32 [G, 6]: a, b, c, d, e, f of input pixel (a x + b y + c, d x + e y + f) for output pixel (x, y).
     """
     angle = noise[:, 0] * math.radians(ranges.rotate_degrees)
     slant = tf.tan(noise[:, 1] * math.radians(ranges.shear_degrees))
     scale_x, scale_y = 1 + noise[:, 2] * ranges.zoom, 1 + noise[:, 3] * ranges.zoom
     cos, sin = tf.cos(angle), tf.sin(angle)
-    # Output pixel -> input pixel, around the centre c: input = M (output - c) + c + shift, M = rotation x shear x scale.
+    # Around the centre c: input = M (output - c) + c + shift, with M = rotation x shear x scale.
     a, b = cos / scale_x, (cos * slant - sin) / scale_y
     d, e = sin / scale_x, (sin * slant + cos) / scale_y
-    centre = (images.shape[1] - 1) / 2
+    centre = (SIDE - 1) / 2
     c = centre - (a + b) * centre + noise[:, 4] * ranges.shift_pixels
     f = centre - (d + e) * centre + noise[:, 5] * ranges.shift_pixels
-    zeros = tf.zeros_like(a)
-    transformed = tf.raw_ops.ImageProjectiveTransformV3(
-        images=images[..., tf.newaxis],
-        transforms=tf.stack([a, b, c, d, e, f, zeros, zeros], axis=1),
-        output_shape=tf.constant(images.shape[1:].as_list(), tf.int32),
-        fill_value=0.0,
-        interpolation="BILINEAR",
-        fill_mode="CONSTANT",
+    return tf.stack([a, b, c, d, e, f], axis=1)
+
+
+def warp(images: tf.Tensor, maps: tf.Tensor, group_size: int) -> tf.Tensor:
+    """Apply one affine map to each group of neighbouring images, with bilinear interpolation.
+
+    On a CPU a group is the product of a sparse matrix, four weights a pixel, and the images of the group as columns. That
+    takes a seventh of the time of TensorFlow's kernel, which computes the coordinates of each pixel of each image anew.
+
+    Args:
+        images: uint8 [B, 28, 28].
+        maps: float32 [G, 6] from `affine_maps`; image i gets map i // group_size.
+        group_size: B / G.
+
+    Returns:
+        float32 [G, 28, 28, B / G]; pixels that come in from outside are paper (0).
+    """
+    if group_size == 1:
+        return tf.raw_ops.ImageProjectiveTransformV3(
+            images=tf.cast(images, tf.float32)[..., tf.newaxis],
+            transforms=tf.pad(maps, [[0, 0], [0, 2]]),
+            output_shape=tf.constant(IMAGE_SHAPE, tf.int32),
+            fill_value=0.0,
+            interpolation="BILINEAR",
+            fill_mode="CONSTANT",
+        )
+    groups, padded_side = maps.shape[0], SIDE + 2
+    padded = tf.cast(tf.pad(images, [[0, 0], [1, 1], [1, 1]]), tf.float32)
+    columns = tf.transpose(tf.reshape(padded, [groups, group_size, padded_side**2]), [0, 2, 1])
+    positions, weights = _bilinear_matrix(maps)
+    warped = tf.raw_ops.SparseTensorDenseMatMul(
+        a_indices=positions,
+        a_values=weights,
+        a_shape=tf.constant([groups * SIDE**2, groups * padded_side**2], tf.int64),
+        b=tf.reshape(columns, [groups * padded_side**2, group_size]),
     )
-    return transformed[..., 0]
+    return tf.reshape(warped, [groups, SIDE, SIDE, group_size])
+
+
+def _bilinear_matrix(maps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The sparse matrix from pixels of padded images to pixels of warped ones, block by block for each of G maps.
+
+    Returns:
+        int64 [G 28 28 4, 2], row and column of each weight, and float32 [G 28 28 4], the weights.
+    """
+    groups, padded_side = maps.shape[0], SIDE + 2
+    y, x = (grid.ravel() for grid in np.mgrid[:SIDE, :SIDE])
+    pixels = tf.constant(np.stack([x, y, np.ones(SIDE**2)]), tf.float32)
+    source = tf.reshape(tf.reshape(maps, [-1, 3]) @ pixels, [groups, 2, SIDE**2])
+    # Everything outside the image lands on the padding, which is paper; its first pixel is -1.
+    source = 1 + tf.clip_by_value(source, -1.0, SIDE - 1e-3)
+    corner = tf.floor(source)
+    right, below = tf.unstack(source - corner, axis=1)
+    left, above = 1 - right, 1 - below
+    weights = tf.stack([left * above, right * above, left * below, right * below], axis=-1)
+    first = tf.cast(corner[:, 1] * padded_side + corner[:, 0], tf.int64)
+    blocks = padded_side**2 * np.arange(groups)[:, np.newaxis, np.newaxis]
+    columns = first[..., tf.newaxis] + (blocks + np.array([0, 1, padded_side, padded_side + 1]))
+    rows = np.repeat(np.arange(groups * SIDE**2), 4)
+    return tf.stack([tf.constant(rows), tf.reshape(columns, [-1])], axis=1), tf.reshape(weights, [-1])
 
 
 def add_serifs(images: tf.Tensor, labels: tf.Tensor, noise: tf.Tensor, fraction: float) -> tf.Tensor:
@@ -116,6 +196,12 @@ def add_serifs(images: tf.Tensor, labels: tf.Tensor, noise: tf.Tensor, fraction:
     Returns:
         uint8 [B, 28, 28].
     """
+    chosen = tf.where((labels == 1) & (noise[:, 0] < fraction))
+    changed = _with_serifs(tf.gather_nd(images, chosen), tf.gather_nd(noise, chosen))
+    return tf.tensor_scatter_nd_update(images, chosen, changed)
+
+
+def _with_serifs(images: tf.Tensor, noise: tf.Tensor) -> tf.Tensor:
     ink = tf.cast(images, tf.float32)
     rows = tf.range(images.shape[1])
     inked = tf.reduce_max(images, axis=2) > 127
@@ -137,10 +223,7 @@ def add_serifs(images: tf.Tensor, labels: tf.Tensor, noise: tf.Tensor, fraction:
     half = (0.1 + 0.2 * noise[:, 2]) * height
     foot = _stroke(end(bottom, -1), 0 * angle, -half, half, width)
     has_foot = (noise[:, 3] < 0.5)[:, tf.newaxis, tf.newaxis]
-    marked = tf.maximum(ink, 255 * tf.where(has_foot, tf.maximum(upstroke, foot), upstroke))
-    marked = tf.cast(tf.round(marked), tf.uint8)
-    chosen = (labels == 1) & (noise[:, 0] < fraction)
-    return tf.where(chosen[:, tf.newaxis, tf.newaxis], marked, images)
+    return tf.cast(tf.round(tf.maximum(ink, 255 * tf.where(has_foot, tf.maximum(upstroke, foot), upstroke))), tf.uint8)
 
 
 def _stroke(
@@ -167,41 +250,47 @@ def _stroke(
     return tf.clip_by_value(per_image(width) / 2 + 0.5 - away, 0, 1)
 
 
-def change_strokes(images: tf.Tensor, noise: tf.Tensor, settings: AugmentationSettings) -> tf.Tensor:
-    """Make strokes thicker or thinner, and leave a gap in some digits.
-
-    Args:
-        images: uint8 [B, 28, 28].
-        noise: float32 [B, 4], uniform in [-1, 1).
-        settings: the edge of each stroke moves by up to `stroke_width_jitter_pixels`, at most 1; `stroke_gap_fraction`
-            of the digits get a gap 3 pixels wide, which may lie beside their strokes.
-
-    Returns:
-        uint8 [B, 28, 28].
-    """
-    thicker, thinner = _extremes(images, tf.maximum, 0), _extremes(images, tf.minimum, 255)
-    amount = (noise[:, 0] * settings.stroke_width_jitter_pixels)[:, tf.newaxis, tf.newaxis]
-    target = tf.cast(tf.where(amount > 0, thicker, thinner), tf.float32)
-    ink = tf.cast(images, tf.float32)
-    ink += tf.abs(amount) * (target - ink)
-    if settings.stroke_gap_fraction:
-        away = tf.range(images.shape[1], dtype=tf.float32) - (images.shape[1] - 1) / 2
-        y, x = (away - noise[:, k, tf.newaxis] * GAP_RANGE_PIXELS for k in (1, 2))
-        distance = tf.sqrt(y[:, :, tf.newaxis] ** 2 + x[:, tf.newaxis, :] ** 2)
-        has_gap = (noise[:, 3] < 2 * settings.stroke_gap_fraction - 1)[:, tf.newaxis, tf.newaxis]
-        ink *= tf.where(has_gap, tf.clip_by_value(distance - 1, 0, 1), 1)
-    return tf.cast(tf.round(ink), tf.uint8)
-
-
 GAP_RANGE_PIXELS = 9.0
 """How far from the middle of the image a gap may lie, per axis."""
 
 
-def _extremes(images: tf.Tensor, extreme: Callable[[tf.Tensor, tf.Tensor], tf.Tensor], outside: int) -> tf.Tensor:
-    """Maximum or minimum over each pixel and its four neighbours; on a CPU shifted copies are faster than pooling."""
-    padded = tf.pad(images, [[0, 0], [1, 1], [1, 1]], constant_values=tf.constant(outside, images.dtype))
-    beside = (padded[:, :-2, 1:-1], padded[:, 2:, 1:-1], padded[:, 1:-1, :-2], padded[:, 1:-1, 2:])
-    return functools.reduce(extreme, beside, images)
+def add_gaps(images: tf.Tensor, noise: tf.Tensor, fraction: float) -> tf.Tensor:
+    """Leave a gap 3 pixels wide in some digits; it may lie beside their strokes.
+
+    Args:
+        images: uint8 [B, 28, 28].
+        noise: float32 [B, 3], uniform in [0, 1).
+        fraction: how many of the digits are changed.
+
+    Returns:
+        uint8 [B, 28, 28].
+    """
+    chosen = tf.where(noise[:, 0] < fraction)
+    ink = tf.cast(tf.gather_nd(images, chosen), tf.float32)
+    places = tf.gather_nd(2 * noise - 1, chosen) * GAP_RANGE_PIXELS
+    from_middle = tf.range(float(SIDE)) - (SIDE - 1) / 2
+    y, x = (from_middle - places[:, k, tf.newaxis] for k in (1, 2))
+    distance = tf.sqrt(y[:, :, tf.newaxis] ** 2 + x[:, tf.newaxis, :] ** 2)
+    changed = tf.cast(tf.round(ink * tf.clip_by_value(distance - 1, 0, 1)), tf.uint8)
+    return tf.tensor_scatter_nd_update(images, chosen, changed)
+
+
+def move_edges(stacks: tf.Tensor, pixels: tf.Tensor, extreme: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]) -> tf.Tensor:
+    """Make strokes thicker or thinner.
+
+    Args:
+        stacks: float32 [G, 28, 28, N], 0 to 255.
+        pixels: float32 [G, 1, 1, N], how far the edges move, at most 1.
+        extreme: tf.maximum for thicker strokes, tf.minimum for thinner ones.
+
+    Returns:
+        float32 [G, 28, 28, N].
+    """
+    outside = 0.0 if extreme is tf.maximum else 255.0
+    padded = tf.pad(stacks, [[0, 0], [1, 1], [1, 1], [0, 0]], constant_values=outside)
+    # Shifted copies are faster than pooling on a CPU.
+    neighbours = (padded[:, :-2, 1:-1], padded[:, 2:, 1:-1], padded[:, 1:-1, :-2], padded[:, 1:-1, 2:])
+    return stacks + pixels * (functools.reduce(extreme, neighbours, stacks) - stacks)
 
 
 CELL_SIDES_PIXELS = 1.5, 2.0, 2.5, 3.0
@@ -211,27 +300,29 @@ PHASES = 4
 """Number of offsets of the grid of large pixels, per axis."""
 
 
-def reduce_resolution(images: tf.Tensor, noise: tf.Tensor, fraction: float) -> tf.Tensor:
-    """Show some digits as if taken from a picture of few pixels: as blocks or smoothed, and with higher contrast.
+def reduce_resolution(stacks: tf.Tensor, grids: tf.Tensor, contrast: tf.Tensor) -> tf.Tensor:
+    """Show digits as if taken from a picture of few pixels: as blocks or smoothed, and with higher contrast.
 
     Args:
-        images: uint8 [B, 28, 28].
-        noise: float32 [B, 6], uniform in [0, 1).
-        fraction: how many of the digits are changed.
+        stacks: float32 [G, 28, 28, N], 0 to 255.
+        grids: float32 [G, 3], uniform in [0, 1): size and kind of the large pixels of a group, and where they lie.
+        contrast: float32 [2, G, 1, 1, N], uniform in [0, 1): what becomes paper, and the range of the rest.
 
     Returns:
-        uint8 [B, 28, 28].
+        float32 [G, 28, 28, N], 0 to 255.
     """
-    matrices = tf.constant(_resampling_matrices(images.shape[1]))
-    kind = tf.cast(noise[:, 1] * (2 * len(CELL_SIDES_PIXELS)), tf.int32)
-    rows, columns = (tf.gather(matrices, kind * PHASES + tf.cast(noise[:, k] * PHASES, tf.int32)) for k in (2, 3))
-    ink = rows @ tf.cast(images, tf.float32) @ tf.transpose(columns, [0, 2, 1])
+    matrices = tf.constant(_resampling_matrices(SIDE))
+    kind = tf.cast(grids[:, 0] * (2 * len(CELL_SIDES_PIXELS)), tf.int32)
+    rows, columns = (tf.gather(matrices, kind * PHASES + tf.cast(grids[:, k] * PHASES, tf.int32)) for k in (1, 2))
+    ink = tf.reshape(rows @ tf.reshape(stacks, [-1, SIDE, SIDE * stacks.shape[3]]), tf.shape(stacks))
+    ink = columns[:, tf.newaxis] @ ink
     # Weighting by squares gives the mean of the strokes, which the preparation of pictures takes for full ink.
-    strength = tf.reduce_sum(ink**3, axis=[1, 2]) / (tf.reduce_sum(ink**2, axis=[1, 2]) + 1e-6)
-    lowest, range_ = 0.3 * noise[:, 4], 0.4 + 0.6 * noise[:, 5]
-    ink = (ink / (strength + 1e-6)[:, None, None] - lowest[:, None, None]) / range_[:, None, None]
-    reduced = tf.cast(tf.round(255 * tf.clip_by_value(ink, 0, 1)), tf.uint8)
-    return tf.where((noise[:, 0] < fraction)[:, None, None], reduced, images)
+    squares = ink**2
+    strength = tf.reduce_sum(squares * ink, [1, 2], keepdims=True) / (
+        tf.reduce_sum(squares, [1, 2], keepdims=True) + 1e-6
+    )
+    lowest, range_ = 0.3 * contrast[0], 0.4 + 0.6 * contrast[1]
+    return tf.clip_by_value(ink * (255 / ((strength + 1e-6) * range_)) - 255 * lowest / range_, 0, 255)
 
 
 def _resampling_matrices(side: int) -> np.ndarray:

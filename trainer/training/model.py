@@ -110,7 +110,7 @@ class Dropout(layers.Layer):
         return tf.where(kept, inputs / (1 - self.rate), tf.zeros([], inputs.dtype))
 
 
-FIRST_DROPOUT_STREAM = 4
+FIRST_DROPOUT_STREAM = 2
 """Streams of noise below this number belong to the augmentation."""
 
 _noise = threading.local()  # each replica is traced in a thread of its own

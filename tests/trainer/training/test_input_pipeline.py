@@ -20,18 +20,14 @@ def test_a_step_has_the_same_examples_wherever_the_run_was_resumed() -> None:
 
 
 def test_the_slices_of_all_replicas_are_the_global_batch(splits) -> None:
-    def batches(replicas: int) -> list[tuple[np.ndarray, ...]]:
-        parts = [ReplicaSlice(3, 24, replica, replicas) for replica in range(replicas)]
-        datasets = replica_datasets(splits.train, range(5, 8), parts, ["CPU:0"] * replicas)
-        steps = [list(dataset.as_numpy_iterator()) for dataset in datasets]
-        return [
-            (step[0][0], np.concatenate([part[1] for part in step]), np.concatenate([part[2] for part in step]))
-            for step in zip(*steps, strict=True)
-        ]
-
     order = batch_indices(3, len(splits.train), 24, 5, 8)
     for replicas in (1, 2, 3):
-        for row, (step, images, labels) in enumerate(batches(replicas)):
-            assert step == 5 + row
-            assert np.array_equal(images, splits.train.images[order[row]])
-            assert np.array_equal(labels, splits.train.labels[order[row]])
+        parts = [ReplicaSlice(3, 24, replica, replicas) for replica in range(replicas)]
+        datasets = replica_datasets(splits.train, range(5, 8), parts, ["CPU:0"] * replicas)
+        for part, dataset in zip(parts, datasets, strict=True):
+            batches = list(dataset.as_numpy_iterator())
+            assert [step for step, _, _ in batches] == [5, 6, 7]
+            for (_, images, labels), indices in zip(batches, order, strict=True):
+                assert np.array_equal(images, splits.train.images[indices[part.positions]])
+                assert np.array_equal(labels, splits.train.labels[indices[part.positions]])
+        assert sorted(np.concatenate([np.arange(24)[part.positions] for part in parts])) == list(range(24))
