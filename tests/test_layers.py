@@ -47,16 +47,17 @@ MAY_IMPORT = {
     # Settings and errors, below everything.
     "trainer.errors": set(),
     "trainer.percent": set(),
+    "trainer.precision": set(),
     "trainer.presets": set(),
-    "trainer.settings": {"errors"},
-    "trainer.config": {"errors", "presets", "settings"},
+    "trainer.settings": {"errors", "precision"},
+    "trainer.config": {"errors", "precision", "presets", "settings"},
     # What a run keeps on disk.
-    "trainer.runs": {"config", "errors", "percent", "settings"},
+    "trainer.runs": {"config", "errors", "percent", "precision", "settings"},
     # Along the data.
     "trainer.pictures": set(),
     "trainer.data": {"errors", "pictures"},
     "trainer.evaluation": {"config", "data", "errors", "percent", "runs"},
-    "trainer.training": {"config", "data", "errors", "evaluation", "runs", "settings"},
+    "trainer.training": {"config", "data", "errors", "evaluation", "precision", "runs", "settings"},
     "trainer.publishing": {"data", "errors", "evaluation", "pictures", "runs"},
     # What calls the rooms in order.
     "trainer.initial_weights": {"config", "errors", "publishing", "runs", "training"},
@@ -67,6 +68,7 @@ MAY_IMPORT = {
         "evaluation",
         "initial_weights",
         "percent",
+        "precision",
         "publishing",
         "runs",
         "training",

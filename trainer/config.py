@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.errors import ConfigError
+from trainer.precision import AUTO
 from trainer.presets import PRESETS
 from trainer.settings import (
     AugmentationSettings,
@@ -123,6 +124,8 @@ def differences(saved: dict[str, Any], current: dict[str, Any]) -> str:
     defaults = what_it_computes(TrainConfig())
     saved = {**defaults, **{EARLIER_NAMES.get(name, name): value for name, value in saved.items()}}
     current = {**defaults, **current}
+    if current["precision"] == AUTO:
+        current["precision"] = saved["precision"]
     names = sorted(name for name in current if saved.get(name) != current[name])
     return ", ".join(f"{name} was {saved.get(name)!r} and is {current[name]!r}" for name in names)
 

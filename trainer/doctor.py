@@ -20,6 +20,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from trainer.errors import RunError
+from trainer.precision import machine_precision
 from trainer.publishing.versions import STAGING_PREFIX, live_versions
 from trainer.runs.checkpoint import FOLDER, checkpoint_files, is_trained, step_of
 from trainer.runs.folder import NEEDED_BYTES, resume_command
@@ -100,6 +101,7 @@ def _devices() -> Findings:
     strategy = type(devices.strategy).__name__.replace("_DefaultDistributionStrategy", "no strategy")
     found = f"{driver}; {cuda}" if gpus else "no GPU"
     text = f"{found}; a run of one worker trains on {', '.join(devices.names)} with {strategy}"
+    text += f"; --precision auto is {machine_precision()}"
     yield Finding(Level.OK, "devices", text)
     shared_memory = shutil.disk_usage("/dev/shm").total if Path("/dev/shm").is_dir() else 0
     if len(gpus) > 1 and shared_memory < 2**30:

@@ -17,12 +17,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from trainer.config import TrainConfig, what_it_computes
 from trainer.errors import ConfigError, ExitCode, memory_errors_explained
 from trainer.initial_weights import read_initial_model
 from trainer.percent import percent
+from trainer.precision import AUTO, Precision, fixed_precision
 from trainer.runs.atomic import write_atomically
 from trainer.runs.console import Console
 from trainer.runs.environment import environment as describe_environment
@@ -173,6 +174,10 @@ def _train(config: TrainConfig, cluster: Cluster | None, tracker: Tracker) -> tu
         wait_for_peers(cluster, config.peer_timeout_seconds)
     with memory_errors_explained(), peers_may_be_lost(cluster):
         devices = choose_devices(config, cluster)
+        precision = devices.broadcast_from_chief(lambda: fixed_precision(config.precision))
+        if config.precision == AUTO:
+            # The workers' machines may differ.
+            config = dataclasses.replace(config, precision=cast("Precision", precision))
         if config.deterministic:
             tf.config.experimental.enable_op_determinism()
         initial = read_initial_model(config) if config.init_from else None
@@ -185,7 +190,7 @@ def _train(config: TrainConfig, cluster: Cluster | None, tracker: Tracker) -> tu
             {
                 "data": f"{config.dataset}: {sizes}",
                 "devices": ", ".join(devices.names),
-                "network": f"{config.model}, width {config.width:g}",
+                "network": f"{config.model}, width {config.width:g}, {config.precision}",
             }
         )
         checkpoints = Checkpoints(

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from serving.contract import MODEL_NAME
 from trainer.errors import ConfigError
+from trainer.precision import Precision
 
 ABOVE_ZERO, FROM_ZERO = "a number above 0", "a number not below 0"
 BELOW_ONE, TO_ONE = "0 <= value < 1", "0 <= value <= 1"
@@ -161,7 +162,10 @@ class AugmentationSettings:
     shift_pixels: float = setting(0.0, "Shift per axis, uniform within +- this many pixels.", FROM_ZERO)
     shear_degrees: float = setting(0.0, "Slant, uniform within +- this many degrees.", FROM_ZERO)
     stroke_width_jitter_pixels: float = setting(
-        0.0, "Thicker or thinner strokes: their edges move by up to this many pixels, at most 1.", TO_ONE
+        0.0,
+        "Thicker or thinner strokes: their edges move by up to this many pixels, at most 1. Digits drawn at a low "
+        "resolution keep their strokes.",
+        TO_ONE,
     )
     stroke_gap_fraction: float = setting(
         0.0, "Share of the digits that get a gap 3 pixels wide in or beside their strokes.", TO_ONE
@@ -181,10 +185,11 @@ class RuntimeSettings:
 
     seed: int = setting(0, "Decides initial weights, order of examples, augmentation and dropout.", FROM_ZERO)
     deterministic: bool = setting(False, "Same seed, same machine and software, same bits; somewhat slower.")
-    precision: Literal["float32", "mixed_float16", "mixed_bfloat16", "float64"] = setting(
+    precision: Precision = setting(
         "float32",
-        "Arithmetic while training; the exported model is always float32. float64 is slow and serves to compare runs: "
-        "its rounding errors stay too small to change the losses.",
+        "Arithmetic while training; the exported model is always float32. auto is mixed_bfloat16 on machines that compute "
+        "with it, else float32; a resumed run keeps its choice. float64 is slow and serves to compare runs: its rounding "
+        "errors stay too small to change the losses.",
     )
     strategy: Literal["auto", "default", "mirrored"] = setting(
         "auto", "auto: MirroredStrategy where there is more than one replica, else none.", may_change=True

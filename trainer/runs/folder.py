@@ -12,6 +12,7 @@ from pathlib import Path
 
 from trainer.config import TrainConfig, refuse_mismatch, resolve, to_json, what_it_computes
 from trainer.errors import ConfigError, ExitCode, RunError
+from trainer.precision import fixed_precision
 from trainer.runs.atomic import PARTIAL_PREFIX, write_atomically
 from trainer.runs.lock import locked
 from trainer.runs.result import PUBLISH_FILE, RESULT_FILE, read_result
@@ -40,7 +41,7 @@ class DiskError(RunError):
 
 @contextmanager
 def open_run_folder(config: TrainConfig, now: datetime) -> Iterator[TrainConfig]:
-    """Make the run's folder and save the config in it; yields the config with the name of the run filled in.
+    """Make the run's folder and save the config in it; yields the config with the run's name and precision filled in.
 
     A run that has checkpoints is resumed from them, and one that `is_finished` is left as it is. Otherwise the files of an
     earlier attempt are removed.
@@ -56,7 +57,7 @@ def open_run_folder(config: TrainConfig, now: datetime) -> Iterator[TrainConfig]
             config.run_dir.mkdir(parents=True, exist_ok=True)
             busy = f"{config.run_dir}: another process is training this run; wait for it, or stop it"
             held.enter_context(locked(config.run_dir / LOCK_FILE, busy=busy))
-            _prepare(config.run_dir, config)
+            config = _prepare(config.run_dir, config)
             if config.publish:
                 # Checked now: after half an hour of training it would be too late.
                 config.model_dir.mkdir(parents=True, exist_ok=True)
@@ -105,7 +106,7 @@ def refuse_full_disk(folder: Path) -> None:
         )
 
 
-def _prepare(folder: Path, config: TrainConfig) -> None:
+def _prepare(folder: Path, config: TrainConfig) -> TrainConfig:
     from trainer.runs.checkpoint import FOLDER, checkpoint_files  # numpy: not for `--help`
 
     saved, old = folder / CONFIG_FILE, [child for child in folder.iterdir() if child.name != LOCK_FILE]
@@ -113,9 +114,13 @@ def _prepare(folder: Path, config: TrainConfig) -> None:
         raise ConfigError(f"{folder}: holds files that do not belong to a run; give this one another --run")
     checkpoints, finished = checkpoint_files(folder / FOLDER), is_finished(config)
     if checkpoints or finished:
-        refuse_mismatch(what_it_computes(resolve(file=saved)), what_it_computes(config), f"run {config.run!r}")
+        earlier = resolve(file=saved)
+        refuse_mismatch(what_it_computes(earlier), what_it_computes(config), f"run {config.run!r}")
+        config = dataclasses.replace(config, precision=earlier.precision)
+    else:
+        config = dataclasses.replace(config, precision=fixed_precision(config.precision))
     if finished:
-        return
+        return config
     if checkpoints:
         old = [folder / RESULT_FILE, *folder.rglob(f"{PARTIAL_PREFIX}*")]
     elif (result := read_result(folder / RESULT_FILE)) and result.exit_code == ExitCode.OK:
@@ -126,6 +131,7 @@ def _prepare(folder: Path, config: TrainConfig) -> None:
     for path in old:
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     write_atomically(saved, lambda path: path.write_text(to_json(config)))
+    return config
 
 
 def _with_new_name(config: TrainConfig, now: datetime) -> TrainConfig:

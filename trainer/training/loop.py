@@ -16,6 +16,7 @@ from trainer.config import ConfigError, TrainConfig, refuse_mismatch
 from trainer.data.split import Split
 from trainer.errors import ExitCode, RunError
 from trainer.evaluation.metrics import Predict, compile_predict, cross_entropy
+from trainer.precision import fixed_precision
 from trainer.runs.checkpoint import Checkpoints
 from trainer.runs.signals import StoppedError
 from trainer.runs.tracking import Tracker
@@ -152,10 +153,11 @@ def build_learner(
         initial: its weights are the first ones; None = random weights.
     """
     with devices.strategy.scope():
-        model = build_model(config.model, width=config.width, dropout=config.dropout, precision=config.precision)
+        precision = fixed_precision(config.precision)
+        model = build_model(config.model, width=config.width, dropout=config.dropout, precision=precision)
         if initial:
             model.set_weights(initial.get_weights())
-        optimizer = build_optimizer(config, rates, scale_loss=config.precision == "mixed_float16")
+        optimizer = build_optimizer(config, rates, scale_loss=precision == "mixed_float16")
         optimizer.build(model.trainable_variables)
     ema_weights = [tf.Variable(weight.numpy(), trainable=False) for weight in model.weights] if config.ema_decay else []
     return Learner(model, optimizer, ema_weights)
