@@ -20,13 +20,20 @@ _PAGE = """<!doctype html>
 <title>What the model saw</title>
 <style>
   :root {{ color-scheme: light dark; font: 16px/1.4 system-ui, sans-serif; }}
-  body {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(24rem, 1fr)); gap: 1.5rem; margin: 2rem; }}
+  body {{ margin: clamp(1rem, 4vw, 2rem); }}
+  h1 {{ font-size: 1.5rem; margin: 0 0 .25rem; }}
+  p {{ margin: 0 0 1.5rem; }}
+  main {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(min(24rem, 100%), 1fr)); gap: 1.5rem; }}
   figure {{ margin: 0; display: grid; grid-template-columns: 1fr 1fr; gap: .5rem; }}
   img {{ width: 100%; aspect-ratio: 1; object-fit: contain; background: #8882; border-radius: .5rem; }}
   img.seen {{ image-rendering: pixelated; }}
   figcaption {{ grid-column: 1 / -1; overflow-wrap: anywhere; }}
 </style>
+<h1>What the model saw</h1>
+<p>Left each picture, right the 28 by 28 pixels that the model was given; below the digit, its confidence and the file.</p>
+<main>
 {figures}
+</main>
 </html>
 """
 

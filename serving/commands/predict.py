@@ -25,6 +25,7 @@ def run(args: argparse.Namespace, config: ClientConfig) -> int:
         from serving.commands.contact_sheet import write_contact_sheet
 
         write_contact_sheet(args.show, usable)
+        print(f"wrote {args.show}", file=sys.stderr)
     if args.json:
         print_json([_json_fields(one) for one in predictions])
     elif usable:

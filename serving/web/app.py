@@ -31,8 +31,11 @@ from serving.web.middleware import HostGuard, SecurityHeaders
 PAGE = Path(__file__).parent / "page"
 UPLOAD_SECONDS = 30
 """Deadline for the upload of a picture."""
-MAX_UPLOADS = 16
-"""Pictures in memory at once; further requests wait. Bounds the memory to this many times `MAX_PICTURE_BYTES`."""
+MAX_HELD_BYTES = 16 * MAX_PICTURE_BYTES
+"""Bytes of all pictures in memory; further ones are rejected. Counted as they arrive, so that slow uploads hold little."""
+MAX_PREDICTIONS = 16
+"""Requests to the model server at once; further ones wait `WAIT_SECONDS` at most."""
+WAIT_SECONDS = 2
 STATUS_SECONDS = 2
 
 
@@ -50,13 +53,12 @@ def build_app(
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        app.state.uploads = asyncio.Semaphore(MAX_UPLOADS)
+        app.state.held_bytes, app.state.predictions = 0, asyncio.Semaphore(MAX_PREDICTIONS)
         async with AsyncDigitClient(target, config) as app.state.client:
             yield
 
     async def predict(request: Request) -> Response:
-        async with request.app.state.uploads:
-            picture = await _read_picture(request)
+        async with _read_picture(request) as picture, _turn(request.app.state.predictions):
             (prediction,) = await request.app.state.client.predict_pictures([picture])
         if prediction.problem:
             return _reject_picture(prediction.problem)
@@ -89,20 +91,41 @@ def build_app(
     )
 
 
-async def _read_picture(request: Request) -> bytes:
+@asynccontextmanager
+async def _turn(semaphore: asyncio.Semaphore) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(WAIT_SECONDS):
+            await semaphore.acquire()
+    except TimeoutError as error:
+        raise HTTPException(503, _BUSY) from error
+    try:
+        yield
+    finally:
+        semaphore.release()
+
+
+@asynccontextmanager
+async def _read_picture(request: Request) -> AsyncIterator[bytes]:
+    """Reads the picture in the body; its bytes count as held until the block ends."""
     # A form on another site can send neither type without a CORS preflight, which this server never allows.
     if not request.headers.get("content-type", "").startswith(("image/", "application/octet-stream")):
         raise HTTPException(415, "Send the bytes of a picture, as image/... or application/octet-stream.")
-    content = bytearray()
+    content, state = bytearray(), request.app.state
     try:
-        async with asyncio.timeout(UPLOAD_SECONDS):
-            async for part in request.stream():
-                content += part
-                if len(content) > MAX_PICTURE_BYTES:
-                    raise HTTPException(413, f"A picture may have at most {MAX_PICTURE_BYTES >> 20} MiB.")
-    except TimeoutError as error:
-        raise HTTPException(408, f"The picture did not arrive within {UPLOAD_SECONDS} s.") from error
-    return bytes(content)
+        try:
+            async with asyncio.timeout(UPLOAD_SECONDS):
+                async for part in request.stream():
+                    content += part
+                    state.held_bytes += len(part)
+                    if len(content) > MAX_PICTURE_BYTES:
+                        raise HTTPException(413, f"A picture may have at most {MAX_PICTURE_BYTES >> 20} MiB.")
+                    if state.held_bytes > MAX_HELD_BYTES:
+                        raise HTTPException(503, _BUSY)
+        except TimeoutError as error:
+            raise HTTPException(408, f"The picture did not arrive within {UPLOAD_SECONDS} s.") from error
+        yield bytes(content)
+    finally:
+        state.held_bytes -= len(content)
 
 
 def _fields(prediction: PicturePrediction, min_confidence: float) -> dict[str, object]:
@@ -117,7 +140,11 @@ def _fields(prediction: PicturePrediction, min_confidence: float) -> dict[str, o
     }
 
 
-_NO_MODEL = "No model is being served yet. The page continues by itself as soon as one is."
+_NO_MODEL = (
+    "No model is being served yet. Start a server, for example with make serve. "
+    "The page continues by itself as soon as there is one."
+)
+_BUSY = "The page's server is busy. The page continues by itself."
 
 
 def _reject_picture(problem: str) -> Response:
@@ -142,4 +169,5 @@ async def _respond_to_serving_error(_: Request, error: Exception) -> Response:
     if isinstance(error, RequestError) and error.index is not None:
         return _reject_picture(error.problem)  # a model version without the output `problem`
     logging.getLogger(__name__).warning("the model server failed: %s", error)
-    return JSONResponse({"error": f"The model server failed: {error}"}, 502)
+    # The error names the model server's address, which is not for everybody.
+    return JSONResponse({"error": "The model server failed; the log of the page's server has the reason."}, 502)

@@ -126,11 +126,12 @@ def test_a_version_without_problems_cannot_predict_the_others(files, capsys):
     assert output.err == f"error: {files / 'bad.png'}: this picture cannot be decoded; expected PNG\n"
 
 
-def test_show_writes_one_page_with_each_picture_beside_the_networks_input(files):
+def test_show_writes_one_page_with_each_picture_beside_the_networks_input(files, capsys):
     (files / "<b>.png").write_bytes(b"\x07<script>")
     names = [str(files / name) for name in ("four.png", "<b>.png", "two.npy")]
     with scripted_server() as target:
         assert main(["predict", *names, "--show", str(files / "seen.html"), "--target", target]) == 0
+    assert f"wrote {files / 'seen.html'}" in capsys.readouterr().err
     page = (files / "seen.html").read_text()
     images = [base64.b64decode(content) for content in re.findall(r'src="data:image/png;base64,([^"]*)"', page)]
     assert [images[0], images[2]] == [(files / "four.png").read_bytes(), (files / "<b>.png").read_bytes()]

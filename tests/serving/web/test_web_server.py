@@ -1,6 +1,7 @@
 """The page's server as a process of its own, over plain HTTP: responses, rejections and attacks."""
 
 import base64
+import contextlib
 import json
 import re
 import signal
@@ -162,8 +163,8 @@ def test_a_picture_that_the_model_cannot_use_gets_422_and_the_reason(respond):
         ("UNAVAILABLE", 503, "No model is being served"),
         ("NOT_FOUND", 503, "No model is being served"),
         ("DEADLINE_EXCEEDED", 503, "does not respond in time"),
-        ("FAILED_PRECONDITION", 502, "no such signature"),
-        ("INTERNAL", 502, "no such signature"),
+        ("FAILED_PRECONDITION", 502, "The model server failed; the log of the page's server has the reason."),
+        ("INTERNAL", 502, "The model server failed; the log of the page's server has the reason."),
     ],
 )
 def test_an_error_of_the_model_server_is_not_blamed_on_the_picture(code, status, message):
@@ -173,6 +174,7 @@ def test_an_error_of_the_model_server_is_not_blamed_on_the_picture(code, status,
     with scripted_server(predict=fail) as target, start_web(target) as (_, port):
         found, error = error_of(request(port, "POST", "/predict", b"\x07", PNG))
     assert (found, message in error) == (status, True)
+    assert target not in error
 
 
 def test_without_a_model_it_is_live_but_not_ready(port, port_without_model):
@@ -227,6 +229,34 @@ def test_a_disconnect_during_an_upload_is_not_logged_as_an_error():
         assert process.wait(20) == 0
         assert process.stderr
         assert process.stderr.read() == ""
+
+
+def test_slow_uploads_do_not_keep_others_from_predictions(port):
+    with contextlib.ExitStack() as stack:
+        for _ in range(40):
+            slow = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30))
+            slow.sendall(
+                b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: 9\r\n\r\n1234"
+            )
+        begin = time.monotonic()
+        assert request(port, "POST", "/predict", b"\x07", PNG)[0] == 200
+        assert time.monotonic() - begin < 5
+
+
+def test_a_full_server_rejects_after_a_short_wait_and_recovers():
+    wake = threading.Event()
+
+    def stall(received, _):
+        wake.wait(20)
+        return predict_response(received)
+
+    with scripted_server(predict=stall) as target, start_web(target) as (_, port), ThreadPoolExecutor(20) as pool:
+        pending = [pool.submit(request, port, "POST", "/predict", b"\x03", PNG) for _ in range(20)]
+        wait_until(lambda: sum(one.done() for one in pending) == 4)
+        assert sorted(one.result()[0] for one in pending if one.done()) == [503] * 4
+        wake.set()
+        assert sorted(one.result()[0] for one in pending) == [200] * 16 + [503] * 4
+        assert request(port, "POST", "/predict", b"\x03", PNG)[0] == 200
 
 
 def test_a_port_in_use_is_named_and_returns_1():
