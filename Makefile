@@ -92,6 +92,7 @@ test-slow: $(DEV)  ## run the tests that take minutes
 soak: $(DEV)  ## kill 50 runs and 30 publishers at random instants and compare every bit (half an hour)
 	KILLED_RUNS=25 POLLED_PUBLISHES=30 POLLED_KILLS=30 RANDOM_OPERATIONS=200 $(PY) -m pytest -s -m slow \
 		tests/trainer/runs/test_resume.py tests/trainer/publishing
+	SOAK_REQUESTS=100000 SOAK_RELOADS=1000 $(PY) -m pytest -s -m slow tests/serving/local_server/test_fuzz.py -k memory_and_descriptors
 
 .PHONY: lint
 lint: $(DEV)  ## check style and types
