@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.peers import compare
+from benchmarks.time_to_accuracy import compare
 from trainer.data.idx import FILES
 from trainer.data.optdigits import read_optdigits
 
@@ -60,13 +60,14 @@ def test_accuracy_scores_every_seed_and_drops_none(idx_folder, tmp_path):
     )
 
 
-def test_peers_scores_the_baseline_after_each_epoch_on_a_growing_clock(idx_folder, tmp_path):
+def test_time_to_accuracy_scores_the_baseline_after_each_epoch_on_a_growing_clock(idx_folder, tmp_path):
     flags = ("--epochs", 2, "--target", 0.1, "--data-dir", idx_folder)
-    printed, figures = _run("peers", *flags, "--json", tmp_path / "figures.json")
+    printed, figures = _run("time_to_accuracy", *flags, "--json", tmp_path / "figures.json")
     ((first, second),) = figures["keras_recipe"]
     assert 0 < first[0] < second[0]
-    assert len(figures["fast"]) == 1
-    assert figures["verdict"]["sentence"] in printed
+    assert [len(points) for points in figures["presets"].values()] == [1, 1]
+    for preset in ("sprint", "fast"):
+        assert f"{preset}: {figures['verdicts'][preset]['sentence']}" in printed
 
 
 def test_a_baseline_that_never_reaches_the_target_gives_a_lower_bound():

@@ -97,7 +97,7 @@ def test_a_saved_config_is_complete_so_no_preset_changes_it(tmp_path: Path) -> N
 def test_an_unknown_preset_lists_those_there_are(tmp_path: Path) -> None:
     file = tmp_path / "config.json"
     file.write_text('{"preset": "best"}')
-    with pytest.raises(ConfigError, match="'best'; expected one of quickstart, fast, accurate, frontier"):
+    with pytest.raises(ConfigError, match="'best'; expected one of quickstart, sprint, fast, accurate, frontier"):
         resolve(file=file)
 
 
