@@ -26,8 +26,12 @@ FRAME_BAND, FRAME_MIN_SHARE = 0.1, 0.9
 MIN_MASS = 0.05
 """Components lighter than this share of the main one's mass are specks."""
 
-MAX_GAP = 0.15
-"""Components farther from the main one than this share of its longer side do not belong to the digit."""
+MAX_GAP, MAX_GAP_ABOVE, MAX_GAP_BESIDE = 0.15, 0.3, 0.06
+"""Components farther from the main one than a share of its longer side do not belong to the digit: the second for those
+above and below it, such as the bar of a five, the third for those beside it that are as tall as digits."""
+
+DIGIT_MIN_HEIGHT = 0.5
+"""Components beside the main one that have this share of its height may be digits themselves."""
 
 MAX_RIM_SHARE = 0.5
 """Components with more of their length on the rim of the picture do not belong to the digit."""
@@ -82,7 +86,10 @@ def choose_digit(mask: tf.Tensor, ink: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]
     main = tf.cond(tf.reduce_max(framed) > 0, lambda: tf.argmax(framed), lambda: main)
     gap_y = tf.maximum(top - bottom[main], top[main] - bottom)
     gap_x = tf.maximum(left - right[main], left[main] - right)
-    is_near = tf.maximum(gap_y, gap_x) < MAX_GAP * longer[main]
+    height_share = (bottom - top) / (bottom[main] - top[main])
+    max_gap_x = tf.where((height_share > DIGIT_MIN_HEIGHT) & (gap_y < 0), MAX_GAP_BESIDE, MAX_GAP)
+    max_gap_y = tf.where(gap_x < 0, MAX_GAP_ABOVE, MAX_GAP)
+    is_near = (gap_y < max_gap_y * longer[main]) & (gap_x < max_gap_x * longer[main])
     belongs = is_near & (mass > MIN_MASS * mass[main]) & (rim_share < MAX_RIM_SHARE) & ~(is_frame & around(main))
     belongs = belongs | (tf.range(count, dtype=tf.int64) == main)
     return score[main], tf.scatter_nd(where, tf.gather(belongs, labels), tf.shape(mask, tf.int64))

@@ -89,18 +89,20 @@ def principal_axis(differences: tf.Tensor) -> tf.Tensor:
     return tf.where(tf.norm(axis) > 1e-6, axis / (tf.norm(axis) + 1e-12), tf.constant([0.577, 0.577, 0.577]))
 
 
-def find_ink_axis(rgb: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def find_ink_axis(rgb: tf.Tensor, rim_is_paper: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Find the direction in colour space from ink to paper.
 
     Args:
         rgb: float32 [3, h, w].
+        rim_is_paper: bool; else it is unknown what the rim shows.
 
     Returns:
         The axis, float32 [3] (RGB times it is a grey in which ink is darker than paper), and whether the pen is thin.
     """
     near, far = (_axis_against_background(rgb, sigma) for sigma in BACKGROUND_SIGMAS)
     is_thin = tf.abs(near[1]) > tf.maximum(THIN_PEN_MIN_SKEWNESS, tf.abs(far[1]))
-    return _towards_paper(rgb, *tf.cond(is_thin, lambda: near, lambda: far)), is_thin
+    axis, skewness = tf.cond(is_thin, lambda: near, lambda: far)
+    return _towards_paper(rgb, axis, tf.where(rim_is_paper, 0.0, skewness)), is_thin
 
 
 def _axis_against_background(rgb: tf.Tensor, sigma: float) -> tuple[tf.Tensor, tf.Tensor]:

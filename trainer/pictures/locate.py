@@ -36,6 +36,9 @@ CLOSING_WINDOWS = 7, 21, 55, 101
 WIDER_WINDOW_GAIN = 1.2
 """How many times higher the score with a wider window has to be. If it is not, still wider ones are not tried."""
 
+WIDER_WINDOW_LOSS = 0.98
+"""Share of the score that the last window tried must keep to be preferred."""
+
 MAX_PASSES = 3
 """The picture, a sheet within it, a sheet within that (a note on a page on a desk)."""
 
@@ -50,6 +53,9 @@ SHEET_MIN_FILL = 0.6
 
 SHEET_MIN_SIDE, SHEET_MIN_ASPECT = 0.2, 0.45
 """Shorter side of a sheet at least: of the picture's longer side, and of its own longer side. A strip is no sheet."""
+
+SHEET_MIN_PIXELS = 32
+"""Shorter side of the inside of a sheet at least, in pixels of the picture. A thick stroke is smaller."""
 
 SHEET_MARGIN = 0.06
 """Share of its shorter side that is cut from each side of a sheet, since its edges are askew."""
@@ -79,8 +85,12 @@ class Located(NamedTuple):
     """bool [h, w]: the ink that is the digit's."""
 
 
-def locate_digit(pixels: tf.Tensor) -> tuple[tf.Tensor, Located]:
-    """Locate the digit in a picture uint8 [H, W, 3]; where a sheet of paper lies in it, on the sheet.
+def locate_digit(pixels: tf.Tensor, rim_is_paper: tf.Tensor) -> tuple[tf.Tensor, Located]:
+    """Locate the digit in a picture; where a sheet of paper lies in it, on the sheet.
+
+    Args:
+        pixels: uint8 [H, W, 3].
+        rim_is_paper: bool; else it is unknown what the rim shows.
 
     Returns:
         The part of the picture that was searched, uint8 [h, w, 3], and what was located in it.
@@ -89,13 +99,14 @@ def locate_digit(pixels: tf.Tensor) -> tuple[tf.Tensor, Located]:
     def search(
         _: tf.Tensor, part: tf.Tensor, best_part: tf.Tensor, best: Located
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, Located]:
-        located, sheet = _locate_in(part)
-        # The first pass counts in any case. Later, ink at the rim means that the "sheet" was a part of a thick digit.
         is_first = tf.size(best_part) == 0
+        located, sheet = _locate_in(part, is_first & rim_is_paper)
+        # The first pass counts in any case. Later, ink at the rim means that the "sheet" was a part of a thick digit.
         keep = is_first | ((located.score > 0) & ~tf.reduce_any(rim(located.digit)))
         best_part, best = tf.cond(keep, lambda: (part, located), lambda: (best_part, best))
         sheet = part[sheet[0] : sheet[1], sheet[2] : sheet[3]]
-        return keep & (tf.size(sheet) > 0), sheet, best_part, best
+        has_room = tf.reduce_min(tf.shape(sheet)[:2]) >= SHEET_MIN_PIXELS
+        return keep & has_room & ~rim_is_paper, sheet, best_part, best
 
     scalar, axis, image, picture = (tf.TensorShape(shape) for shape in ([], [3], [None] * 2, [None, None, 3]))
     _, _, part, located = tf.while_loop(
@@ -108,7 +119,7 @@ def locate_digit(pixels: tf.Tensor) -> tuple[tf.Tensor, Located]:
     return part, located
 
 
-def _locate_in(pixels: tf.Tensor) -> tuple[Located, tf.Tensor]:
+def _locate_in(pixels: tf.Tensor, rim_is_paper: tf.Tensor) -> tuple[Located, tf.Tensor]:
     """What lies in a picture, and its sheet as int32 [4]: top, bottom, left, right; zeros where there is none."""
     full = tf.cast(tf.shape(pixels)[:2], tf.float32)
     longer = tf.reduce_max(full)
@@ -116,7 +127,7 @@ def _locate_in(pixels: tf.Tensor) -> tuple[Located, tf.Tensor]:
     size = tf.maximum(tf.cast(tf.round(full * (reduced_longer / longer)), tf.int32), MIN_SIDE_PIXELS)
     rgb = tf.image.resize(pixels[tf.newaxis], size, method="area")[0] / 255
     rgb = gaussian_blur(tf.transpose(rgb, [2, 0, 1]), NOISE_SIGMA)
-    axis, is_thin = find_ink_axis(rgb)
+    axis, is_thin = find_ink_axis(rgb, rim_is_paper)
     grey = tf.tensordot(axis, rgb, 1)
     # On a dark table the paper itself is what differs from the rim: search for it as if it were ink.
     is_framed = _median(grey[::4, ::4]) - _median(rim(grey)) > FRAME_CONTRAST
@@ -160,7 +171,8 @@ def _locate_with_windows(grey: tf.Tensor, axis: tf.Tensor, first: tf.Tensor, *, 
         score *= tf.cond(crisp, lambda: _sharpness(digit, ink.values) ** SHARPNESS_EXPONENT, lambda: 1.0)
         located = Located(score, axis, ink.light, ink.paper, digit)
         is_better = score > WIDER_WINDOW_GAIN * best.score
-        best = tf.cond(is_better, lambda: located, lambda: best)
+        # Where both are as good, the wider one leaves no grey in solid ink.
+        best = tf.cond(score > WIDER_WINDOW_LOSS * best.score, lambda: located, lambda: best)
         # Shadows that a wider window lets in must not lower the strength that ink had in the first.
         min_strength = tf.where(min_strength > 0, min_strength, ink.strength)
         return k + 1, best, min_strength, is_better & (k + 1 < len(CLOSING_WINDOWS))

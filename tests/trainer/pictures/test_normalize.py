@@ -161,6 +161,95 @@ def test_a_drawing_that_fills_its_picture_keeps_its_strokes_at_the_rim(normalize
         assert likeness(plain, other) > 0.9
 
 
+def glyph(*rows: str) -> np.ndarray:
+    """A bitmap, uint8 [h, w, 3]: # is ink."""
+    marks = np.array([[character == "#" for character in row] for row in rows])
+    return np.repeat(np.where(marks, 0, 255).astype(np.uint8)[..., np.newaxis], 3, axis=2)
+
+
+FIVE_WITH_DETACHED_BAR = glyph(
+    "................",
+    "...##########...",
+    "...##########...",
+    "................",
+    "................",
+    "...##...........",
+    "...##...........",
+    "...########.....",
+    "....########....",
+    "..........###...",
+    "...........##...",
+    "...........##...",
+    "...........##...",
+    "...###...####...",
+    "....#######.....",
+    "................",
+)
+FIVE_THAT_FILLS_ITS_PICTURE = glyph(
+    "################",
+    "##..............",
+    "##..............",
+    "##..............",
+    "##..............",
+    "##########......",
+    "..........###...",
+    ".............##.",
+    "..............##",
+    "..............##",
+    "..............##",
+    "..............##",
+    ".............##.",
+    "##.........###..",
+    ".##......###....",
+    "...########.....",
+)
+
+
+@pytest.mark.parametrize("side", [1, 20])
+def test_a_bar_that_stands_apart_belongs_to_the_digit(normalize, side) -> None:
+    whole = FIVE_WITH_DETACHED_BAR.copy()
+    whole[2:6, 3:5] = 0
+    apart, joined = (
+        normalize(file_of(picture.repeat(side, axis=0).repeat(side, axis=1)))[0]
+        for picture in (FIVE_WITH_DETACHED_BAR, whole)
+    )
+    assert likeness(apart, joined) > 0.9
+    assert apart[4:8].max() > 200
+
+
+@pytest.mark.parametrize("side", [1, 20])
+def test_a_bitmap_of_mostly_ink_at_its_rim_is_extended_with_its_paper(normalize, side) -> None:
+    filling = FIVE_THAT_FILLS_ITS_PICTURE.repeat(side, axis=0).repeat(side, axis=1)
+    room = np.pad(filling, ((side * 6, side * 6), (side * 6, side * 6), (0, 0)), constant_values=255)
+    plain, *others = normalize(file_of(room), file_of(filling), file_of(255 - filling))
+    for other in others:
+        assert likeness(plain, other) > 0.9
+
+
+def test_a_blot_wider_than_the_strokes_is_solid(normalize) -> None:
+    three = glyph(
+        ".....##########.",
+        ".....##..######.",
+        ".........####...",
+        "........####....",
+        "......#####.....",
+        ".....#######....",
+        ".....##########.",
+        ".....##########.",
+        "............####",
+        ".............###",
+        ".............###",
+        ".............###",
+        "##.........####.",
+        "##############..",
+        "#############...",
+        "..#######.......",
+    )
+    (image,) = normalize(file_of(three))
+    grey = np.sum((image > 80) & (image < 180))
+    assert grey < 45  # along the edges; a grey blot has 40 more
+
+
 def test_a_frame_along_one_side_of_a_drawing_is_not_ink(normalize) -> None:
     drawn = seven(paper=255, ink=0)
     framed = drawn.copy()
