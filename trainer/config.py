@@ -140,6 +140,19 @@ def refuse_mismatch(saved: dict[str, Any], current: dict[str, Any], where: str) 
         raise ConfigError(f"{where} cannot be resumed: {found}; set them back, or give this run another --run")
 
 
+def as_flags(config: TrainConfig) -> list[str]:
+    """The flags that give the same settings again, without the paths and the name of the run."""
+    base = resolve(config.preset)
+    flags = ["--preset", config.preset]
+    for name in dataclasses.asdict(config):
+        value = getattr(config, name)
+        if name in {field.name for field in dataclasses.fields(PathSettings)} or value == getattr(base, name):
+            continue
+        flag = name.replace("_", "-")
+        flags += [f"--{'' if value else 'no-'}{flag}"] if isinstance(value, bool) else [f"--{flag}", str(value)]
+    return flags
+
+
 def to_json(config: TrainConfig) -> str:
     """The config as JSON text; `resolve(file=...)` of it gives the same config, except for the name of the run."""
     return json.dumps({COMPLETE: True, **dataclasses.asdict(config)}, indent=2, default=str) + "\n"

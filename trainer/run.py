@@ -10,7 +10,7 @@ Steps import TensorFlow themselves: a wrong setting or folder is reported before
 from __future__ import annotations
 
 import dataclasses
-import platform
+import resource
 import sys
 import time
 from collections.abc import Mapping
@@ -43,9 +43,13 @@ if TYPE_CHECKING:
 
     from trainer.data.split import Split, Splits
     from trainer.evaluation.metrics import Evaluation
+    from trainer.evaluation.report import Story
     from trainer.runs.tracking import RunTracker, Tracker
     from trainer.training.distribute import Devices
     from trainer.training.loop import Trained
+
+PREDICTIONS_FILE = "predictions.npz"
+"""Labels and predicted probabilities of the test split: `Evaluation.save`."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,7 @@ def train_run(config: TrainConfig, now: datetime, environment: Mapping[str, str]
                 trained, splits, devices = _train(config, cluster, tracker)
                 write_atomically(config.run_dir / WEIGHTS_FILE, trained.model.save_weights)
                 result.facts, result.data = _facts(config, splits, trained, devices), splits.digests
+                result.environment = describe_environment()
                 candidate = _evaluate(config, trained.model, splits, result, console)
                 _show_in_tensorboard(candidate, tracker, trained.steps)
             _publish_and_report(candidate, result, console, once=True)
@@ -114,6 +119,7 @@ def train_trial(config: TrainConfig, now: datetime, console: Console) -> RunResu
             trained, splits, devices = _train(config, None, tracker)
         write_atomically(config.run_dir / WEIGHTS_FILE, trained.model.save_weights)
         result.facts, result.data = _facts(config, splits, trained, devices), splits.digests
+        result.environment = describe_environment()
         # Temperature scaling as in serving: an over-confident recipe is not worse for it.
         result.validation = _score(trained.model, splits.validation, splits.validation).summary()
     return result
@@ -238,7 +244,7 @@ def _reload(config: TrainConfig, result: RunResult, console: Console) -> Candida
     splits = _load(config)
     _refuse_other_data(config.run_dir, trained.data, splits.digests)
     result.facts = {**trained.facts, "test split": f"scored again from the saved weights on {_utc_now()}"}
-    result.data = splits.digests
+    result.environment, result.data = trained.environment, splits.digests
     return _evaluate(config, model, splits, result, console)
 
 
@@ -287,6 +293,7 @@ def _evaluate(
             f"{config.extra_data}, {config.extra_weight:.0%} of the training examples; "
             f"{right} of the {len(splits.extra)} held-out ones are right"
         )
+    write_atomically(config.run_dir / PREDICTIONS_FILE, evaluation.save)
     return Candidate(config, model, splits, result.facts, evaluation)
 
 
@@ -315,6 +322,7 @@ def _publish_and_report(candidate: Candidate, result: RunResult, console: Consol
 
 
 def _publish(candidate: Candidate, result: RunResult, console: Console, *, once: bool) -> str:
+    from trainer.evaluation.model_card import model_card
     from trainer.publishing.gate import Gate
     from trainer.publishing.publish import find_published, publish
     from trainer.publishing.versions import RETIRED_SUFFIX
@@ -341,7 +349,11 @@ def _publish(candidate: Candidate, result: RunResult, console: Console, *, once:
             allow_other_data=config.allow_other_data,
         ),
         now=datetime.now(UTC),
-        metadata={**identity, "facts": candidate.facts},
+        metadata={
+            **identity,
+            "facts": candidate.facts,
+            "model_card": model_card(_story(candidate, result, succeeded=True), candidate.evaluation),
+        },
         keep_versions=config.keep_versions,
         console=console,
     )
@@ -369,8 +381,6 @@ def _show_in_tensorboard(candidate: Candidate, tracker: RunTracker, step: int) -
 
 
 def _facts(config: TrainConfig, splits: Splits, trained: Trained, devices: Devices) -> dict[str, str]:
-    import tensorflow as tf
-
     shared = f" and those of {len(devices.cluster.peers)} other worker(s)" if devices.cluster else ""
     sizes = (len(part) for part in (splits.train, splits.validation, splits.test))
     return {
@@ -380,7 +390,7 @@ def _facts(config: TrainConfig, splits: Splits, trained: Trained, devices: Devic
         "training": f"{trained.steps:,} steps of {config.global_batch_size} in {trained.seconds:.1f} s, "
         f"{trained.steps * config.global_batch_size / trained.seconds:,.0f} images/s",
         "devices": f"{', '.join(devices.names)}{shared} ({config.precision})",
-        "machine": f"{platform.machine()}, Python {platform.python_version()}, TensorFlow {tf.__version__}",
+        "memory": f"{_peak_memory_bytes(devices) / 2**30:.2f} GiB at most",
         "finished": _utc_now(),
         "test split": "scored once, after training",
     }
@@ -392,16 +402,17 @@ def _report(candidate: Candidate, result: RunResult, console: Console, *, succee
     The outcome of a failure is left to the error that `trainer/cli.py` prints.
     """
     from trainer.evaluation.figures import save_figures
-    from trainer.evaluation.report import Story, write_model_card, write_report
+    from trainer.evaluation.model_card import write_model_card
+    from trainer.evaluation.report import write_report
     from trainer.runs.tracking import read_rows
 
     config, evaluation = candidate.config, candidate.evaluation
-    story = Story(config.run, result.outcome, succeeded, candidate.facts, dataclasses.asdict(config), result.gate)
+    story = _story(candidate, result, succeeded=succeeded)
     try:
         with console.phase("Drawing the report"):
             rows, images = read_rows(config.run_dir), candidate.splits.test.images
-            figures = save_figures(config.run_dir / "figures", rows, evaluation, images)
-            write_report(config.run_dir / "report.html", story, evaluation, figures)
+            save_figures(config.run_dir / "figures", rows, evaluation, images)
+            write_report(config.run_dir / "report.html", story, evaluation, images, rows)
             write_model_card(config.run_dir / "model_card.md", story, evaluation)
     except OSError as error:
         # A version may be live by now: a page that cannot be written must not look like a failure to publish.
@@ -419,6 +430,30 @@ def _report(candidate: Candidate, result: RunResult, console: Console, *, succee
         ("TensorBoard", f"tensorboard --logdir {config.artifacts / 'runs'}"),
     ):
         console.note(f"{name + ':':<12} {place}")
+
+
+def _story(candidate: Candidate, result: RunResult, *, succeeded: bool) -> Story:
+    from trainer.evaluation.report import Story
+
+    return Story(
+        config=candidate.config,
+        outcome=result.outcome,
+        succeeded=succeeded,
+        facts=candidate.facts,
+        gate=result.gate,
+        environment=result.environment,
+        digests=result.data,
+    )
+
+
+def _peak_memory_bytes(devices: Devices) -> int:
+    """The most memory that the process has used; with GPUs, the most memory of a GPU."""
+    import tensorflow as tf
+
+    gpus = [name for name in devices.names if name.startswith("GPU")]
+    if gpus:
+        return max(tf.config.experimental.get_memory_info(name)["peak"] for name in gpus)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
 
 
 def _utc_now() -> str:

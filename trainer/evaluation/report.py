@@ -1,195 +1,268 @@
-"""Writes a run's HTML report and its model card.
+"""Writes a run's HTML report: outcome, gate, training, mistakes, confidence, and how to try and to reproduce the model.
 
 The report is one file with its pictures embedded, so that it can be mailed or kept as a build artefact.
 """
 
-import base64
 import re
+import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from trainer.evaluation.metrics import Evaluation
+import numpy as np
+
+from serving.contract import CLASSES
+from trainer.config import TrainConfig, as_flags
+from trainer.data.sources import SOURCES
+from trainer.evaluation.figures import CURVES, CURVES_EXPLAINED, curve, reliability
+from trainer.evaluation.metrics import Evaluation, paired_difference
+from trainer.evaluation.page import chart, charts, commands, digits, facts, page, scroll, table
 from trainer.percent import percent
 
-STYLE = """
-:root { color-scheme: light dark; --line: #8884; --ok: #2f855a; --bad: #c53030; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { margin-bottom: 0 } h2 { margin-top: 2.5rem }
-.status { font-weight: 600 } .ok { color: var(--ok) } .bad { color: var(--bad) }
-.figures { display: flex; flex-wrap: wrap; gap: 2rem } .figures figure { margin: 0; flex: 1 1 auto; max-width: 16rem }
-.figures strong { display: block; font-size: 1.8rem } table { border-collapse: collapse }
-td, th { padding: .2rem .8rem .2rem 0; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top }
-td.number, th.number { text-align: right; font-variant-numeric: tabular-nums }
-img { max-width: 100%; background: white; border-radius: 6px; margin: .5rem 0 }
-code { font-size: .9em; overflow-wrap: anywhere }
-"""
+CHANGED_SHOWN = 24
+"""Digits on which a live version and this model differ: at most so many of each kind are shown as pictures."""
 
-CAPTIONS = {
-    "curves": "Training",
-    "samples": "Predictions on unseen digits",
-    "worst_mistakes": "Most confident mistakes",
-    "confusion": "Confusion matrix",
-    "per_class": "Per digit",
-    "reliability": "Confidence and accuracy",
-}
+SAMPLES = 16
+"""First test digits that are shown with their predictions."""
+
+CALIBRATION_FROM = 0.5
+"""Least accuracy with which a report praises or blames the calibration: a model that guesses is easily calibrated."""
 
 
 @dataclass(frozen=True)
 class Story:
-    """The facts of a run that its report shows."""
+    """The facts of a run that its report and its model card show."""
 
-    run: str
+    config: TrainConfig
     outcome: str
     """One sentence: the version that was published, or why none was."""
     succeeded: bool
     facts: dict[str, str]
     """Name and value: data, model, devices, times."""
-    config: dict[str, object]
     gate: dict[str, Any] = field(default_factory=dict)
     """What the gate required and compared, as `trainer.publishing.gate.Verdict.to_json()` has it; empty without a gate."""
+    environment: dict[str, str] = field(default_factory=dict)
+    """What the run was computed with, as `trainer.runs.environment.environment()` has it."""
+    digests: dict[str, str] = field(default_factory=dict)
+    """SHA-256 of each split."""
 
 
-def write_report(path: Path, story: Story, evaluation: Evaluation, figures: Sequence[Path]) -> None:
-    """Write the report to `path`, with the PNG files `figures` embedded."""
-    low, high = evaluation.accuracy_interval
-    tiles = (
-        (percent(evaluation.accuracy), f"test accuracy (95 % interval {percent(low)} to {percent(high)})"),
+def write_report(
+    path: Path, story: Story, evaluation: Evaluation, images: np.ndarray, rows: Sequence[dict[str, Any]]
+) -> None:
+    """Write the report to `path`.
+
+    Args:
+        path: the HTML file.
+        story: the run.
+        evaluation: of the test split.
+        images: of the test split, uint8 [N, 28, 28].
+        rows: the run's metrics, as in metrics.jsonl.
+    """
+    body = "\n".join(
         (
-            f"{int((evaluation.digits != evaluation.labels).sum())}",
-            f"mistakes in {len(evaluation.labels):,} test digits",
-        ),
-        (percent(evaluation.calibration_error), "calibration error"),
+            _head(story, evaluation),
+            _gate(story.gate, images, len(evaluation.labels)),
+            _training(rows),
+            _mistakes(evaluation, images),
+            _confusion(evaluation),
+            _per_digit(evaluation),
+            _calibration(evaluation),
+            _samples(evaluation, images),
+            _try(story),
+            _reproduce(story),
+        )
     )
-    page = f"""<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(story.run)} - {percent(evaluation.accuracy)}</title>
-<style>{STYLE}</style>
-<h1>{escape(story.run)}</h1>
-<p class="status {"ok" if story.succeeded else "bad"}">{escape(story.outcome)}</p>
-<div class="figures">{"".join(f"<figure><strong>{value}</strong>{label}</figure>" for value, label in tiles)}</div>
-<h2>Facts</h2>
-{_table(story.facts)}
-{_gate(story.gate)}
-{"".join(_picture(figure) for figure in figures)}
-<h2>Digit by digit</h2>
-{_per_digit(evaluation)}
-<h2>Config</h2>
-<details><summary>Every setting of this run</summary>{_table(story.config)}</details>
-</html>
-"""
-    path.write_text(page)
+    path.write_text(page(f"{story.config.run}: {percent(evaluation.accuracy)}", body))
 
 
-def write_model_card(path: Path, story: Story, evaluation: Evaluation) -> None:
-    """Write a Markdown model card (Mitchell et al., "Model Cards for Model Reporting", 2019) to `path`."""
+def _head(story: Story, evaluation: Evaluation) -> str:
     low, high = evaluation.accuracy_interval
-    facts = "\n".join(f"| {_markdown(name)} | {_markdown(value)} |" for name, value in story.facts.items())
-    hardest = sorted(range(len(evaluation.recall)), key=lambda digit: evaluation.recall[digit])[:3]
-    path.write_text(
-        f"""# Model card: {_markdown(story.run)}
-
-{_markdown(story.outcome)}
-
-| fact | value |
-| --- | --- |
-{facts}
-
-## Intended use
-
-Recognising one handwritten digit (0 to 9) in a picture. The signature `pictures` takes a photograph or scan as it is: PNG,
-JPEG, BMP or GIF of any size, dark on light or light on dark. The served graph prepares it. The signature `serving_default`
-takes images in MNIST's form: uint8 [28, 28], 0 = paper, 255 = ink, the digit fitted into 20x20 and centred by mass. Not
-meant for several digits in one picture, for letters, or for printed type.
-
-## Performance on unseen data
-
-- Accuracy: {percent(evaluation.accuracy)} on {len(evaluation.labels):,} test digits, 95 % interval {percent(low)} to
-  {percent(high)} (Wilson).
-- Mean cross-entropy: {evaluation.loss:.4f} nats. Expected calibration error: {percent(evaluation.calibration_error)}.
-- Lowest recall: {", ".join(f"{digit} ({percent(evaluation.recall[digit])})" for digit in hardest)}.
-
-No setting and no checkpoint was chosen by the test split. Only the gate uses the score.
-
-## Limits
-
-The model always returns one of ten digits, also for a picture of something else, though often with low confidence. The
-training data covers the writers of the data set named above; other hands, pens and countries may score lower.
-"""
-    )
+    tiles = [
+        (percent(evaluation.accuracy), f"test accuracy; 95 % interval {percent(low)} to {percent(high)}"),
+        (f"{_mistake_count(evaluation):,}", f"mistakes in {len(evaluation.labels):,} test digits"),
+    ]
+    if evaluation.accuracy >= CALIBRATION_FROM:
+        tiles.append(
+            (percent(evaluation.calibration_error), "calibration error: confidence minus accuracy, on average")
+        )
+    boxes = "".join(f"<div><strong>{value}</strong>{label}</div>" for value, label in tiles)
+    return f'<h1>{escape(story.config.run)}</h1>{_outcome(story)}<div class="tiles">{boxes}</div>{facts(story.facts)}'
 
 
-def _markdown(text: str) -> str:
-    """Plain text for Markdown: a run may be named `*` or `[x](y)`, and a path may hold any character."""
-    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(text.split()))
+def _outcome(story: Story) -> str:
+    # "Published as version 7 in ...", "Not published: ...", "Trained; not published, ...": the verdict, then the rest.
+    verdict, rest = re.fullmatch(r"(Not published|\w+)\W*(.*)", story.outcome, re.DOTALL).groups()  # type: ignore[union-attr]
+    kind = "ok" if story.succeeded else "bad"
+    return f'<p class="status {kind}"><strong>{escape(verdict)}</strong>{escape(rest[:1].upper() + rest[1:])}</p>'
 
 
-def _table(rows: dict[str, object] | dict[str, str]) -> str:
-    cells = (
-        f"<tr><th>{escape(name)}</th><td><code>{escape(str(value))}</code></td></tr>" for name, value in rows.items()
-    )
-    return f"<table>{''.join(cells)}</table>"
-
-
-def _gate(gate: dict[str, Any]) -> str:
+def _gate(gate: dict[str, Any], images: np.ndarray, examples: int) -> str:
     """The limit that the gate set, and how the model differs from each live version that it was compared with."""
     if not gate:
         return ""
     rows = {
-        "accuracy": percent(gate["accuracy"]),
-        "limit": f"{percent(gate['limit'])}: at least {percent(gate['min_accuracy'])}, and at most "
-        f"{percent(gate['tolerance'])} below the versions compared with",
+        "test accuracy": percent(gate["accuracy"]),
+        "limit": percent(gate["limit"]),
+        "required": f"at least {percent(gate['min_accuracy'])}, and at most {percent(gate['tolerance'])} below each "
+        "version that it is compared with",
     }
+    if not gate["comparisons"]:
+        rows["compared with"] = "nothing: no version was served before"
+    parts = ["<h2>Gate</h2>", facts(rows)]
     for one in gate["comparisons"]:
-        rows[f"{one['role']}, {one['version']}"] = (
-            f"{percent(one['accuracy'])}, difference {100 * one['difference']:+.2f} points; digits newly wrong: "
-            f"{one['newly_wrong']}, newly correct: {one['newly_correct']} (exact McNemar test: p = {one['p_value']:.2g}, "
-            f"refused below {gate['significance']:g})"
-        )
-    return f"<h2>Gate</h2>{_table(rows)}{''.join(map(_changed_digits, gate['comparisons']))}"
+        parts.append(f"<h3>Compared with {one['role']}, {one['version']}</h3>")
+        parts.append(facts(_comparison(one, gate["significance"], examples)))
+        for title, is_correct in (("Newly correct", True), ("Newly wrong", False)):
+            parts.append(_changed(one["changed"], title, images, is_correct=is_correct))
+    return "".join(parts)
 
 
-def _changed_digits(comparison: dict[str, Any]) -> str:
-    if not comparison["changed"]:
+def _comparison(one: dict[str, Any], significance: float, examples: int) -> dict[str, str]:
+    difference, low, high = paired_difference(one["newly_correct"], one["newly_wrong"], examples)
+    return {
+        "its accuracy": percent(one["accuracy"]),
+        "difference": f"{100 * difference:+.2f} points; 95 % interval {100 * low:+.2f} to {100 * high:+.2f}",
+        "changed digits": f"{one['newly_correct']} newly correct, {one['newly_wrong']} newly wrong",
+        "exact McNemar test": f"p = {one['p_value']:.2g}; the gate refuses below {significance:g}",
+    }
+
+
+def _changed(changed: Sequence[dict[str, Any]], title: str, images: np.ndarray, *, is_correct: bool) -> str:
+    chosen = [one for one in changed if (one["now"] == one["label"]) == is_correct][:CHANGED_SHOWN]
+    if not chosen:
         return ""
-    head = "".join(f'<th class="number">{name}</th>' for name in ("test digit", "label", "before", "now"))
-    rows = "".join(
-        "<tr>" + "".join(f'<td class="number">{digit[name]}</td>' for name in ("position", "label", "before", "now"))
-        for digit in comparison["changed"]
+    captions = (
+        f"was {one['before']}, now {one['now']}" if is_correct else f"was {one['before']}, <b>now {one['now']}</b>"
+        for one in chosen
     )
-    count = comparison["newly_wrong"] + comparison["newly_correct"]
-    listed = "" if count == len(comparison["changed"]) else f", the first {len(comparison['changed'])}"
-    summary = f"{count} digits changed from version {comparison['version']}{listed}"
-    return f"<details><summary>{summary}</summary><table><tr>{head}</tr>{rows}</table></details>"
+    pictures = digits((images[one["position"]] for one in chosen), (one["label"] for one in chosen), captions)
+    return f"<h3>{title}</h3>{pictures}"
 
 
-def _picture(figure: Path) -> str:
-    caption = CAPTIONS[figure.stem]
-    data = base64.b64encode(figure.read_bytes()).decode()
-    return f'<h2>{caption}</h2><img alt="{caption}" src="data:image/png;base64,{data}">'
+def _training(rows: Sequence[dict[str, Any]]) -> str:
+    if not any(row["kind"] == "train" for row in rows):
+        return ""
+    drawn = (chart(curve(rows, name), title, f"{title} over the epochs") for name, title in CURVES.items())
+    return f'<h2>Training</h2>{charts(*drawn)}<p class="muted">{CURVES_EXPLAINED}</p>'
+
+
+def _mistakes(evaluation: Evaluation, images: np.ndarray) -> str:
+    count = _mistake_count(evaluation)
+    if not count:
+        return "<h2>Mistakes</h2><p>None on the test split.</p>"
+    shown = (
+        f"the {len(evaluation.worst)} most confident of {count:,}" if count > len(evaluation.worst) else f"all {count}"
+    )
+    return f"<h2>Mistakes: {shown}</h2>{_gallery(evaluation, images, evaluation.worst)}"
+
+
+def _samples(evaluation: Evaluation, images: np.ndarray) -> str:
+    positions = np.arange(min(SAMPLES, len(images)))
+    return f"<h2>The first test digits</h2>{_gallery(evaluation, images, positions)}"
+
+
+def _gallery(evaluation: Evaluation, images: np.ndarray, positions: np.ndarray) -> str:
+    captions = []
+    for position in positions:
+        digit, label = int(evaluation.digits[position]), int(evaluation.labels[position])
+        predicted = f"predicted {digit} ({percent(evaluation.confidence[position], 0)})"
+        captions.append(
+            f'<span class="wrong">{escape(predicted)}, actually&nbsp;{label}</span>'
+            if digit != label
+            else escape(predicted)
+        )
+    return digits(images[positions], evaluation.labels[positions], captions)
+
+
+def _confusion(evaluation: Evaluation) -> str:
+    """The confusion matrix as a table, shaded by mistakes only: correct predictions are too many to share a scale."""
+    matrix = evaluation.confusion
+    most = max(4, int((matrix - np.diag(np.diag(matrix))).max()))
+    head = "".join(f'<th scope="col">{digit}</th>' for digit in range(CLASSES))
+    rows = []
+    for true in range(CLASSES):
+        cells = []
+        for predicted in range(CLASSES):
+            count = int(matrix[true, predicted])
+            kind = "hit" if true == predicted else "" if count else "none"
+            shade = (
+                f' style="background: rgb(var(--shade) / {0.45 * count / most:.2f})"' if count and kind != "hit" else ""
+            )
+            cells.append(f'<td class="{kind}"{shade}>{count}</td>')
+        rows.append(f'<tr><th scope="row">{true}</th>{"".join(cells)}</tr>')
+    content = (
+        '<table class="matrix"><caption>Rows: the true digit. Columns: the predicted digit.</caption>'
+        f'<thead><tr><td aria-label="true digit"></td>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+    )
+    return f"<h2>Confusion matrix</h2>{scroll(content, 'Confusion matrix')}"
 
 
 def _per_digit(evaluation: Evaluation) -> str:
-    head = "".join(
-        f'<th class="number">{name}</th>' for name in ("digit", "examples", "precision", "recall", "F1", "predicted as")
-    )
     rows = []
     for digit, counts in enumerate(evaluation.confusion):
         others = sorted(
             ((count, other) for other, count in enumerate(counts) if other != digit and count), reverse=True
         )
-        mistaken = ", ".join(f"{other} ({count})" for count, other in others[:3]) or "-"
-        values = (
-            digit,
-            counts.sum(),
-            percent(evaluation.precision[digit]),
-            percent(evaluation.recall[digit]),
-            percent(evaluation.f1[digit]),
-            mistaken,
+        rows.append(
+            (
+                digit,
+                f"{counts.sum():,}",
+                percent(evaluation.precision[digit]),
+                percent(evaluation.recall[digit]),
+                percent(evaluation.f1[digit]),
+                ", ".join(f"{other} ({count})" for count, other in others[:3]) or "-",
+            )
         )
-        rows.append("<tr>" + "".join(f'<td class="number">{value}</td>' for value in values) + "</tr>")
-    return f"<table><tr>{head}</tr>{''.join(rows)}</table>"
+    head = ("digit", "examples", "precision", "recall", "F1", "mistaken for")
+    return f"<h2>Digit by digit</h2>{table(head, rows, 'Digit by digit')}"
+
+
+def _calibration(evaluation: Evaluation) -> str:
+    drawn = chart(
+        reliability(evaluation),
+        "Accuracy of predictions by their confidence",
+        "Accuracy and number of predictions by confidence",
+    )
+    text = (
+        "On the diagonal, predictions of 90 % confidence are correct in 90 % of cases. Bars: 95 % intervals. Below: "
+        f"the number of predictions in each bin. The logits are divided by the temperature "
+        f"{evaluation.temperature:.3f}, which was fitted on the validation split."
+    )
+    return f'<h2>Confidence</h2>{charts(drawn)}<p class="muted">{text}</p>'
+
+
+def _try(story: Story) -> str:
+    models = story.config.model_dir
+    if not story.outcome.startswith("Published"):
+        publish = f"python -m trainer publish {shlex.quote(str(story.config.run_dir))}"
+        return f"<h2>Try it</h2><p>No version of this model is served. Publish it first:</p>{commands(publish)}"
+    lines = {
+        f"python -m serving serve {shlex.quote(str(models))}": "on this machine; in production: tensorflow/serving",
+        "python -m serving web": "draw a digit on http://127.0.0.1:8080",
+        "python -m serving predict photo.jpg": "any picture of one digit",
+    }
+    width = max(map(len, lines))
+    return "<h2>Try it</h2>" + commands(*(f"{line:<{width}}  # {remark}" for line, remark in lines.items()))
+
+
+def _reproduce(story: Story) -> str:
+    source = SOURCES[story.config.dataset]
+    data = {
+        "data": f"{source.title} ({source.url})",
+        "licence of the data": source.licence,
+        **{f"SHA-256 of the {part} split": digest for part, digest in story.digests.items()},
+        "seed": story.config.seed,
+        **story.environment,
+    }
+    settings = {name: "none" if value in (None, "") else value for name, value in asdict(story.config).items()}
+    return (
+        f"<h2>Reproduce</h2>{commands(shlex.join(['python', '-m', 'trainer', 'train', *as_flags(story.config)]))}"
+        f"{facts(data)}<details><summary>Every setting of this run</summary>{facts(settings)}</details>"
+    )
+
+
+def _mistake_count(evaluation: Evaluation) -> int:
+    return int((evaluation.digits != evaluation.labels).sum())

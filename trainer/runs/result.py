@@ -5,6 +5,7 @@
       "exit_code": 0, "status": "ok", "message": "done",             trainer/errors.py has all codes
       "started": "2026-01-01T12:00:00+00:00", "finished": "...",     UTC
       "facts": {"network": "cnn, 107,018 parameters", ...},          what the report shows first
+      "environment": {"command": "...", "revision": "...", ...},     trainer/runs/environment.py
       "data": {"train": "<SHA-256>", "validation": ..., "test": ...},
       "validation": {"loss": 0.05, "accuracy": 0.99, ...},           of a trial: Evaluation.summary()
       "evaluation": {"loss": 0.04, "accuracy": 0.99, ...},           on the test split: Evaluation.summary()
@@ -56,6 +57,8 @@ class RunResult:
     finished: str = ""
     facts: dict[str, str] = field(default_factory=dict)
     """What is worth knowing of the run, by name: data, network, devices, times."""
+    environment: dict[str, str] = field(default_factory=dict)
+    """Command, revision, versions and machine: `trainer.runs.environment.environment()`."""
     data: dict[str, str] = field(default_factory=dict)
     """SHA-256 of each split."""
     validation: dict[str, Any] = field(default_factory=dict)

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from serving.contract import CONFIDENCE, DIGIT, IMAGES, PROBABILITIES, SIGNATURE
+from trainer.config import TrainConfig
 from trainer.data.split import Split
 from trainer.errors import ExitCode
 from trainer.evaluation.metrics import Evaluation, score
@@ -128,10 +129,16 @@ def test_the_verdict_lists_the_changed_digits_and_the_report_shows_them(tmp_path
         {"position": 12, "label": 2, "before": 2, "now": 3},
         {"position": 3, "label": 3, "before": 4, "now": 3},
     ]
-    story = Story("r", "Published as version 200.", True, {}, {}, data)
-    write_report(tmp_path / "report.html", story, ours, [])
+    story = Story(TrainConfig(run="r"), "Published as version 200.", True, {}, data)
+    write_report(tmp_path / "report.html", story, ours, test_split.images, [])
     page = (tmp_path / "report.html").read_text()
-    for part in ("97.50 %", "the served version, 100", "newly wrong: 1, newly correct: 1", "2 digits changed"):
+    for part in (
+        "97.50 %",
+        "the served version, 100",
+        "1 newly correct, 1 newly wrong",
+        "was 4, now 3",
+        "was 2, <b>now 3",
+    ):
         assert part in page
 
 
