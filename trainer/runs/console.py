@@ -203,7 +203,7 @@ class Progress:
             return ["training: compiling the first step"]
         epochs = self._train["epoch"] * self._steps / self._train["step"]
         width = len(f"{epochs:.1f}")
-        parts = [f"epoch {self._train['epoch']:{width}.1f}/{epochs:.3g}", f"loss {self._train['loss']:.3f}"]
+        parts = [f"epoch {self._train['epoch']:{width}.1f}/{round(epochs, 1):g}", f"loss {self._train['loss']:.3f}"]
         if self._validation:
             parts.append(f"validation accuracy {percent(self._validation['accuracy'])}")
         parts.append(f"{_short(self._train['images_per_second'])} images/s")
