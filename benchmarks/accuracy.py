@@ -39,11 +39,11 @@ def main() -> None:
     where = machine()
     print(f"{where}\npreset {config.preset} ({config.model}, {config.epochs:g} epochs) on {config.dataset}\n")
 
-    from trainer.data.load import load_splits
+    from trainer.run import load_data
     from trainer.training.distribute import choose_devices
 
     devices = choose_devices(config)
-    splits = load_splits(config.dataset, config.data_path, config.validation_size)
+    splits = load_data(config)
     print("seed  test accuracy  training s", flush=True)
     runs = []
     for seed in range(args.seeds):

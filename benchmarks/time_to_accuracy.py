@@ -53,7 +53,11 @@ def main() -> None:
     configs = {preset: resolve(preset, flags={"dataset": "idx", "data_dir": args.data_dir}) for preset in args.presets}
     validation_size = min(config.validation_size for config in configs.values())
     whole_train, test = read_dataset("idx", args.data_dir)
-    splits = load_splits("idx", args.data_dir, min(validation_size, len(whole_train) // 10))
+    validation_size = min(validation_size, len(whole_train) // 10)
+    splits = {
+        preset: load_splits("idx", args.data_dir, validation_size, config.pen_weight)
+        for preset, config in configs.items()
+    }
     devices = choose_devices()
     baselines: list[list[Point]] = []
     ours: dict[str, list[Point]] = {preset: [] for preset in configs}
@@ -63,7 +67,7 @@ def main() -> None:
             f"round {seed + 1}, Keras recipe: " + ", ".join(f"{s:.1f} s {a:.2%}" for s, a in baselines[-1]), flush=True
         )
         for preset, config in configs.items():
-            seconds, accuracy = train_and_score(dataclasses.replace(config, seed=seed), splits, devices)
+            seconds, accuracy = train_and_score(dataclasses.replace(config, seed=seed), splits[preset], devices)
             ours[preset].append((seconds, accuracy))
             print(f"round {seed + 1}, {preset}: {seconds:.1f} s {accuracy:.2%}", flush=True)
     _print_table(baselines, ours)

@@ -40,6 +40,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "fast": {
         "dataset": "mnist",
         "validation_size": 5000,
+        "pen_weight": 0.15,
         "model": "lenet",
         "epochs": 2.0,
         "global_batch_size": 256,
@@ -64,6 +65,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "accurate": {
         "dataset": "mnist",
         "validation_size": 5000,
+        "pen_weight": 0.15,
         "model": "cnn",
         "width": 1.5,
         "dropout": 0.3,
@@ -91,6 +93,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "frontier": {
         "dataset": "mnist",
         "validation_size": 5000,
+        "pen_weight": 0.15,
         "model": "cnn",
         "width": 4.0,
         "dropout": 0.4,

@@ -188,7 +188,7 @@ def _train(config: TrainConfig, cluster: Cluster | None, tracker: Tracker) -> tu
             tf.config.experimental.enable_op_determinism()
         initial = read_initial_model(config) if config.init_from else None
         with tracker.console.phase(f"Loading {config.dataset}"):
-            splits = _load(config)
+            splits = load_data(config)
         sizes = (
             f"{len(splits.train):,} training, {len(splits.validation):,} validation, {len(splits.test):,} test digits"
         )
@@ -221,11 +221,12 @@ def _train(config: TrainConfig, cluster: Cluster | None, tracker: Tracker) -> tu
     return trained, splits, devices
 
 
-def _load(config: TrainConfig) -> Splits:
+def load_data(config: TrainConfig) -> Splits:
+    """The splits of the config's data set, with the pen's digits and the extra pictures mixed in."""
     from trainer.data.load import Extra, load_splits
 
     extra = Extra(config.extra_data, config.extra_weight) if config.extra_data else None
-    return load_splits(config.dataset, config.data_path, config.validation_size, extra)
+    return load_splits(config.dataset, config.data_path, config.validation_size, config.pen_weight, extra)
 
 
 def _reload(config: TrainConfig, result: RunResult, console: Console) -> Candidate:
@@ -241,7 +242,7 @@ def _reload(config: TrainConfig, result: RunResult, console: Console) -> Candida
     trained = read_result(config.run_dir / RESULT_FILE) or read_result(config.run_dir / TRIAL_FILE) or RunResult()
     model = build_model(config.model, width=config.width, dropout=config.dropout)
     model.load_weights(weights)
-    splits = _load(config)
+    splits = load_data(config)
     _refuse_other_data(config.run_dir, trained.data, splits.digests)
     result.facts = {**trained.facts, "test split": f"scored again from the saved weights on {_utc_now()}"}
     result.environment, result.data = trained.environment, splits.digests
@@ -385,6 +386,7 @@ def _facts(config: TrainConfig, splits: Splits, trained: Trained, devices: Devic
     sizes = (len(part) for part in (splits.train, splits.validation, splits.test))
     return {
         "data set": "{}: {:,} training, {:,} validation, {:,} test digits".format(config.dataset, *sizes),
+        **({"pen": f"draws {config.pen_weight:.0%} of the training digits"} if config.pen_weight else {}),
         "network": f"{config.model}, {trained.model.count_params():,} parameters",
         **({"initial weights": f"of {config.init_from}, with a new optimizer"} if config.init_from else {}),
         "training": f"{trained.steps:,} steps of {config.global_batch_size} in {trained.seconds:.1f} s, "

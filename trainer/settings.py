@@ -96,6 +96,12 @@ class DataSettings:
         "never trained on.",
         ABOVE_ZERO,
     )
+    pen_weight: float = setting(
+        0.0,
+        "Share of the training examples, before extra_data, that a pen draws: digits as hands write them that the data "
+        "set lacks, a barred 7 or an open 4. See trainer/data/pen.py.",
+        BELOW_ONE,
+    )
     extra_data: Path | None = setting(
         None,
         "Folder of pictures, in folders named 0 to 9 or listed in labels.csv, that are mixed into the training examples; "

@@ -53,10 +53,15 @@ def mix_in(train: Split, extra: Split, share: float) -> Split:
         extra: at least one example.
         share: 0 <= share < 1. If it is too small for all extra examples, some are drawn.
     """
-    count = round(share / (1 - share) * len(train))
+    count = extra_count(len(train), share)
     order = np.random.Generator(np.random.Philox(key=SEED)).permutation(len(extra))
     added = _select(extra, np.resize(order, count))
     return Split(np.concatenate([train.images, added.images]), np.concatenate([train.labels, added.labels]))
+
+
+def extra_count(examples: int, share: float) -> int:
+    """How many examples to add to `examples`, so that they are `share` of all."""
+    return round(share / (1 - share) * examples)
 
 
 def _select(split: Split, positions: np.ndarray) -> Split:

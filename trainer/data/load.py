@@ -8,7 +8,7 @@ truncated, swapped, mislabelled or of the wrong size is rejected here, before an
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainer.data.divide import hold_back, mix_in
+from trainer.data.divide import extra_count, hold_back, mix_in
 from trainer.data.split import DataError, Split, Splits, verify, verify_disjoint
 
 
@@ -22,7 +22,13 @@ class Extra:
     """Their share of each epoch, 0 <= share < 1."""
 
 
-def load_splits(dataset: str, data_dir: Path, validation_size: int, extra: Extra | None = None) -> Splits:
+PEN_SEED = 20_260_102
+"""Decides the digits that the pen draws: the same ones in every run, whatever the run's seed."""
+
+
+def load_splits(
+    dataset: str, data_dir: Path, validation_size: int, pen_share: float = 0.0, extra: Extra | None = None
+) -> Splits:
     """Read and verify a data set, and hold back a validation split from its training part.
 
     Args:
@@ -30,6 +36,7 @@ def load_splits(dataset: str, data_dir: Path, validation_size: int, extra: Extra
             `data_dir`), "folder" (pictures in `data_dir`) or "optdigits" (embedded; `data_dir` is not used).
         data_dir: folder of the data set.
         validation_size: examples to hold back from the training data.
+        pen_share: share of digits drawn by the pen in the training split, 0 <= pen_share < 1.
         extra: pictures to mix into the training split.
 
     Raises:
@@ -37,6 +44,10 @@ def load_splits(dataset: str, data_dir: Path, validation_size: int, extra: Extra
     """
     train, test = read_dataset(dataset, data_dir)
     train, validation = hold_back(train, validation_size)
+    if pen_share:
+        from trainer.data.pen import draw_digits
+
+        train = mix_in(train, draw_digits(extra_count(len(train), pen_share), PEN_SEED), pen_share)
     splits = Splits(train=train, validation=validation, test=test)
     return _with_extra(splits, extra) if extra else splits
 

@@ -172,7 +172,7 @@ def test_extra_examples_get_their_share_and_all_are_used_equally_often(splits, e
 
 def test_extra_pictures_are_mixed_into_training_and_a_part_of_them_is_held_out(drawn: Path) -> None:
     plain = load_splits("optdigits", Path("unused"), 180)
-    splits = load_splits("optdigits", Path("unused"), 180, Extra(drawn, 0.25))
+    splits = load_splits("optdigits", Path("unused"), 180, extra=Extra(drawn, 0.25))
     assert len(splits.train) == pytest.approx(len(plain.train) / 0.75, abs=1)
     assert splits.extra
     trained_on = {image.tobytes() for image in splits.train.images}
@@ -184,7 +184,7 @@ def test_extra_pictures_are_mixed_into_training_and_a_part_of_them_is_held_out(d
 
 def test_extra_pictures_and_their_weight_are_part_of_what_a_resumed_run_must_have_again(folder: Path) -> None:
     def identity(share: float) -> str:
-        return load_splits("optdigits", Path("unused"), 180, Extra(folder, share)).digests["train"]
+        return load_splits("optdigits", Path("unused"), 180, extra=Extra(folder, share)).digests["train"]
 
     before = identity(0.2)
     assert identity(0.2) == before
@@ -198,7 +198,7 @@ def test_an_extra_picture_that_is_a_test_image_is_rejected(tmp_path: Path, split
     # A picture in MNIST's form already is taken as it is.
     Image.fromarray(splits.test.images[3]).save(tmp_path / str(splits.test.labels[3]) / "a.png")
     with pytest.raises(DataError, match=r"first: test image 3|all held out"):
-        load_splits("optdigits", Path("unused"), 180, Extra(tmp_path, 0.2))
+        load_splits("optdigits", Path("unused"), 180, extra=Extra(tmp_path, 0.2))
 
 
 def test_a_run_on_extra_pictures_records_them(drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
