@@ -12,7 +12,7 @@ from trainer.evaluation.figures import confusion, gallery
 from trainer.evaluation.metrics import Evaluation
 from trainer.runs.tensorboard import TRAIN, VALIDATION, TensorBoard
 
-MISTAKES = 12
+MISTAKES = 9
 """As many as can be read on one of TensorBoard's cards, which are some 400 pixels wide."""
 
 PROJECTED = 1000
@@ -32,7 +32,7 @@ def show_evaluation(board: TensorBoard, evaluation: Evaluation, test: Split, mod
         },
         step,
     )
-    worst = gallery(evaluation, test.images, evaluation.worst[:MISTAKES], columns=4, size_inches=(4.6, 4.6))
+    worst = gallery(evaluation, test.images, evaluation.worst[:MISTAKES], columns=3, size_inches=(4.6, 4.8))
     for tag, figure, description in (
         ("test/worst_mistakes", worst, "The most confident mistakes on the test split."),
         ("test/confusion", confusion(evaluation), "True digit in rows, predicted digit in columns."),
