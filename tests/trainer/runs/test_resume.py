@@ -134,7 +134,10 @@ def test_other_data_are_refused_by_name(tmp_path: Path, splits) -> None:
     for name, split in (("train", splits.train), ("t10k", splits.test)):
         write_idx(data / f"{name}-images-idx3-ubyte", split.images)
         write_idx(data / f"{name}-labels-idx1-ubyte", split.labels)
-    run_to_the_end(tmp_path, *flags)
+    process = start_run(tmp_path, *flags)
+    wait_for_step(tmp_path, 40)
+    process.kill()
+    process.join()
     write_idx(data / "train-images-idx3-ubyte", splits.train.images[::-1])
     write_idx(data / "train-labels-idx1-ubyte", splits.train.labels[::-1])
     process = start_run(tmp_path, *flags)
