@@ -4,10 +4,12 @@ Distribution appears in this room only: evaluation and publishing take an ordina
 """
 
 import re
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import tensorflow as tf
 from tensorflow.compiler.xla.tsl.protobuf.coordination_config_pb2 import CoordinatedJob
 from tensorflow.python.eager import context  # the public API has neither the state nor the time-outs of a cluster
@@ -21,6 +23,9 @@ LOST_AFTER_SECONDS = 10
 
 JOIN_SECONDS = 60
 """How long TensorFlow may take to connect workers that can all be reached."""
+
+SET_UP_SECONDS = 300.0
+"""How long a worker may take to build the model, or to compile the step in its first call."""
 
 MESSAGE_BYTES = 256
 """Length of a message of `Devices.broadcast_from_chief`."""
@@ -39,6 +44,8 @@ class Devices:
     names: tuple[str, ...]
     """Device of each local replica, in the order of their numbers."""
     cluster: Cluster | None = None
+    timeout_seconds: float = 0.0
+    """How long workers wait for each other; of no use without `cluster`."""
 
     @property
     def replicas(self) -> int:
@@ -60,11 +67,37 @@ class Devices:
         """Whether this process is the one that evaluates and writes."""
         return not self.cluster or self.cluster.is_chief
 
+    @contextmanager
+    def bounded(self, set_up_seconds: float = 0.0) -> Iterator[None]:
+        """Inside, collectives fail after `timeout_seconds` instead of waiting for ever for a worker that hangs.
+
+        Args:
+            set_up_seconds: more time, for a block that also builds or compiles something.
+
+        Heartbeats tell of a worker that is lost, but not of one that lives and never enters a collective. TensorFlow's own
+        time-out keeps a sleeping thread for each collective, which are forty in every step; this is one for the block.
+        """
+        if not self.cluster:
+            yield
+            return
+        message = f"another worker did not take part for {self.timeout_seconds:g} s"
+        abort = threading.Timer(
+            self.timeout_seconds + set_up_seconds,
+            context.context().abort_collective_ops,
+            (tf.errors.DEADLINE_EXCEEDED, message),
+        )
+        abort.daemon = True
+        abort.start()
+        try:
+            yield
+        finally:
+            abort.cancel()
+
     def any_across_workers(self, *flags: bool) -> tuple[bool, ...]:
         """For each flag, whether it is set on any worker. A collective: all workers have to call it."""
         if not self.cluster:
             return flags
-        return tuple(bool(count) for count in self._sum([float(flag) for flag in flags]).numpy())
+        return tuple(bool(count) for count in self._sum([float(flag) for flag in flags]))
 
     def broadcast_from_chief(self, text: Callable[[], str]) -> str:
         """The chief's text, on all workers; `text` is called on the chief only. A collective: all have to call it."""
@@ -74,15 +107,16 @@ class Devices:
         assert len(message) <= MESSAGE_BYTES, "the messages have a fixed length"
         # Floats: TensorFlow keeps integers in host memory, where NCCL cannot reduce them.
         sent = self._sum([float(byte) for byte in message.ljust(MESSAGE_BYTES, b"\0")])
-        return bytes(sent.numpy().astype(int).tolist()).rstrip(b"\0").decode()
+        return bytes(sent.astype(int).tolist()).rstrip(b"\0").decode()
 
-    def _sum(self, values: Sequence[float]) -> tf.Tensor:
+    def _sum(self, values: Sequence[float]) -> np.ndarray:
         # The first replica of each worker has its values, the others have zeros.
         zeros = tf.zeros(len(values))
         parts = self.strategy.experimental_distribute_values_from_function(
             lambda replica: tf.constant(values) if replica.replica_id_in_sync_group == self.first_replica else zeros
         )
-        return _reduce(self.strategy, parts)
+        with self.bounded():
+            return _reduce(self.strategy, parts).numpy()
 
 
 @tf.function(reduce_retracing=True)
@@ -172,13 +206,11 @@ def _join(cluster: Cluster, timeout_seconds: float) -> Devices:
     mirrored = tf.distribute.MultiWorkerMirroredStrategy(
         tf.distribute.cluster_resolver.SimpleClusterResolver(
             tasks, task_type="worker", task_id=cluster.index, rpc_layer="grpc"
-        ),
-        # Heartbeats tell of a worker that is lost. One that lives, but never enters a collective, only a time-out ends.
-        tf.distribute.experimental.CommunicationOptions(timeout_seconds=timeout_seconds),
+        )
     )
     names = tuple(mirrored.extended.worker_devices)
     _refuse_unequal(cluster, len(names))
-    return Devices(mirrored, names, cluster)
+    return Devices(mirrored, names, cluster, timeout_seconds)
 
 
 def _refuse_unequal(cluster: Cluster, replicas: int) -> None:

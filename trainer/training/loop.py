@@ -20,7 +20,7 @@ from trainer.precision import fixed_precision
 from trainer.runs.checkpoint import Checkpoints
 from trainer.runs.signals import StoppedError
 from trainer.runs.tracking import Tracker
-from trainer.training.distribute import Devices
+from trainer.training.distribute import SET_UP_SECONDS, Devices
 from trainer.training.input_pipeline import ReplicaSlice, replica_datasets
 from trainer.training.model import build_model
 from trainer.training.optimizer import build_optimizer, learning_rates
@@ -94,7 +94,8 @@ def train(
     keras.utils.set_random_seed(config.seed)
     steps = total_steps(config.epochs, len(train_split), config.global_batch_size)
     rates = learning_rates(steps, config)
-    learner = build_learner(config, rates, devices, initial)
+    with devices.bounded(SET_UP_SECONDS):  # The chief's initial values are broadcast.
+        learner = build_learner(config, rates, devices, initial)
     eval_model = build_model(config.model, width=config.width, dropout=config.dropout)
     state = TrainingState(learner.variables, steps)
     resume(state, hooks.checkpoints, devices)
@@ -103,6 +104,7 @@ def train(
     saved_to = hooks.checkpoints if devices.is_chief else None
     evaluate_after = set(evaluation_steps(steps, len(train_split), config.global_batch_size))
     hooks.tracker.start(steps, state.step)
+    set_up_seconds = SET_UP_SECONDS
     for stop in call_boundaries(steps, config.steps_per_call, evaluate_after):
         if stop <= state.step:
             continue
@@ -112,7 +114,10 @@ def train(
         if stopped:
             raise StoppedError(_save_and_explain(state, saved_to))
         started = time.perf_counter()
-        losses, correct, input_wait_seconds = (part.numpy() for part in run_steps(tf.constant(stop - state.step)))
+        with devices.bounded(set_up_seconds):
+            results = run_steps(tf.constant(stop - state.step))
+            losses, correct, input_wait_seconds = (part.numpy() for part in results)
+        set_up_seconds = 0.0
         elapsed = time.perf_counter() - started
         _refuse_divergence(losses, state.step)
         state.losses.append(losses)

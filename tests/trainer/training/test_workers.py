@@ -126,6 +126,16 @@ def never_return(*_: object) -> float:
 
 
 @pytest.mark.slow
+def test_the_number_of_threads_does_not_grow_with_the_steps(tmp_path: Path) -> None:
+    # A time-out of TensorFlow's own collectives keeps one sleeping thread for each of them, forty in every step: runs of
+    # a hundred steps ended at the limit of a container.
+    with workers(tmp_path, 2) as processes:
+        wait_for_step(tmp_path, 60)
+        threads = [len(list(Path(f"/proc/{process.pid}/task").iterdir())) for process in processes]
+    assert max(threads) < 500
+
+
+@pytest.mark.slow
 def test_if_a_worker_hangs_the_others_exit_in_bounded_time(tmp_path: Path) -> None:
     # The chief lives and sends heartbeats, but its first evaluation never ends.
     patches = {"trainer.training.loop._validate": never_return}
