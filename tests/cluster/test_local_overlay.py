@@ -111,7 +111,7 @@ def test_a_second_run_publishes_and_the_swap_loses_no_request(served: Cluster) -
         try:
             start_run(served, "train-second", "--seed=1")
             served.wait_for_job("train-second", "Complete", 20 * MINUTES)
-            wait_until(lambda: versions[-1] > first, 30)
+            wait_until(lambda: versions[-1] > first, 60)
         finally:
             done.set()
             load.join()
@@ -136,12 +136,13 @@ def test_a_pod_that_is_deleted_in_mid_run_saves_and_its_successor_resumes(served
 def test_a_rollback_serves_the_version_before(served: Cluster) -> None:
     start_run(served, "train-second", "--seed=1")  # Unchanged, and complete, after the test of the swap.
     served.wait_for_job("train-second", "Complete", 20 * MINUTES)
-    rollback = kustomize(("overlays/rollback",))
+    served.apply(kustomize(("overlays/rollback",)))
+    served.wait_for_job("rollback", "Complete", 5 * MINUTES)
+    log = served("logs", "job/rollback", f"--namespace={NAMESPACE}")
+    retired, before = map(int, re.findall(r"\b\d{14}\b", log))
+    assert before < retired
     with client_of(served) as client:
-        newest = served_version(client)
-        served.apply(rollback)
-        served.wait_for_job("rollback", "Complete", 5 * MINUTES)
-        wait_until(lambda: served_version(client) < newest, 30)
+        wait_until(lambda: served_version(client) == before, 60)
     served("delete", "job", "rollback", f"--namespace={NAMESPACE}")
 
 

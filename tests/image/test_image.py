@@ -51,7 +51,15 @@ def test_only_the_volume_and_tmp_are_writable(engine: Engine, trained: str) -> N
 def test_a_stopped_run_exits_75_and_the_next_start_resumes_it(engine: Engine) -> None:
     volume = engine.new_volume()
     options = (f"--volume={volume}:/artifacts",)
-    command = ("trainer", "train", "--preset=quickstart", "--epochs=60", "--artifacts=/artifacts", "--run=stopped")
+    command = (
+        "trainer",
+        "train",
+        "--preset=quickstart",
+        "--epochs=60",
+        "--artifacts=/artifacts",
+        "--run=stopped",
+        "--log-format=json",
+    )
     first = engine.start("trainer", *command, options=options)
     wait_for(engine, first, '"kind": "validation", "step": 1')
     engine("stop", "--time=120", first)
