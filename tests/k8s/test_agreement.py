@@ -62,9 +62,9 @@ def parsed(line: list[str]) -> argparse.Namespace:
     """The arguments as parsed by the program that gets them; SystemExit if it rejects them."""
     module, rest = line[0], line[1:]
     if module == "trainer":
-        return trainer_cli._parser(rest).parse_args(rest)
+        return trainer_cli.build_parser(rest).parse_args(rest)
     if module == "serving":
-        return serving_cli._build_parser(serve=rest[0] == "serve").parse_args(rest)
+        return serving_cli.build_parser(serve=rest[0] == "serve").parse_args(rest)
     assert module == "tensorboard.main", f"{module}: not one of the modules in our images"
     board = program.TensorBoard()
     board.configure(argv=["tensorboard", *rest])
