@@ -5,7 +5,7 @@ Every step fails closed: a version appears only after all steps before it have s
 
 import shutil
 import sys
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -20,7 +20,7 @@ from trainer.data.split import Split
 from trainer.evaluation.metrics import Evaluation
 from trainer.publishing.export import export_model, read_metadata
 from trainer.publishing.gate import TEST_FINGERPRINT, Gate, Verdict, judge, refuse_below_minimum
-from trainer.publishing.verify_export import Verify, verify_in_fresh_process
+from trainer.publishing.verify_export import Verify, fresh_process
 from trainer.publishing.versions import (
     live_versions,
     next_version,
@@ -60,7 +60,7 @@ def publish(
     now: datetime,
     metadata: dict[str, Any],
     keep_versions: int = 0,
-    verify: Verify = verify_in_fresh_process,
+    verify: Verify | None = None,
     console: Console = SILENT,
 ) -> Published:
     """Publish a trained model as the next version under `model_dir`, if it passes the gate.
@@ -74,7 +74,7 @@ def publish(
         now: the time that numbers the version.
         metadata: JSON-ready facts, saved inside the version.
         keep_versions: how many live versions to keep; older ones are removed afterwards. 0 = all.
-        verify: compares the exported files with the model; tests pass one that starts no process.
+        verify: compares the exported files with the model; None = in a fresh process, started before the export.
         console: prints which step is running.
 
     Raises:
@@ -83,7 +83,7 @@ def publish(
     """
     refuse_below_minimum(evaluation, gate)
     images = test.images[:CHECKED_EXAMPLES]
-    with publisher_lock(model_dir):
+    with publisher_lock(model_dir), ExitStack() as processes:
         # Compared while the lock is held, so that no other version is published in between.
         served = live_versions(model_dir)[-1:]
         with console.phase("Comparing with the served version") if served else nullcontext():
@@ -91,6 +91,7 @@ def publish(
         version = next_version(model_dir, now)
         staging = staging_folder(model_dir, version)
         try:
+            verify = verify or processes.enter_context(fresh_process(staging))
             with console.phase("Exporting"):
                 export_model(
                     model,

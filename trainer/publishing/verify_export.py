@@ -1,6 +1,6 @@
 """Verify an exported model in a fresh process, through the v1 Session path that TensorFlow Serving loads it by.
 
-    python -m trainer.publishing.verify_export FOLDER EXPECTED.npz
+    python -m trainer.publishing.verify_export FOLDER EXPECTED.npz [--wait]
 
 prints one JSON object. It exits with 0 if the exported files predict what the trainer predicted, and with 6 if not. A
 fresh process shares no state with the exporting one, so it finds what is missing from the files.
@@ -12,7 +12,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,9 @@ BATCH_SIZES = (256, 7)
 """Batch sizes at which probabilities are compared; 7 leaves a remainder."""
 
 TIMEOUT_SECONDS = 600
+
+WAIT = "--wait"
+"""Argument that makes the process import TensorFlow, and then wait for a line on standard input."""
 
 SIGNATURES = {
     SIGNATURE: ({IMAGES}, {PROBABILITIES, DIGIT, CONFIDENCE}),
@@ -81,26 +85,48 @@ def verify_in_fresh_process(
         ArtifactError: the files do not load, or they predict something else.
         VerificationError: the process was killed or took too long. A retry may help.
     """
+    with fresh_process(folder, timeout_seconds) as verify_there:
+        return verify_there(folder, images, probabilities)
+
+
+@contextmanager
+def fresh_process(folder: Path, timeout_seconds: float = TIMEOUT_SECONDS) -> Iterator[Verify]:
+    """Start a Python process that imports TensorFlow at once, while `folder` is still being written.
+
+    Yields:
+        `verify` in that process; see `verify_in_fresh_process`. To be called once, when `folder` is complete.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         expected = Path(scratch) / "expected.npz"
-        np.savez(expected, images=images, probabilities=probabilities)
-        command = [sys.executable, "-m", "trainer.publishing.verify_export", str(folder.resolve()), str(expected)]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "trainer.publishing.verify_export", str(folder.resolve()), str(expected), WAIT],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parents[2],
+            # Otherwise a Ctrl-C in the terminal would end this process too, and look like a failed verification.
+            start_new_session=True,
+            # The trainer may hold all of a GPU's memory.
+            env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1"},
+        )
+
+        def verify_there(folder: Path, images: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
+            np.savez(expected, images=images, probabilities=probabilities)
+            try:
+                out, err = process.communicate("go\n", timeout=timeout_seconds)
+            except subprocess.TimeoutExpired as error:
+                raise VerificationError(
+                    f"{folder}: the verification did not end within {timeout_seconds:g} s"
+                ) from error
+            _refuse_failure(folder, subprocess.CompletedProcess(process.args, process.returncode, out, err))
+            return json.loads(out.splitlines()[-1])
+
         try:
-            done = subprocess.run(
-                command,
-                capture_output=True,
-                text=True,
-                timeout=timeout_seconds,
-                cwd=Path(__file__).parents[2],
-                # Otherwise a Ctrl-C in the terminal would end this process too, and look like a failed verification.
-                start_new_session=True,
-                # The trainer may hold all of a GPU's memory.
-                env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1"},
-            )
-        except subprocess.TimeoutExpired as error:
-            raise VerificationError(f"{folder}: the verification did not end within {timeout_seconds:g} s") from error
-    _refuse_failure(folder, done)
-    return json.loads(done.stdout.splitlines()[-1])
+            yield verify_there
+        finally:
+            with process:  # closes its pipes and waits for it
+                process.kill()
 
 
 def _refuse_failure(folder: Path, done: subprocess.CompletedProcess[str]) -> None:
@@ -236,8 +262,13 @@ def _replay_warm_up(folder: Path, calls: dict[str, _Call]) -> int:
 def main(arguments: list[str]) -> int:
     """Print the measured values, or the reason of the failure; returns the exit status."""
     quiet_tensorflow.install(hidden=("keras",))  # which takes half of the import, and which TensorFlow Serving has not
-    folder, expected = arguments
+    folder, expected, *wait = arguments
     try:
+        if wait:
+            import tensorflow as tf  # noqa: F401
+
+            if not sys.stdin.readline():
+                return ExitCode.STOPPED  # The process that started this one has ended.
         with np.load(expected) as arrays:
             measured = verify(Path(folder), arrays["images"], arrays["probabilities"])
         print(json.dumps(measured, allow_nan=False))

@@ -5,6 +5,8 @@ import resource
 import shutil
 import signal
 import struct
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,12 +15,14 @@ import numpy as np
 import pytest
 
 from serving.local_server.errors import StatusError
+from tests.trainer.conftest import REPOSITORY
 from tests.waiting import wait_until
 from trainer.errors import ExitCode
 from trainer.publishing.export import WARM_UP_FILE, export_model
 from trainer.publishing.gate import Gate, GateError, predict_version
 from trainer.publishing.publish import find_published, publish
 from trainer.publishing.verify_export import (
+    WAIT,
     ArtifactError,
     VerificationError,
     Verify,
@@ -339,6 +343,14 @@ def test_a_verification_that_is_killed_or_takes_too_long_says_so_and_may_be_retr
         with pytest.raises(VerificationError, match=r"ended by SIGKILL .*memory") as refusal:
             verification.result(60)
     assert refusal.value.exit_code == ExitCode.IO
+
+
+def test_a_verification_that_waits_ends_when_the_process_that_started_it_has_ended(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "trainer.publishing.verify_export", str(tmp_path), str(tmp_path / "none"), WAIT]
+    done = subprocess.run(
+        command, cwd=REPOSITORY, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stdout) == (ExitCode.STOPPED, "")
 
 
 def children_with(argument: str) -> list[int]:
