@@ -23,7 +23,7 @@ from trainer.settings import AugmentationSettings
 from trainer.training.input_pipeline import ReplicaSlice, batch_indices, uniform
 
 LEAST_GROUPS, LARGEST_GROUP = 16, 16
-"""A global batch is cut into groups of at most 16 images, and into 16 groups at least."""
+"""A global batch is cut into groups of equal size: at most 16 images, and 16 groups at least."""
 
 IMAGE_STREAM, GROUP_STREAM = 0, 1
 """Streams of noise: of each image, and of each group."""
@@ -52,19 +52,18 @@ def augment(
     if settings.stroke_gap_fraction:
         images = add_gaps(images, noise[:, 4:7], settings.stroke_gap_fraction)
 
-    count = max(LEAST_GROUPS, part.global_batch_size // LARGEST_GROUP)
-    size = _group_size(part, count)
-    groups = np.arange(part.global_batch_size)[part.positions][::size] * count // part.global_batch_size
-    of_groups = tf.gather(uniform(part.seed, GROUP_STREAM, step, [count, 9]), groups)
-    of_images = tf.reshape(tf.transpose(noise[:, 7:]), [4, len(groups), 1, 1, size])
+    slots, places = group_slots(part)
+    count, size = slots.shape
+    of_groups = uniform(part.seed, GROUP_STREAM, step, [count, 9])
+    of_images = tf.reshape(tf.gather(tf.transpose(noise[:, 7:]), slots, axis=1), [4, count, 1, 1, size])
     # With the images of a group innermost, every operation below runs along contiguous memory.
-    stacks = warp(images, affine_maps(2 * of_groups[:, :6] - 1, settings), size)
+    stacks = warp(tf.gather(images, slots.ravel()), affine_maps(2 * of_groups[:, :6] - 1, settings))
 
-    reduced_groups = math.ceil(count * settings.low_resolution_fraction)
-    reduced, thicker = np.searchsorted(groups, [reduced_groups, (reduced_groups + count) // 2])
+    reduced = math.ceil(count * settings.low_resolution_fraction)
+    thicker = (reduced + count) // 2
     changed = [stacks]
     if reduced:
-        is_reduced = of_images[0, :reduced] < settings.low_resolution_fraction * count / reduced_groups
+        is_reduced = of_images[0, :reduced] < settings.low_resolution_fraction * count / reduced
         low = reduce_resolution(stacks[:reduced], of_groups[:reduced, 6:], of_images[1:3, :reduced])
         changed = [tf.where(is_reduced, low, stacks[:reduced]), stacks[reduced:]]
     if settings.stroke_width_jitter_pixels:
@@ -75,7 +74,8 @@ def augment(
         ]
         changed = [*changed[:-1], *rest]
     stacks = tf.cast(tf.concat(changed, axis=0) + 0.5, tf.uint8)
-    return tf.reshape(tf.transpose(stacks, [0, 3, 1, 2]), [-1, SIDE, SIDE])
+    changed_images = tf.reshape(tf.transpose(stacks, [0, 3, 1, 2]), [-1, SIDE, SIDE])
+    return tf.gather(changed_images, places)
 
 
 def first_batch(split: Split, config: TrainConfig) -> np.ndarray:
@@ -95,11 +95,29 @@ def is_identity(settings: AugmentationSettings) -> bool:
     return not (affine or strokes or settings.low_resolution_fraction)
 
 
-def _group_size(part: ReplicaSlice, groups: int) -> int:
-    """How many neighbouring images of a slice are in the same group and are computed together."""
-    size, remainder = divmod(part.global_batch_size, groups * part.replicas)
-    # A GPU has a fast kernel for one map an image, and none for the sparse product that is repeatable.
-    return 1 if remainder or tf.config.list_logical_devices("GPU") else size
+def group_size(global_batch_size: int) -> int:
+    """The largest divisor of the batch size that keeps within `LEAST_GROUPS` and `LARGEST_GROUP`; 1 if there is none."""
+    largest = min(LARGEST_GROUP, global_batch_size // LEAST_GROUPS)
+    return next((size for size in range(largest, 1, -1) if global_batch_size % size == 0), 1)
+
+
+def group_slots(part: ReplicaSlice) -> tuple[np.ndarray, np.ndarray]:
+    """Which images of a slice are in each group of the global batch.
+
+    All replicas have all groups, so that they compute each group in the same way, to the last bit. Where a group has fewer
+    images in this slice than another, the first image of the slice fills its row; what becomes of it there is dropped.
+
+    Returns:
+        int [G, N], numbers of images in the slice, and int [B], the place of each image among those G x N.
+    """
+    size = group_size(part.global_batch_size)
+    groups = np.arange(part.global_batch_size)[part.positions] // size
+    width = max(2, np.bincount(groups).max())  # a single column would be multiplied by another kernel
+    # The images of a group are neighbours.
+    places = groups * width + np.arange(len(groups)) - np.searchsorted(groups, groups)
+    slots = np.zeros((part.global_batch_size // size, width), np.int32)
+    slots.flat[places] = np.arange(len(groups))
+    return slots, places
 
 
 def affine_maps(noise: tf.Tensor, ranges: AugmentationSettings) -> tf.Tensor:
@@ -125,40 +143,43 @@ def affine_maps(noise: tf.Tensor, ranges: AugmentationSettings) -> tf.Tensor:
     return tf.stack([a, b, c, d, e, f], axis=1)
 
 
-def warp(images: tf.Tensor, maps: tf.Tensor, group_size: int) -> tf.Tensor:
+def warp(images: tf.Tensor, maps: tf.Tensor) -> tf.Tensor:
     """Apply one affine map to each group of neighbouring images, with bilinear interpolation.
 
     On a CPU a group is the product of a sparse matrix, four weights a pixel, and the images of the group as columns. That
-    takes a seventh of the time of TensorFlow's kernel, which computes the coordinates of each pixel of each image anew.
+    takes a seventh of the time of TensorFlow's kernel, which computes the coordinates of each pixel of each image anew. On
+    a GPU that kernel is fast, and sparse products are not repeatable.
 
     Args:
-        images: uint8 [B, 28, 28].
-        maps: float32 [G, 6] from `affine_maps`; image i gets map i // group_size.
-        group_size: B / G.
+        images: uint8 [G N, 28, 28], group by group.
+        maps: float32 [G, 6] from `affine_maps`.
 
     Returns:
-        float32 [G, 28, 28, B / G]; pixels that come in from outside are paper (0).
+        float32 [G, 28, 28, N]; pixels that come in from outside are paper (0).
     """
-    if group_size == 1:
-        return tf.raw_ops.ImageProjectiveTransformV3(
+    groups = maps.shape[0]
+    size = images.shape[0] // groups
+    if tf.config.list_logical_devices("GPU"):
+        warped = tf.raw_ops.ImageProjectiveTransformV3(
             images=tf.cast(images, tf.float32)[..., tf.newaxis],
-            transforms=tf.pad(maps, [[0, 0], [0, 2]]),
+            transforms=tf.pad(tf.repeat(maps, size, axis=0), [[0, 0], [0, 2]]),
             output_shape=tf.constant(IMAGE_SHAPE, tf.int32),
             fill_value=0.0,
             interpolation="BILINEAR",
             fill_mode="CONSTANT",
         )
-    groups, padded_side = maps.shape[0], SIDE + 2
+        return tf.transpose(tf.reshape(warped, [groups, size, SIDE, SIDE]), [0, 2, 3, 1])
+    padded_side = SIDE + 2
     padded = tf.cast(tf.pad(images, [[0, 0], [1, 1], [1, 1]]), tf.float32)
-    columns = tf.transpose(tf.reshape(padded, [groups, group_size, padded_side**2]), [0, 2, 1])
+    columns = tf.transpose(tf.reshape(padded, [groups, size, padded_side**2]), [0, 2, 1])
     positions, weights = _bilinear_matrix(maps)
     warped = tf.raw_ops.SparseTensorDenseMatMul(
         a_indices=positions,
         a_values=weights,
         a_shape=tf.constant([groups * SIDE**2, groups * padded_side**2], tf.int64),
-        b=tf.reshape(columns, [groups * padded_side**2, group_size]),
+        b=tf.reshape(columns, [groups * padded_side**2, size]),
     )
-    return tf.reshape(warped, [groups, SIDE, SIDE, group_size])
+    return tf.reshape(warped, [groups, SIDE, SIDE, size])
 
 
 def _bilinear_matrix(maps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

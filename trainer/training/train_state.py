@@ -8,7 +8,7 @@ import numpy as np
 
 from trainer.runs.checkpoint import Checkpoint
 
-REVISION = 3
+REVISION = 4
 """Raised when the same settings begin to compute something else: a run is not resumed across such a change."""
 
 
