@@ -63,7 +63,7 @@ def test_evaluate_keeps_the_outcome_of_a_refused_run(artifacts: Path) -> None:
     run = artifacts / "runs" / "r"
     assert main(["evaluate", str(run)]) == ExitCode.OK
     report, card = (run / "report.html").read_text(), (run / "model_card.md").read_text()
-    assert '<p class="status bad">Not published: test accuracy is' in report
+    assert '<p class="status bad"><strong>Not published</strong>Test accuracy is' in report
     assert "scored again from the saved weights on" in card
     assert "scored once" not in card
     assert json.loads((run / "evaluate.json").read_text())["outcome"].startswith("Not published")

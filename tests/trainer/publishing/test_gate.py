@@ -129,7 +129,7 @@ def test_the_verdict_lists_the_changed_digits_and_the_report_shows_them(tmp_path
         {"position": 12, "label": 2, "before": 2, "now": 3},
         {"position": 3, "label": 3, "before": 4, "now": 3},
     ]
-    story = Story(TrainConfig(run="r"), "Published as version 200.", True, {}, data)
+    story = Story(TrainConfig(run="r"), "Published as version 200.", True, {}, gate=data)
     write_report(tmp_path / "report.html", story, ours, test_split.images, [])
     page = (tmp_path / "report.html").read_text()
     for part in (
