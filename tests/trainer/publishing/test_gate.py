@@ -133,7 +133,7 @@ def test_the_verdict_lists_the_changed_digits_and_the_report_shows_them(tmp_path
     write_report(tmp_path / "report.html", story, ours, test_split.images, [])
     page = (tmp_path / "report.html").read_text()
     for part in (
-        "97.50 %",
+        "97.50&nbsp;%",
         "the served version, 100",
         "1 newly correct, 1 newly wrong",
         "was 4, now 3",
