@@ -76,10 +76,16 @@ class Runtime:
             self._thread.join()
         self._batcher.close()
         self._models.stop()
-        self._loop.run_until_complete(self._loop.shutdown_default_executor())
-        self._loop.close()
+        # In a thread of its own: the caller may be inside another event loop, as a cell of a notebook is.
+        closing = threading.Thread(target=self._close_loop, name="close-event-loop")
+        closing.start()
+        closing.join()
         if self._rest_listener:
             self._rest_listener.close()
+
+    def _close_loop(self) -> None:
+        self._loop.run_until_complete(self._loop.shutdown_default_executor())
+        self._loop.close()
 
     def _load(self, path: Path) -> Servable:
         outcome = "fail"

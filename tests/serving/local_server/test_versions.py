@@ -1,5 +1,6 @@
 """Versions beyond the conformance cases: start, retries, draining, policies, stop."""
 
+import asyncio
 import itertools
 import signal
 import subprocess
@@ -252,3 +253,13 @@ def test_a_second_stop_does_nothing_and_the_threads_end(models):
         assert isinstance(grpc.insecure_channel(server.target), grpc.Channel)
     server.stop()
     wait_until(lambda: threading.active_count() <= before)
+
+
+def test_it_starts_and_stops_inside_a_running_event_loop_as_in_a_notebook(tmp_path):
+    write_version(tmp_path, 7)
+
+    async def cell():
+        with LocalServer(tmp_path) as server, Stubs(server.target) as stubs:
+            return version_of(stubs.predict(predict_request(IMAGES)))
+
+    assert asyncio.run(cell()) == 7

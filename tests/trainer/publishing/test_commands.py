@@ -70,7 +70,7 @@ def test_evaluate_keeps_the_outcome_of_a_refused_run(artifacts: Path) -> None:
 
     assert main(["publish", str(run), "--min-accuracy", "0"]) == ExitCode.OK
     assert main(["evaluate", str(run)]) == ExitCode.OK
-    assert '<p class="status ok">Published as version' in (run / "report.html").read_text()
+    assert '<p class="status ok"><strong>Published</strong>As version' in (run / "report.html").read_text()
 
 
 def test_publish_refuses_data_that_the_run_was_not_trained_with(artifacts: Path, splits, capsys) -> None:
