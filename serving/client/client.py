@@ -90,7 +90,7 @@ class _Client:
                 raise ClosedError(self.target) from error
             raise
         except asyncio.CancelledError:
-            # grpc.aio cancels the calls of a channel that is closed, in tasks that nobody cancelled.
+            # grpc.aio cancels the calls of a channel that is closed, in tasks that the caller did not cancel.
             task = asyncio.current_task()
             if self._closed and task is not None and not task.cancelling():
                 raise ClosedError(self.target) from None

@@ -157,7 +157,7 @@ async def _respond_to_http_error(_: Request, error: Exception) -> Response:
 
 
 async def _respond_to_disconnect(_: Request, __: Exception) -> Response:
-    return Response(status_code=400)  # the browser disconnected during the upload: nobody receives this
+    return Response(status_code=400)  # The browser disconnected during the upload, so this response is not received.
 
 
 async def _respond_to_serving_error(_: Request, error: Exception) -> Response:
@@ -169,5 +169,5 @@ async def _respond_to_serving_error(_: Request, error: Exception) -> Response:
     if isinstance(error, RequestError) and error.index is not None:
         return _reject_picture(error.problem)  # a model version without the output `problem`
     logging.getLogger(__name__).warning("the model server failed: %s", error)
-    # The error names the model server's address, which is not for everybody.
+    # The error names the model server's address, which only the operator may see.
     return JSONResponse({"error": "The model server failed; the log of the page's server has the reason."}, 502)

@@ -214,7 +214,7 @@ def _run_batch(batch: list[_Task], parameters: BatchingParameters | None) -> Non
             _run_together(batch, sizes)
         else:
             batch[0].outcome = batch[0].servable.run(batch[0].signature, batch[0].inputs)
-    except Exception as error:  # if it ended the thread, every later request would wait for ever
+    except Exception as error:  # Keep the thread alive: without it no later request is answered.
         if not isinstance(error, StatusError):
             error = StatusError(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}")
         for task in batch:
