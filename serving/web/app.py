@@ -141,7 +141,7 @@ def _fields(prediction: PicturePrediction, min_confidence: float) -> dict[str, o
 
 
 _NO_MODEL = (
-    "No model is being served yet. Start a server, for example with make serve. "
+    "No model is being served yet. make demo trains one, make serve serves it. "
     "The page continues by itself as soon as there is one."
 )
 _BUSY = "The page's server is busy. The page continues by itself."

@@ -91,11 +91,20 @@ function announce(text) {
 
 async function loadPhoto(files) {
   if (!files.length) return;
-  area.putPhoto(await readPhoto(files[0]));
+  const [file] = files;
+  if (file.type && !file.type.startsWith("image/")) {
+    area.clear();
+    showRejection(`\u201c${file.name}\u201d is not a picture. Choose a photo of one digit, such as a PNG or a JPEG file.`);
+    return;
+  }
+  area.putPhoto(await readPhoto(file));
 }
 
 element("undo").addEventListener("click", () => area.undo());
 element("clear").addEventListener("click", () => area.clear());
+for (const button of element("examples").children) {
+  button.addEventListener("click", async () => area.putPhoto(await readPhoto(button.firstElementChild)));
+}
 element("file").addEventListener("change", async ({ target }) => {
   await loadPhoto(target.files);
   target.value = ""; // so that the same file can be chosen again

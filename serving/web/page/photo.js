@@ -6,8 +6,9 @@ const LARGEST_SIDE = 4096;
 const SENT_SIDE = 2048; // of a photo that is encoded again: even pure noise stays below the server's limit
 const PREVIEW_SIDE = 1024; // limits memory, because undo keeps every photo
 
-// Returns { preview, blob }: the picture to show, null if this browser cannot decode it, and the file to send. A format that
-// only the browser decodes (WebP, AVIF, on some devices HEIC) is sent as PNG; a huge photo is scaled down.
+// `file` is a file or an image element. Returns { preview, blob }: the picture to show, null if this browser cannot decode it,
+// and the file to send. A format that only the browser decodes (WebP, AVIF, on some devices HEIC) is sent as PNG; a huge photo
+// is scaled down.
 export async function readPhoto(file) {
   const bitmap = await createImageBitmap(file).catch(() => null);
   if (!bitmap) return { preview: null, blob: file };

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 from selenium.common.exceptions import JavascriptException
 from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from serving.contract import ENCODED
@@ -272,6 +273,36 @@ def test_a_picture_that_the_model_cannot_use_is_explained(site, model, chromium,
     shows(chromium, "digit", "7")
 
 
+def test_a_file_that_is_no_picture_is_named_and_not_sent(page, model, tmp_path):
+    page.draw()
+    shows(page, "digit", "7")
+    sent = len(model.pictures)
+    (tmp_path / "notes.txt").write_text("no picture")
+    _drop(page, tmp_path / "notes.txt")
+    wait_until(lambda: "“notes.txt” is not a picture" in page.text("confidence"))
+    assert page.text("digit") == "?"
+    assert len(model.pictures) == sent
+    page.find("undo").click()
+    shows(page, "digit", "7")
+
+
+def test_six_example_digits_can_be_tried_by_mouse_and_by_keyboard(page, model):
+    examples = page.find("examples").find_elements(By.TAG_NAME, "button")
+    assert [example.accessible_name for example in examples] == [f"Example: {d}" for d in (2, 3, 4, 5, 7, 8)]
+    assert len({example.rect["y"] for example in examples}) == 1
+    for times, use in enumerate((lambda: examples[0].click(), lambda: examples[1].send_keys(Keys.ENTER)), start=1):
+        use()
+        wait_until(lambda times=times: len(model.pictures) == times)
+        shows(page, "digit", "7")
+        assert page.find("ink").accessible_name == "Your photo"
+        page.find("clear").click()
+    first, second = map(pixels_of, model.pictures)
+    assert first.shape == second.shape == (112, 112)
+    assert (first != second).any()
+    assert first[0, 0] == 255
+    assert (first < 128).sum() > 200
+
+
 def test_below_min_confidence_it_shows_not_sure(chromium):
     model = Model()
     with scripted_server(predict=model.predict) as target, start_web(target, "--min-confidence", "0.83") as (_, port):
@@ -287,7 +318,7 @@ def test_without_a_model_it_shows_a_notice_and_continues_when_there_is_one(chrom
     with start_web(f"127.0.0.1:{model_port}") as (_, port):
         chromium.open(f"http://127.0.0.1:{port}/")
         for digit in (4, 5):  # before the first model, and after it has gone
-            wait_until(lambda: "No model is being served yet" in chromium.text("notice"))
+            wait_until(lambda: "No model is being served yet. make demo trains one" in chromium.text("notice"))
             model = Model()
             model.digit = digit
             chromium.draw()
