@@ -214,6 +214,12 @@ def _add_web_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=_port, default=8080, help="0 for any free port (default: %(default)s)")
     parser.add_argument("--open", action="store_true", help="open the page in this machine's browser")
     parser.add_argument(
+        "--collect",
+        type=Path,
+        metavar="FOLDER",
+        help="keep the pictures that users correct or confirm, for `python -m trainer learn FOLDER` (default: keep none)",
+    )
+    parser.add_argument(
         "--allowed-host",
         action="append",
         default=[],

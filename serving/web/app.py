@@ -1,8 +1,10 @@
 """The page's server: static files, predictions and two probes. Predictions come from the model server.
 
-POST /predict   a picture's bytes -> JSON: digit, confidence, sure, probabilities, normalized, version
-GET  /healthz   200 while this process runs, with or without a model: for liveness
-GET  /readyz    200 while a model is AVAILABLE, else 503: for readiness, and for the page to notice a new model
+POST /predict        a picture's bytes -> JSON: digit, confidence, sure, probabilities, normalized, version
+POST /corrections/7  a picture's bytes -> JSON: how many pictures are kept; this one is now kept as a 7 (kept_pictures.py)
+GET  /corrections    whether this server keeps pictures, and how many there are
+GET  /healthz        200 while this process runs, with or without a model: for liveness
+GET  /readyz         200 while a model is AVAILABLE, else 503: for readiness, and for the page to notice a new model
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ from starlette.staticfiles import StaticFiles
 from serving.client.client import AsyncDigitClient, ClientConfig
 from serving.client.errors import DeadlineError, NotFoundError, RequestError, ServingError, UnavailableError
 from serving.client.results import PicturePrediction
-from serving.contract import MAX_PICTURE_BYTES
+from serving.contract import CLASSES, MAX_PICTURE_BYTES
+from serving.web.kept_pictures import FullError, KeptPictures
 from serving.web.middleware import HostGuard, SecurityHeaders
 
 PAGE = Path(__file__).parent / "page"
@@ -40,7 +43,12 @@ STATUS_SECONDS = 2
 
 
 def build_app(
-    target: str, config: ClientConfig, *, min_confidence: float, allowed_hosts: Collection[str] = ()
+    target: str,
+    config: ClientConfig,
+    *,
+    min_confidence: float,
+    allowed_hosts: Collection[str] = (),
+    kept: KeptPictures | None = None,
 ) -> Starlette:
     """Builds the ASGI application.
 
@@ -49,6 +57,7 @@ def build_app(
         config: the client's settings.
         min_confidence: predictions below it are not `sure`.
         allowed_hosts: host names that browsers may use, besides localhost and IP addresses.
+        kept: where corrected pictures are kept; None keeps none.
     """
 
     @asynccontextmanager
@@ -64,6 +73,26 @@ def build_app(
             return _reject_picture(prediction.problem)
         return JSONResponse(_fields(prediction, min_confidence), headers={"cache-control": "no-store"})
 
+    async def correct(request: Request) -> Response:
+        if kept is None:
+            raise HTTPException(404, "This server keeps no pictures; --collect FOLDER lets it.")
+        digit = request.path_params["digit"]
+        if digit not in range(CLASSES):
+            raise HTTPException(404, f"{digit} is not a digit.")
+        _refuse_other_sites(request)
+        # Predicted again: what is kept must be a picture that the model can use, and its answer must be the model's.
+        async with _read_picture(request) as picture, _turn(request.app.state.predictions):
+            (prediction,) = await request.app.state.client.predict_pictures([picture])
+            if prediction.problem:
+                return _reject_picture(prediction.problem)
+            if not prediction.normalized.any():
+                return _reject_picture("shows no digit")
+            return JSONResponse({"pictures": await _keep(kept, picture, digit, prediction)})
+
+    async def corrections(_: Request) -> Response:
+        pictures = await asyncio.to_thread(kept.count) if kept else 0
+        return JSONResponse({"collects": kept is not None, "pictures": pictures})
+
     async def ready(request: Request) -> Response:
         statuses = await request.app.state.client.status(config.version, timeout_seconds=STATUS_SECONDS)
         available = [str(status.version) for status in statuses if status.state == "AVAILABLE"]
@@ -77,6 +106,8 @@ def build_app(
     return Starlette(
         routes=[
             Route("/predict", predict, methods=["POST"]),
+            Route("/corrections", corrections),
+            Route("/corrections/{digit:int}", correct, methods=["POST"]),
             Route("/healthz", healthy),
             Route("/readyz", ready),
             Mount("/", StaticFiles(directory=PAGE, html=True)),
@@ -126,6 +157,24 @@ async def _read_picture(request: Request) -> AsyncIterator[bytes]:
         yield bytes(content)
     finally:
         state.held_bytes -= len(content)
+
+
+def _refuse_other_sites(request: Request) -> None:
+    """Rejects what a page of another site sends. The content type, checked later, stops browsers without this header."""
+    if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+        raise HTTPException(403, "Only this server's own page may send corrections.")
+
+
+async def _keep(kept: KeptPictures, picture: bytes, digit: int, prediction: PicturePrediction) -> int:
+    try:
+        return await asyncio.to_thread(kept.keep, picture, digit, prediction)
+    except FullError as error:
+        raise HTTPException(507, str(error)) from error
+    except OSError as error:
+        logging.getLogger(__name__).warning("a picture could not be kept: %s", error)
+        raise HTTPException(
+            507, "The picture could not be kept; the log of the page's server has the reason."
+        ) from error
 
 
 def _fields(prediction: PicturePrediction, min_confidence: float) -> dict[str, object]:

@@ -15,6 +15,7 @@ from serving.client.config import ClientConfig
 from serving.client.target import check_target
 from serving.exit_codes import EXIT_FAILED, EXIT_OK, EXIT_USAGE
 from serving.web.app import build_app
+from serving.web.kept_pictures import KeptPictures
 
 GRACE_SECONDS = 10
 """How long pending requests may take to finish after SIGTERM."""
@@ -24,14 +25,20 @@ def run(args: argparse.Namespace, config: ClientConfig) -> int:
     """Serves until SIGTERM or SIGINT, and lets pending requests finish.
 
     Returns:
-        The exit status: 0 after a signal, 1 if it cannot listen on the address, 2 for an invalid target.
+        The exit status: 0 after a signal, 1 if it cannot listen on the address, 2 for an invalid target or folder.
     """
+    try:
+        kept = KeptPictures(args.collect) if args.collect else None
+    except OSError as error:
+        print(f"error: --collect {args.collect}: pictures cannot be kept there: {error}", file=sys.stderr)
+        return EXIT_USAGE
     try:
         app = build_app(
             check_target(args.target),
             config,
             min_confidence=args.min_confidence,
             allowed_hosts={args.host, *args.allowed_host},
+            kept=kept,
         )
         listener = _listen(args.host, args.port)
     except ValueError as error:

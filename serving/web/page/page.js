@@ -1,5 +1,6 @@
 // The page: connects the drawing area, the requests and the elements that show a prediction.
 
+import { Corrections } from "./corrections.js";
 import { DrawingArea } from "./drawing.js";
 import { readPhoto } from "./photo.js";
 import { Predictor } from "./predictions.js";
@@ -10,10 +11,16 @@ const percent = (share) => (share > 0.9995 ? ">99.9%" : `${(100 * share).toFixed
 const area = new DrawingArea(element("ink"), pictureChanged);
 const predictor = new Predictor({ predicted: showPrediction, rejected: showRejection, unavailable: showNotice });
 
+const corrections = new Corrections(area);
+
 let pictureBefore = area.picture;
+let newestVersion = null;
 
 function pictureChanged() {
-  if (area.picture !== pictureBefore) predictor.cancel(); // not while a stroke grows: then a late response is shown
+  if (area.picture !== pictureBefore) {
+    predictor.cancel(); // not while a stroke grows: then a late response is shown
+    corrections.reset();
+  }
   pictureBefore = area.picture;
   element("hint").hidden = !area.isEmpty;
   element("ink").setAttribute("aria-label", describePicture());
@@ -41,6 +48,15 @@ function showPrediction({ digit, confidence, sure, probabilities, normalized, ve
   showNormalized(normalized);
   element("version").textContent = `Model version ${version}`;
   element("latency").textContent = `Response in ${milliseconds.toFixed(0)} ms`;
+  showIfNewer(version);
+}
+
+function showIfNewer(version) {
+  if (newestVersion !== null && BigInt(version) > newestVersion) {
+    element("newer").textContent = `A newer version of the model answers now: ${version}.`;
+    element("newer").hidden = false;
+  }
+  if (newestVersion === null || BigInt(version) > newestVersion) newestVersion = BigInt(version);
 }
 
 function showRejection(message) {
@@ -131,3 +147,4 @@ addEventListener("drop", (event) => {
 
 pictureChanged();
 predictor.start();
+corrections.start();

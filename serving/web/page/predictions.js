@@ -1,7 +1,9 @@
-// Requests to the server: one at a time, only for the newest picture, and again when a model becomes available.
+// Requests to the server: one at a time, only for the newest picture, and again when a model or a newer version becomes
+// available.
 
 const PAUSE_MS = 80; // before each request, so that a moving hand causes a few requests a second
 const POLL_MS = 1500; // between two checks for a model
+const VERSION_POLL_MS = 3000; // between two checks for a newer version
 
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
@@ -12,6 +14,7 @@ export class Predictor {
     this.picture = null; // a function that returns the newest picture; null if there is none
     this.sent = null; // the newest one that was sent
     this.sending = this.waiting = false;
+    this.version = 0n; // of the last prediction
     this.cancellations = 0; // a response to a request from before the last cancellation is dropped
   }
 
@@ -36,7 +39,8 @@ export class Predictor {
 
   async #send(picture) {
     const { cancellations } = this;
-    const outcome = await post(picture());
+    const outcome = await post("predict", picture());
+    if (outcome.body) this.version = BigInt(outcome.body.version);
     if (outcome.unavailable) {
       this.#waitForModel(outcome.unavailable);
     } else if (this.cancellations !== cancellations) {
@@ -44,21 +48,35 @@ export class Predictor {
     } else if (outcome.rejected) {
       this.rejected(outcome.rejected);
     } else {
-      this.predicted(outcome.prediction);
+      this.predicted({ ...outcome.body, milliseconds: outcome.milliseconds });
     }
   }
 
   // Checks for a model before the first request.
   async start() {
-    const message = await checkReady();
-    if (message) this.#waitForModel(message);
+    const { missing } = await checkReady();
+    if (missing) this.#waitForModel(missing);
+    this.#watchVersions();
+  }
+
+  // Sends the picture again when a version newer than the one that predicted it is available.
+  async #watchVersions() {
+    for (;;) {
+      await pause(VERSION_POLL_MS);
+      const { picture } = this;
+      if (document.hidden || !picture || !this.version || this.sending || this.waiting) continue;
+      const { versions = [] } = await checkReady();
+      if (picture !== this.picture || !versions.some((version) => BigInt(version) > this.version)) continue;
+      this.sent = null;
+      this.request(picture);
+    }
   }
 
   // Reports that no model is available until there is one, then sends the picture of that moment.
   async #waitForModel(message) {
     if (this.waiting) return;
     this.waiting = true;
-    for (let missing = message; missing; missing = await checkReady()) {
+    for (let missing = message; missing; { missing } = await checkReady()) {
       this.unavailable(missing);
       await pause(POLL_MS);
     }
@@ -70,25 +88,27 @@ export class Predictor {
   }
 }
 
-// Returns what is missing, as a message; null if a model is ready.
+// Returns { versions }, those that are available, or { missing }, a message, if there is none.
 async function checkReady() {
   try {
     const response = await fetch("readyz", { cache: "no-store" });
-    return response.ok ? null : (await response.json()).error;
+    const body = await response.json();
+    return response.ok ? body : { missing: body.error };
   } catch {
-    return "The page's own server does not respond. The page continues by itself when it is back.";
+    return { missing: "The page's own server does not respond. The page continues by itself when it is back." };
   }
 }
 
-async function post(picture) {
+// Sends a picture; returns { body, milliseconds }, or { rejected: message }, or { unavailable: message } if waiting helps.
+export async function post(path, picture) {
   const begin = performance.now();
   try {
     const headers = { "content-type": picture.type || "application/octet-stream" };
-    const response = await fetch("predict", { method: "POST", headers, body: picture });
+    const response = await fetch(path, { method: "POST", headers, body: picture });
     const body = await response.json();
-    if (response.ok) return { prediction: { ...body, milliseconds: performance.now() - begin } };
+    if (response.ok) return { body, milliseconds: performance.now() - begin };
     return response.status === 503 ? { unavailable: body.error } : { rejected: body.error };
   } catch {
-    return { unavailable: (await checkReady()) ?? "The connection broke before the response came." };
+    return { unavailable: (await checkReady()).missing ?? "The connection broke before the response came." };
   }
 }

@@ -22,7 +22,7 @@ from serving.contract import ENCODED
 from tests.ports import free_port
 from tests.serving.browser import Browser, needs_browser, start_browser
 from tests.serving.page_server import start_web
-from tests.serving.scripted_server import pictures_response, scripted_server
+from tests.serving.scripted_server import pictures_response, scripted_server, status_response
 from tests.waiting import wait_until
 
 pytestmark = needs_browser
@@ -35,14 +35,14 @@ class Model:
         self.reset()
 
     def reset(self) -> None:
-        self.digit, self.pictures, self.handle = 7, [], None
+        self.digit, self.version, self.pictures, self.handle = 7, 20261122134501, [], None
 
     def predict(self, request, context):
         (picture,) = request.inputs[ENCODED].string_val
         self.pictures.append(picture)
         if self.handle:
             self.handle(context)
-        return pictures_response([bytes([self.digit])], version=20261122134501)
+        return pictures_response([bytes([self.digit])], version=self.version)
 
 
 @pytest.fixture(scope="module")
@@ -402,6 +402,64 @@ def test_on_a_phone_nothing_is_wider_than_the_screen_and_drawing_and_digit_are_b
     assert digit["y"] + digit["height"] < 740
     for name in ("undo", "clear"):
         assert chromium.find(name).rect["height"] >= 44
+
+
+@pytest.fixture
+def collecting(chromium, tmp_path) -> Iterator[tuple[Browser, Model, Path]]:
+    """The page with `--collect`, its model, and the folder."""
+    model, folder = Model(), tmp_path / "kept"
+    with (
+        scripted_server(
+            predict=model.predict, status=lambda *_: status_response((model.version, "AVAILABLE"))
+        ) as target,
+        start_web(target, "--collect", str(folder)) as (_, port),
+    ):
+        chromium.open(f"http://127.0.0.1:{port}/")
+        yield chromium, model, folder
+        assert not chromium.errors()
+        chromium.close()
+
+
+@pytest.mark.parametrize("by_key", [False, True], ids=["button", "key"])
+def test_a_corrected_drawing_is_kept_as_it_was_sent_and_another_key_moves_it(collecting, by_key):
+    page, model, folder = collecting
+    wait_until(page.find("correction").is_displayed)
+    assert "are kept on the server" in page.text("privacy")
+    page.draw()
+    shows(page, "digit", "7")
+    if by_key:
+        _press(page, "1")
+    else:
+        page.find("labels").find_elements("tag name", "button")[1].click()
+    shows(page, "kept", "Kept as a 1. Pictures kept: 1")
+    (picture,) = folder.glob("1/*.png")
+    assert picture.read_bytes() == model.pictures[-1]
+    assert page.run("return document.querySelector('#labels [aria-pressed=true]').textContent") == "1"
+    _press(page, "7")  # the predicted digit: confirmed
+    shows(page, "kept", "Kept as a 7. Pictures kept: 1")
+    assert not list(folder.glob("1/*"))
+    page.find("clear").click()
+    _press(page, "3")  # without a picture
+    assert page.run("return document.querySelector('#labels [aria-pressed=true]')") is None
+    assert [path.parent.name for path in folder.glob("[0-9]/*")] == ["7"]
+
+
+def test_without_collect_the_page_says_that_nothing_is_kept(page):
+    shows(page, "privacy", "Pictures are not kept.")
+    page.draw()
+    shows(page, "digit", "7")
+    assert not page.find("correction").is_displayed()
+    _press(page, "1")
+
+
+def test_a_picture_is_predicted_again_by_a_newer_version_and_the_page_says_so(collecting):
+    page, model, _ = collecting
+    page.draw()
+    shows(page, "digit", "7")
+    assert not page.find("newer").is_displayed()
+    model.digit, model.version = 1, model.version + 1
+    shows(page, "digit", "1")
+    assert page.text("newer") == f"A newer version of the model answers now: {model.version}."
 
 
 def _brightness(colour: str) -> float:
