@@ -1,6 +1,6 @@
 """The command line: `python -m trainer train | tune | evaluate | publish | rollback | doctor | data`.
 
-    python -m trainer train                   # the embedded digits, seconds, no download
+    python -m trainer train                   # the embedded digits, a minute, no download
     python -m trainer train --preset fast     # MNIST to 99 % as soon as possible
     python -m trainer rollback                # back to the version before
 
@@ -43,7 +43,7 @@ PUBLISH_SETTINGS = (
 FIELDS = {field.name: field for field in dataclasses.fields(TrainConfig)}
 
 EXAMPLES = """examples:
-  python -m trainer train                                       the embedded digits, seconds, no download
+  python -m trainer train                                       the embedded digits, a minute, no download
   python -m trainer train --preset fast --run first             MNIST; the same command resumes it after a stop
   python -m trainer train --config artifacts/runs/first/config.json --seed 1
 """

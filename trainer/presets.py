@@ -3,8 +3,9 @@
 from typing import Any
 
 PRESETS: dict[str, dict[str, Any]] = {
-    # The embedded 8x8 digits: seconds, no download.
+    # The embedded 8x8 digits, and more that the pen draws: less than a minute, no download.
     "quickstart": {
+        "pen_weight": 0.7,
         "model": "cnn",
         "epochs": 20.0,
         "optimizer": "adamw",

@@ -15,15 +15,14 @@ from trainer.training.loop import build_learner
 from trainer.training.model import weights_digest
 
 SIZE = {"width": 0.25}
+SMALL = ("--width", 0.25, "--pen-weight", 0)
 
 
 @pytest.fixture(scope="module")
 def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Artefacts with one run, `first`, whose model is published."""
     root = tmp_path_factory.mktemp("artifacts")
-    done = run_trainer(
-        "train", "--artifacts", root, "--run", "first", "--width", 0.25, "--epochs", 2, "--min-accuracy", 0
-    )
+    done = run_trainer("train", "--artifacts", root, "--run", "first", *SMALL, "--epochs", 2, "--min-accuracy", 0)
     assert done.returncode == ExitCode.OK, done.stderr
     return root
 
@@ -79,7 +78,7 @@ def test_a_name_that_is_neither_a_run_nor_a_version_is_rejected_before_any_train
 
 
 def test_a_run_from_given_weights_records_them_and_is_not_resumed_from_others(artifacts: Path) -> None:
-    flags = ("train", "--artifacts", artifacts, "--run", "second", "--width", 0.25, "--epochs", 1, "--no-publish")
+    flags = ("train", "--artifacts", artifacts, "--run", "second", *SMALL, "--epochs", 1, "--no-publish")
     done = run_trainer(*flags, "--init-from", "first")
     assert done.returncode == ExitCode.OK, done.stderr
     run = artifacts / "runs" / "second"

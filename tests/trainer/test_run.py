@@ -18,7 +18,7 @@ from trainer.errors import ExitCode
 from trainer.publishing.versions import live_versions
 
 TENSORBOARD = ("train", "validation")
-SHORT = ("--epochs", 3, "--width", 0.5, "--run", "r", "--min-accuracy", 0.3)
+SHORT = ("--epochs", 3, "--width", 0.5, "--pen-weight", 0, "--run", "r", "--min-accuracy", 0.3)
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +209,9 @@ def test_a_run_that_ended_before_its_first_checkpoint_leaves_nothing_to_the_next
     done = run_trainer("publish", tmp_path / "runs" / "r")
     assert done.returncode == ExitCode.USAGE
     assert "was not trained to its end" in done.stderr
-    refused = run_trainer("train", "--artifacts", tmp_path, "--epochs", 0.2, "--width", 0.25, "--run", "r")
+    refused = run_trainer(
+        "train", "--artifacts", tmp_path, "--epochs", 0.2, "--width", 0.25, "--pen-weight", 0, "--run", "r"
+    )
     assert refused.returncode == ExitCode.GATE, "other settings, and no checkpoint that would stand in their way"
     rows = [json.loads(line) for line in (tmp_path / "runs" / "r" / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [4, 4]

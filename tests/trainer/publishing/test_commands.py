@@ -16,7 +16,7 @@ from trainer.errors import ConfigError, ExitCode
 from trainer.publishing.publish import publish
 from trainer.publishing.versions import live_versions
 
-QUICK = ("--model", "mlp", "--width", "0.25", "--epochs", "3", "--run", "r", "--dataset", "idx")
+QUICK = ("--model", "mlp", "--width", "0.25", "--epochs", "3", "--pen-weight", "0", "--run", "r", "--dataset", "idx")
 
 
 def write_data(folder: Path, train: Split, test: Split) -> None:

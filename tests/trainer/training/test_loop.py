@@ -131,8 +131,8 @@ def test_the_best_weights_are_kept_even_if_training_never_stops_early(splits, tr
 
 def train_in_a_process(artifacts, run: str, *flags: object) -> tuple[np.ndarray, dict]:
     """Loss of each step, and result.json, of a run of the quickstart preset."""
-    common = ("--artifacts", artifacts, "--run", run, "--no-publish", "--steps-per-call", 1, "--width", 0.5)
-    done = run_trainer("train", *common, *flags)
+    common = ("--artifacts", artifacts, "--run", run, "--no-publish", "--steps-per-call", 1)
+    done = run_trainer("train", *common, "--width", 0.5, "--pen-weight", 0, *flags)
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in (artifacts / "runs" / run / "metrics.jsonl").read_text().splitlines()]
     losses = np.array([row["loss"] for row in rows if row["kind"] == "train"])

@@ -27,7 +27,7 @@ from trainer.runs.tracking import read_rows
 FLAGS = (
     "--no-publish", "--precision", "float64", "--learning-rate", 2e-4, "--epochs", 5, "--width", 0.5,
     "--dropout", 0.3, "--global-batch-size", 48, "--steps-per-call", 1, "--checkpoint-steps", 10,
-    "--peer-timeout-seconds", 60,
+    "--peer-timeout-seconds", 60, "--pen-weight", 0,
 )  # fmt: skip
 
 

@@ -18,7 +18,9 @@ from trainer.publishing.versions import live_versions
 from trainer.tuning.search_space import Choice, Range, parse, plan, sample
 
 REPOSITORY = Path(__file__).parents[3]
-QUICK = ("--model", "mlp", "--width", "0.25", "--epochs", "0.5", "--min-accuracy", "0", "--run", "s")
+QUICK = (
+    "--model", "mlp", "--width", "0.25", "--epochs", "0.5", "--pen-weight", "0", "--min-accuracy", "0", "--run", "s",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(
