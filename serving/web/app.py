@@ -34,12 +34,17 @@ from serving.web.middleware import HostGuard, SecurityHeaders
 PAGE = Path(__file__).parent / "page"
 UPLOAD_SECONDS = 30
 """Deadline for the upload of a picture."""
+UPLOAD_GRACE_SECONDS = 5
+MIN_BYTES_PER_SECOND = 16 * 1024
+"""An upload that is slower on average, after the grace period, is rejected."""
 MAX_HELD_BYTES = 16 * MAX_PICTURE_BYTES
 """Bytes of all pictures in memory; further ones are rejected. Counted as they arrive, so that slow uploads hold little."""
 MAX_PREDICTIONS = 16
 """Requests to the model server at once; further ones wait `WAIT_SECONDS` at most."""
 WAIT_SECONDS = 2
 STATUS_SECONDS = 2
+CLOSE = {"connection": "close"}
+"""Header of a response to an incomplete upload: the rest would have to be received first."""
 
 
 def build_app(
@@ -141,19 +146,21 @@ async def _read_picture(request: Request) -> AsyncIterator[bytes]:
     # A form on another site can send neither type without a CORS preflight, which this server never allows.
     if not request.headers.get("content-type", "").startswith(("image/", "application/octet-stream")):
         raise HTTPException(415, "Send the bytes of a picture, as image/... or application/octet-stream.")
-    content, state = bytearray(), request.app.state
+    content, state, begin = bytearray(), request.app.state, asyncio.get_running_loop().time()
     try:
         try:
-            async with asyncio.timeout(UPLOAD_SECONDS):
+            async with asyncio.timeout(UPLOAD_GRACE_SECONDS) as deadline:
                 async for part in request.stream():
                     content += part
                     state.held_bytes += len(part)
                     if len(content) > MAX_PICTURE_BYTES:
-                        raise HTTPException(413, f"A picture may have at most {MAX_PICTURE_BYTES >> 20} MiB.")
+                        raise HTTPException(413, f"A picture may have at most {MAX_PICTURE_BYTES >> 20} MiB.", CLOSE)
                     if state.held_bytes > MAX_HELD_BYTES:
-                        raise HTTPException(503, _BUSY)
+                        raise HTTPException(503, _BUSY, CLOSE)
+                    allowed = UPLOAD_GRACE_SECONDS + len(content) / MIN_BYTES_PER_SECOND
+                    deadline.reschedule(begin + min(allowed, UPLOAD_SECONDS))
         except TimeoutError as error:
-            raise HTTPException(408, f"The picture did not arrive within {UPLOAD_SECONDS} s.") from error
+            raise HTTPException(408, "The picture arrived too slowly.", CLOSE) from error
         yield bytes(content)
     finally:
         state.held_bytes -= len(content)

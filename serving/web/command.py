@@ -9,16 +9,12 @@ import socket
 import sys
 import webbrowser
 
-import uvicorn
-
 from serving.client.config import ClientConfig
 from serving.client.target import check_target
 from serving.exit_codes import EXIT_FAILED, EXIT_OK, EXIT_USAGE
 from serving.web.app import build_app
 from serving.web.kept_pictures import KeptPictures
-
-GRACE_SECONDS = 10
-"""How long pending requests may take to finish after SIGTERM."""
+from serving.web.limits import build_server
 
 
 def run(args: argparse.Namespace, config: ClientConfig) -> int:
@@ -47,11 +43,7 @@ def run(args: argparse.Namespace, config: ClientConfig) -> int:
     except OSError as error:
         print(f"error: cannot listen on {args.host} port {args.port}: {error}", file=sys.stderr)
         return EXIT_FAILED
-    server = uvicorn.Server(
-        uvicorn.Config(
-            app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=GRACE_SECONDS
-        )
-    )
+    server = build_server(app)
     # uvicorn drains on these signals and then raises them again for the handlers set before: these do nothing.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
