@@ -43,6 +43,12 @@ def test_the_module_that_both_packages_import_imports_neither() -> None:
     assert not names & {"trainer", "serving"}
 
 
+def test_only_the_search_imports_optuna() -> None:
+    """Training needs neither the package nor the second that its import takes."""
+    users = [path for path in files_of("trainer") if "optuna" in {name.split(".")[0] for name in imports_of(path)}]
+    assert {path.parent.name for path in users} == {"tuning"}
+
+
 MAY_IMPORT = {
     # Settings and errors, below everything.
     "trainer.errors": set(),

@@ -35,6 +35,9 @@ from trainer.training.cluster import find_cluster
 VARIED = ("learning_rate=1e-3:1e-2:log", "dropout=0:0.5", "width=0.5:2:log")
 """What `tune` varies unless `--vary` says otherwise."""
 
+SEARCH_OPTIONS = ("trials", "sampler", "prune", "jobs", "finalists", "seeds")
+"""The flags of `tune` that are fields of `SearchOptions`."""
+
 PUBLISH_SETTINGS = (
     "min_accuracy", "tolerance", "significance", "allow_other_data", "keep_versions", "models_dir", "model_name",
 )  # fmt: skip
@@ -73,23 +76,28 @@ def _train(args: argparse.Namespace, console: Console) -> None:
 
 
 def _tune(args: argparse.Namespace, console: Console) -> None:
-    from trainer.tuning.search_space import parse, plan  # numpy: not for `--help`
+    from trainer.tuning.options import SearchOptions
+    from trainer.tuning.search_space import check_values, parse  # numpy: not for `--help`
 
     now, config = datetime.now(UTC), _config(args)
     if find_cluster(os.environ):
         raise ConfigError("tune runs on one machine; start it outside of TF_CONFIG and of an Indexed Job")
-    if args.trials < 1:
-        raise ConfigError(f"trials is {args.trials}; expected a number above 0")
+    options = SearchOptions(**{name: getattr(args, name) for name in SEARCH_OPTIONS})
     dimensions = [parse(text) for text in args.vary or VARIED]
-    named = dataclasses.replace(config, run=config.run or f"tune-{config.preset}-{now:%Y%m%d-%H%M%S}")
-    configs, folder = plan(named, dimensions, args.trials), named.artifacts / "tune" / named.run
-    from trainer.tuning.search import search, table
+    check_values(config, dimensions)
+    config = dataclasses.replace(config, run=config.run or f"tune-{config.preset}-{now:%Y%m%d-%H%M%S}")
+    try:
+        from trainer.tuning.search import Search, report
+    except ModuleNotFoundError as error:
+        if error.name != "optuna":
+            raise
+        raise ConfigError("tune needs Optuna, which is not installed: pip install '.[tune]'") from error
 
-    console.note(f"search {named.run}: after a stop, the same command with --run {named.run} resumes it")
-    trials = search(configs, dimensions, folder, now, console)
-    console.note(f"\n{table(trials)}\n")
-    console.note(f"Figure:  {folder / 'trials.png'}")
-    console.note(f"Publish: python -m trainer publish {shlex.quote(str(trials[0].run_dir))}")
+    console.note(f"search {config.run}: after a stop, the same command with --run {config.run} resumes it")
+    search = Search(config, dimensions, options, console)
+    ranked = search.run(now, args.log_format)
+    report(search, ranked, console)
+    console.note(f"{'Publish:':<12} python -m trainer publish {shlex.quote(str(ranked[0].run_dir))}")
 
 
 def _evaluate(args: argparse.Namespace, console: Console) -> None:
@@ -295,7 +303,22 @@ def _add_tune(commands: Any, preset: str) -> None:
         help="what each trial draws: A,B,C for one of them, LOW:HIGH for a number between, LOW:HIGH:log for one on a "
         f"logarithmic scale (default: {' '.join(VARIED)})",
     )
-    sub.add_argument("--trials", type=int, default=12, help="how many; the first has the given settings [12]")
+    sub.add_argument("--trials", type=int, default=12, help="how many settings; the first has the given ones [12]")
+    sub.add_argument(
+        "--sampler",
+        choices=("tpe", "qmc"),
+        default="tpe",
+        help="tpe models which settings are good and draws near them; qmc spreads the trials evenly [tpe]",
+    )
+    sub.add_argument(
+        "--prune",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="stop a trial early that is clearly worse than the others [True]",
+    )
+    sub.add_argument("--jobs", type=int, default=1, help="trials at once; with GPUs each gets one of its own [1]")
+    sub.add_argument("--finalists", type=int, default=3, help="how many of the best are trained with several seeds [3]")
+    sub.add_argument("--seeds", type=int, default=3, help="how many seeds each of them gets; 1 = no more trainings [3]")
     sub.add_argument(
         "--run",
         help="name of the search; its trials are the runs <run>-000 and so on. An existing search is resumed "

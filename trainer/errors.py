@@ -54,6 +54,12 @@ class OutOfMemoryError(RunError):
     exit_code = ExitCode.MEMORY
 
 
+class PrunedError(RunError):
+    """A search stopped a trial early because it was clearly worse than others. It is a result and not a failure."""
+
+    exit_code = ExitCode.OK
+
+
 class BusyError(RunError):
     """Another process holds the lock."""
 

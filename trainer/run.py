@@ -13,7 +13,7 @@ import dataclasses
 import resource
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -50,6 +50,9 @@ if TYPE_CHECKING:
 
 PREDICTIONS_FILE = "predictions.npz"
 """Labels and predicted probabilities of the test split: `Evaluation.save`."""
+
+VALIDATION_LOSSES_FILE = "validation_losses.float32"
+"""Of a trial: the cross-entropy of each validation example, to compare two trials on the same examples."""
 
 
 @dataclass(frozen=True)
@@ -100,28 +103,34 @@ def train_run(config: TrainConfig, now: datetime, environment: Mapping[str, str]
             _publish_and_report(candidate, result, console, once=True)
 
 
-def train_trial(config: TrainConfig, now: datetime, console: Console) -> RunResult:
+def train_trial(
+    config: TrainConfig, now: datetime, console: Console, on_validation: Callable[[int, float], None]
+) -> RunResult:
     """Train a model and score it on validation data alone, for a search. The run can be published afterwards.
 
     Args:
         config: with the name of the run, whose folder is open.
         now: when the trial started.
         console: prints the progress.
+        on_validation: gets the epoch and the validation loss after each; a PrunedError that it raises stops the trial.
 
     Returns:
         What trial.json holds.
 
     Raises:
+        PrunedError: `on_validation` raised it.
         RunError: see trainer/errors.py.
     """
     with recorded(config.run_dir / TRIAL_FILE, now) as result:
-        with _tracker(config, console) as tracker:
+        with _tracker(config, console, on_validation) as tracker:
             trained, splits, devices = _train(config, None, tracker)
         write_atomically(config.run_dir / WEIGHTS_FILE, trained.model.save_weights)
         result.facts, result.data = _facts(config, splits, trained, devices), splits.digests
         result.environment = describe_environment()
         # Temperature scaling as in serving: an over-confident recipe is not worse for it.
-        result.validation = _score(trained.model, splits.validation, splits.validation).summary()
+        evaluation = _score(trained.model, splits.validation, splits.validation)
+        result.validation = evaluation.summary()
+        write_atomically(config.run_dir / VALIDATION_LOSSES_FILE, evaluation.losses.tofile)
     return result
 
 
@@ -364,12 +373,14 @@ def _publish(candidate: Candidate, result: RunResult, console: Console, *, once:
     return f"Published as version {published.version} in {published.folder}{before}."
 
 
-def _tracker(config: TrainConfig, console: Console) -> RunTracker:
+def _tracker(
+    config: TrainConfig, console: Console, on_validation: Callable[[int, float], None] | None = None
+) -> RunTracker:
     with console.phase("Loading TensorFlow"):
         from trainer.runs.tracking import RunTracker
 
     texts = {"config": dataclasses.asdict(config), "environment": describe_environment()}
-    return RunTracker(config.run_dir, console, texts, what_it_computes(config))
+    return RunTracker(config.run_dir, console, texts, what_it_computes(config), on_validation)
 
 
 def _show_in_tensorboard(candidate: Candidate, tracker: RunTracker, step: int) -> None:

@@ -3,7 +3,6 @@
 The figures are made without pyplot, so they need neither global state nor a display.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, PercentFormatter
 
 from serving.contract import CLASSES
 from trainer.evaluation.metrics import Evaluation, wilson_interval
@@ -175,45 +174,6 @@ def gallery(
         if digit != label:
             text = f"predicted {digit} ({confidence}),\nactually {label}"
         axes.set_title(text, fontsize=9, color=RED if digit != label else "black")
-    return figure
-
-
-def trials(varied: Mapping[str, tuple[Sequence[Any], bool]], losses: Sequence[float]) -> Figure:
-    """Plot a search's validation losses over each setting that it varied. The first trial has the settings as given.
-
-    Args:
-        varied: for each setting its value in every trial, and whether it was varied on a logarithmic scale.
-        losses: one per trial; infinite if the trial diverged, which is not drawn.
-    """
-    columns = min(len(varied), 4)
-    rows = -(-len(varied) // columns)
-    figure = Figure(figsize=(3.4 * columns + 1.4, 3.4 * rows), layout="constrained")
-    finite = [position for position, loss in enumerate(losses) if math.isfinite(loss)]
-    best = min(finite, key=lambda position: losses[position], default=None)
-    all_axes = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
-    for axes, (name, (values, is_log)) in zip(all_axes, varied.items(), strict=False):
-        is_number = all(type(value) in (int, float) for value in values)
-        at = values if is_number else [str(value) for value in values]
-        axes.scatter([at[i] for i in finite], [losses[i] for i in finite], s=22, color=BLUE, label="trial")
-        if best is not None:
-            axes.scatter(at[best], losses[best], s=60, color=ORANGE, label="the best")
-        if 0 in finite:
-            axes.scatter(at[0], losses[0], s=150, facecolors="none", edgecolors=GREY, label="as given")
-        axes.set_yscale("log")
-        if is_log and min(values) > 0:
-            axes.set_xscale("log")
-            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axes.xaxis.set_major_formatter("{x:g}")
-            axes.xaxis.set_minor_formatter(NullFormatter())
-        if not is_number:
-            axes.tick_params(axis="x", labelrotation=45)
-        axes.set_title(name, fontsize=10)
-        _plain(axes)
-    for axes in all_axes[len(varied) :]:
-        axes.axis("off")
-    for axes in all_axes[::columns]:
-        axes.set_ylabel("validation loss")
-    figure.legend(*all_axes[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
     return figure
 
 

@@ -77,6 +77,12 @@ class Evaluation:
         """Write the labels and the probabilities to an .npz file."""
         np.savez_compressed(path, probabilities=self.probabilities.astype(np.float32), labels=self.labels)
 
+    @property
+    def losses(self) -> np.ndarray:
+        """float32 [N]: the cross-entropy of each example in nats. A probability of 0 counts as 1e-38."""
+        of_labels = self.probabilities[np.arange(len(self.labels)), self.labels]
+        return -np.log(np.maximum(of_labels, np.float32(1e-38)))
+
     def summary(self) -> dict[str, object]:
         """The numbers without the examples, as plain values for JSON."""
         return {

@@ -40,11 +40,16 @@ class DiskError(RunError):
 
 
 @contextmanager
-def open_run_folder(config: TrainConfig, now: datetime) -> Iterator[TrainConfig]:
+def open_run_folder(config: TrainConfig, now: datetime, lock_seconds: float = 0.0) -> Iterator[TrainConfig]:
     """Make the run's folder and save the config in it; yields the config with the run's name and precision filled in.
 
     A run that has checkpoints is resumed from them, and one that `is_finished` is left as it is. Otherwise the files of an
     earlier attempt are removed.
+
+    Args:
+        config: where the run writes.
+        now: the time that names a run without a name.
+        lock_seconds: how long to wait for another process that is training the run.
 
     Raises:
         ConfigError: the folder cannot be written, or it holds a run with other settings, or other files.
@@ -56,7 +61,7 @@ def open_run_folder(config: TrainConfig, now: datetime) -> Iterator[TrainConfig]
             config = config if config.run else _with_new_name(config, now)
             config.run_dir.mkdir(parents=True, exist_ok=True)
             busy = f"{config.run_dir}: another process is training this run; wait for it, or stop it"
-            held.enter_context(locked(config.run_dir / LOCK_FILE, busy=busy))
+            held.enter_context(locked(config.run_dir / LOCK_FILE, timeout_seconds=lock_seconds, busy=busy))
             config = _prepare(config.run_dir, config)
             if config.publish:
                 # Checked now: after half an hour of training it would be too late.

@@ -7,7 +7,7 @@ training resumes, so the records of a resumed run have neither gaps nor repeats.
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -81,6 +81,7 @@ class RunTracker(Tracker):
         console: Console = SILENT,
         texts: Mapping[str, Mapping[str, Any]] | None = None,
         hyperparameters: Mapping[str, Any] | None = None,
+        on_validation: Callable[[int, float], None] | None = None,
     ):
         """Record in `run_dir` and show the progress on `console`.
 
@@ -89,6 +90,7 @@ class RunTracker(Tracker):
             console: prints the progress.
             texts: tables for TensorBoard's text tab, each under its name.
             hyperparameters: the settings of the run, for TensorBoard's hparams tab.
+            on_validation: gets epoch and loss of each evaluation on the validation split, after it is recorded.
         """
         super().__init__()
         self.console = console
@@ -96,6 +98,7 @@ class RunTracker(Tracker):
         """Closed until `start`; after training it takes the test results."""
         self._run_dir = run_dir
         self._texts, self._hyperparameters = texts or {}, hyperparameters or {}
+        self._on_validation = on_validation
         self._open = ExitStack()
 
     def __enter__(self) -> "RunTracker":
@@ -126,6 +129,13 @@ class RunTracker(Tracker):
         self.console.start(steps, done)
         for row in self.rows:
             self.board.row(row)
+
+    def validation(self, *, step: int, loss: float, accuracy: float) -> None:
+        """Record the score, and pass it on to `on_validation`."""
+        epoch = next((row["epoch"] for row in reversed(self.rows) if row["kind"] == "train"), 0.0)
+        super().validation(step=step, loss=loss, accuracy=accuracy)
+        if self._on_validation:
+            self._on_validation(round(epoch), loss)
 
     def sync(self) -> None:
         """Flush every row to the disk, so that a checkpoint is never newer than the rows of its steps."""

@@ -1,23 +1,27 @@
-"""What a search varies: `--vary` texts -> the config of each trial."""
+"""What a search varies: `--vary` texts -> dimensions, and the settings that a dimension allows."""
 
 import dataclasses
 import math
 import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trainer.config import MAY_CHANGE, ConfigError, TrainConfig
+from trainer.config import MAY_CHANGE, TrainConfig
+from trainer.errors import ConfigError
+
+if TYPE_CHECKING:
+    from optuna.trial import Trial
 
 FIXED = {"dataset", "validation_size", "deterministic"}
-"""What must be the same in all trials: their losses could not be compared, or it cannot be undone in a process."""
+"""Settings that all trials share: with other data, or other arithmetic, their losses could not be compared."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One of several values, all as often."""
+    """One of several values."""
 
     name: str
     values: tuple[Any, ...]
@@ -25,12 +29,29 @@ class Choice:
 
     @property
     def extremes(self) -> tuple[Any, ...]:
-        """The values that can be wrong: all of them."""
+        """The values to check before a search: all of them."""
         return self.values
 
-    def at(self, position: float) -> Any:
-        """The value at `position`, 0 <= position < 1."""
-        return self.values[int(position * len(self.values))]
+    @property
+    def size(self) -> float:
+        """How many different values there are."""
+        return len(set(self.values))
+
+    def suggest(self, trial: "Trial") -> None:
+        """Have Optuna draw a value for a trial."""
+        trial.suggest_categorical(self.name, self.values)
+
+    def random(self, generator: np.random.Generator) -> Any:
+        """A random setting."""
+        return self.values[int(generator.integers(len(self.values)))]
+
+    def contains(self, value: Any) -> bool:
+        """Whether the dimension allows a value."""
+        return value in self.values
+
+    def setting(self, value: Any) -> Any:
+        """The setting for a value that Optuna drew."""
+        return value
 
 
 @dataclass(frozen=True)
@@ -44,22 +65,39 @@ class Range:
     is_whole: bool
 
     @property
-    def extremes(self) -> tuple[int | float, ...]:
-        """The values that can be wrong where those between are right."""
-        return self.at(0.0), self.at(math.nextafter(1.0, 0.0))
+    def extremes(self) -> tuple[float, ...]:
+        """The values to check before a search: if both ends can work, so can the values between them."""
+        return self.low, self.high
 
-    def at(self, position: float) -> int | float:
-        """The number at `position`, 0 <= position < 1, with no more digits than tell a thousand of them apart."""
-        if self.is_log:
-            value = self.low * (self.high / self.low) ** position
-            return round(value) if self.is_whole else self._within(float(f"{value:.4g}"))
+    @property
+    def size(self) -> float:
+        """How many different values there are."""
+        return self.high - self.low + 1 if self.is_whole else math.inf
+
+    def suggest(self, trial: "Trial") -> None:
+        """Have Optuna draw a value for a trial."""
         if self.is_whole:
-            return int(self.low + (self.high + 1 - self.low) * position)
-        span = self.high - self.low
-        return self._within(round(self.low + span * position, 3 - math.floor(math.log10(span))))
+            trial.suggest_int(self.name, int(self.low), int(self.high), log=self.is_log)
+        else:
+            trial.suggest_float(self.name, self.low, self.high, log=self.is_log)
 
-    def _within(self, value: float) -> float:
-        return min(max(value, self.low), self.high)
+    def random(self, generator: np.random.Generator) -> int | float:
+        """A random setting."""
+        if self.is_whole:
+            return int(generator.integers(int(self.low), int(self.high) + 1))
+        return self.setting(float(generator.uniform(self.low, self.high)))
+
+    def contains(self, value: Any) -> bool:
+        """Whether the dimension allows a value."""
+        return self.low <= value <= self.high
+
+    def setting(self, value: float) -> int | float:
+        """The setting for a value that Optuna drew, with no more digits than tell a thousand of them apart."""
+        if self.is_whole:
+            return int(value)
+        digits = 3 - math.floor(math.log10(self.high - self.low))
+        rounded = float(f"{value:.4g}") if self.is_log else round(value, digits)
+        return min(max(rounded, self.low), self.high)
 
 
 Dimension = Choice | Range
@@ -69,7 +107,7 @@ def parse(text: str) -> Dimension:
     """The dimension that a text describes: NAME=A,B,C or NAME=LOW:HIGH or NAME=LOW:HIGH:log.
 
     Raises:
-        ConfigError: no such setting, one that must not vary, or no values of its kind.
+        ConfigError: no such setting, one that all trials share, or no values of its kind.
     """
     name, equals, values = text.partition("=")
     hints = typing.get_type_hints(TrainConfig)
@@ -91,41 +129,26 @@ def parse(text: str) -> Dimension:
     return dimension
 
 
-def plan(config: TrainConfig, dimensions: Sequence[Dimension], trials: int) -> list[TrainConfig]:
-    """The configs of at most `trials` trials, all different; the first has the settings of `config` itself.
-
-    The others' are a function of their number and of the config's seed, so that more trials only add to those there were.
+def check_values(config: TrainConfig, dimensions: Sequence[Dimension]) -> None:
+    """Check before the first trial that every dimension has values that can work.
 
     Raises:
-        ConfigError: a setting is varied twice, or some values cannot be, or not together.
+        ConfigError: a setting is varied twice, or a value of it cannot work.
     """
     names = [dimension.name for dimension in dimensions]
-    if doubled := {name for name in names if names.count(name) > 1}:
-        raise ConfigError(f"--vary {', '.join(sorted(doubled))}: given twice; give each setting all its values at once")
+    if repeated := {name for name in names if names.count(name) > 1}:
+        raise ConfigError(
+            f"--vary {', '.join(sorted(repeated))}: given twice; give each setting all its values at once"
+        )
     for dimension in dimensions:
-        for value in dimension.extremes:  # a value that cannot be shows now, and not at the trial that draws it
+        for value in dimension.extremes:
             alone: dict[str, Any] = {dimension.name: value}
             dataclasses.replace(config, **alone)
-    different: dict[tuple[Any, ...], TrainConfig] = {}
-    for number in range(trials):
-        values = sample(dimensions, config.seed, number) if number else {}
-        trial = dataclasses.replace(config, **values, run=f"{config.run}-{number:03}")
-        different.setdefault(tuple(getattr(trial, name) for name in names), trial)
-    return list(different.values())
 
 
-def sample(dimensions: Sequence[Dimension], seed: int, number: int) -> dict[str, Any]:
-    """The settings of one trial: the term `number` of an additive recurrence with a random start.
-
-    Its terms lie more evenly than random ones, in all dimensions together and however many there are: Martin Roberts'
-    generalised golden ratio, http://extremelearning.com.au/unreasonable-effectiveness-of-quasirandom-sequences/.
-    """
-    ratio = 2.0
-    for _ in range(64):  # to the root of x ** (dimensions + 1) = x + 1
-        ratio = (1 + ratio) ** (1 / (len(dimensions) + 1))
-    start = np.random.Generator(np.random.Philox(key=seed)).random(len(dimensions))
-    positions = ((start + number * ratio ** -np.arange(1.0, len(dimensions) + 1)) % 1).tolist()
-    return {dimension.name: dimension.at(position) for dimension, position in zip(dimensions, positions, strict=True)}
+def settings_of(config: TrainConfig, dimensions: Sequence[Dimension]) -> dict[str, Any]:
+    """The values that a config has of what is varied."""
+    return {dimension.name: getattr(config, dimension.name) for dimension in dimensions}
 
 
 def _value(text: str, kind: Any, part: str) -> Any:

@@ -1,191 +1,263 @@
-"""A search over settings: what its trials are, that it goes on where it was, and that it never sees the test split."""
+"""A search as a user runs it: what it leaves, and that it can be stopped, killed and extended."""
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
-import time
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
+from tests.waiting import wait_until
 from trainer.cli import main
-from trainer.config import ConfigError, resolve
 from trainer.errors import ExitCode
+from trainer.publishing.publish import publish
 from trainer.publishing.versions import live_versions
-from trainer.tuning.search_space import Choice, Range, parse, plan, sample
+from trainer.runs.lock import locked
+from trainer.runs.tracking import read_rows
 
 REPOSITORY = Path(__file__).parents[3]
 QUICK = (
     "--model", "mlp", "--width", "0.25", "--epochs", "0.5", "--pen-weight", "0", "--min-accuracy", "0", "--run", "s",
 )  # fmt: skip
+ALONE = ("--seeds", "1")
 
 
-@pytest.mark.parametrize(
-    ("text", "dimension"),
-    [
-        ("model=mlp,cnn", Choice("model", ("mlp", "cnn"))),
-        ("global_batch_size=32,64", Choice("global_batch_size", (32, 64))),
-        ("jit_compile=true,false", Choice("jit_compile", (True, False))),
-        ("dropout=0:0.5", Range("dropout", 0.0, 0.5, is_log=False, is_whole=False)),
-        ("learning_rate=1e-4:1e-2:log", Range("learning_rate", 1e-4, 1e-2, is_log=True, is_whole=False)),
-        ("early_stopping_patience=1:9", Range("early_stopping_patience", 1, 9, is_log=False, is_whole=True)),
-    ],
-)
-def test_a_text_describes_a_dimension(text, dimension):
-    assert parse(text) == dimension
+def tune(artifacts: Path, *flags: object) -> int:
+    return main(["tune", *QUICK, "--artifacts", str(artifacts), *map(str, flags)])
 
 
-@pytest.mark.parametrize(
-    ("text", "complaint"),
-    [
-        ("dropout", "NAME=A,B,C"),
-        ("droput=0:0.5", "a setting of"),
-        ("run=a,b", "must be the same in all trials"),
-        ("dataset=mnist,idx", "must be the same in all trials"),
-        ("deterministic=true,false", "must be the same in all trials"),
-        ("dropout=0:half", "'half' is not a number"),
-        ("learning_rate=-inf:1", "'-inf' is too large"),
-        ("seed=0.5:2", "'0.5' is not a number"),
-        ("dropout=0.5:0.1", "LOW < HIGH"),
-        ("dropout=0:0.5:log", "0 < LOW"),
-        ("dropout=0.1:0.5:cubic", "NAME=LOW:HIGH"),
-        ("model=mlp:cnn", "of numbers"),
-        ("jit_compile=yes,no", "neither true nor false"),
-    ],
-)
-def test_a_wrong_text_is_refused_with_what_is_expected(text, complaint):
-    with pytest.raises(ConfigError, match=complaint):
-        parse(text)
+def read_trials(artifacts: Path) -> list[dict[str, Any]]:
+    return json.loads((artifacts / "tune" / "s" / "trials.json").read_text())
 
 
-def test_trials_are_a_function_of_seed_and_number_and_lie_evenly_in_their_dimensions():
-    texts = ["learning_rate=1e-4:1e-2:log", "dropout=0:0.5", "model=mlp,lenet,cnn", "early_stopping_patience=0:2"]
-    dimensions = [parse(text) for text in texts]
-    drawn = [sample(dimensions, 0, number) for number in range(1, 301)]
-    assert drawn[:5] == [sample(dimensions, 0, number) for number in range(1, 6)]
-    assert drawn[:5] != [sample(dimensions, 1, number) for number in range(1, 6)]
-    assert all(1e-4 <= values["learning_rate"] <= 1e-2 and 0 <= values["dropout"] <= 0.5 for values in drawn)
-    for few in (drawn[:12], drawn):
-        assert 0.4 < sum(values["learning_rate"] < 1e-3 for values in few) / len(few) < 0.6
-        assert len({values["dropout"] for values in few}) > 0.9 * len(few)
-        for name, value in (("model", "mlp"), ("model", "cnn"), ("early_stopping_patience", 0)):
-            assert 0.2 < sum(values[name] == value for values in few) / len(few) < 0.45
+def read_trial(run_dir: str | Path) -> dict[str, Any]:
+    return json.loads((Path(run_dir) / "trial.json").read_text())
 
 
-@pytest.mark.parametrize("text", ["ema_decay=0.99:0.9999", "ema_decay=0.9951:0.9995:log", "learning_rate=1e-9:2e-9"])
-def test_a_narrow_range_is_told_apart_and_kept_to(text):
-    dimension = parse(text)
-    drawn = [sample([dimension], 0, number)[dimension.name] for number in range(100)]
-    assert all(dimension.low <= value <= dimension.high for value in drawn)
-    assert all(type(value) is float for value in drawn)
-    assert len(set(drawn)) > 30
-    assert len(plan(resolve("quickstart"), [dimension], trials=100)) > 30
-
-
-def test_the_first_trial_has_the_settings_as_given_and_none_has_those_of_another():
-    config = resolve("quickstart", flags={"run": "s"})
-    first, *others = plan(config, [parse("dropout=0.1:0.5")], trials=4)
-    assert (first.dropout, first.run) == (config.dropout, "s-000")
-    assert len({trial.dropout for trial in others}) == 3
-    different = plan(config, [parse("model=mlp,cnn"), parse("early_stopping_patience=0:1")], trials=50)
-    assert len(different) == 4
-    more = plan(config, [parse("dropout=0.1:0.5")], trials=9)
-    assert more[:4] == [first, *others]
-
-
-@pytest.mark.parametrize(
-    ("texts", "complaint"),
-    [
-        (["dropout=0.1:2"], "dropout is"),
-        (["model=cnn,lente"], "model is 'lente'"),
-        (["seed=-5:5"], "seed is -5"),
-        (["dropout=0:0.5", "dropout=0:0.1"], "given twice"),
-    ],
-)
-def test_values_that_cannot_be_are_refused_before_any_trial(texts, complaint):
-    with pytest.raises(ConfigError, match=complaint):
-        plan(resolve("quickstart"), [parse(text) for text in texts], trials=2)
-
-
-def test_a_search_ranks_by_validation_alone_goes_on_with_what_is_missing_and_its_best_can_be_published(
-    tmp_path, capsys
+def test_a_search_ranks_by_validation_alone_is_extended_without_training_again_and_its_best_is_published(
+    tmp_path, capsys, monkeypatch
 ):
-    def tune(trials: int) -> list[dict]:
-        varied = ["--vary", "learning_rate=1e-3,1e30", "--vary", "dropout=0:0.1"]
-        flags = [*QUICK, "--artifacts", str(tmp_path), "--trials", str(trials), *varied]
-        assert main(["tune", *flags]) == ExitCode.OK
-        return json.loads((tmp_path / "tune" / "s" / "trials.json").read_text())
-
-    trials = tune(3)
+    varied = ("--vary", "learning_rate=1e-3,1e30", "--vary", "dropout=0:0.1", *ALONE)
+    assert tune(tmp_path, "--trials", 3, *varied) == ExitCode.OK
+    trials = read_trials(tmp_path)
     assert [Path(trial["run_dir"]).name for trial in trials] == ["s-000", "s-001", "s-002"]
+    assert {trial["settings"]["learning_rate"] for trial in trials} == {4e-3, 1e-3, 1e30}, "the given and every choice"
     for trial in trials:
         assert not (Path(trial["run_dir"]) / "result.json").exists()
-        record = json.loads((Path(trial["run_dir"]) / "trial.json").read_text())
+        record = read_trial(trial["run_dir"])
         assert "evaluation" not in record
         if trial["settings"]["learning_rate"] == 1e30:
-            assert (trial["loss"], record["exit_code"]) == (None, ExitCode.DIVERGED)
+            assert (trial["loss"], trial["outcome"], record["exit_code"]) == (None, "diverged", ExitCode.DIVERGED)
         else:
             assert trial["loss"] == record["validation"]["loss"]
             assert record["validation"]["examples"] == 180
+            assert 0 < trial["margin_95"] < 1
     written = {trial["run_dir"]: (Path(trial["run_dir"]) / "trial.json").stat().st_mtime_ns for trial in trials}
 
-    more = tune(4)
+    assert tune(tmp_path, "--trials", 5, *varied) == ExitCode.OK
+    more = read_trials(tmp_path)
+    assert len(more) == 5
     assert more[:3] == trials
     assert all((Path(run) / "trial.json").stat().st_mtime_ns == at for run, at in written.items())
-    with Image.open(tmp_path / "tune" / "s" / "trials.png") as picture:
-        assert picture.width > 300
+    for name in ("trials.png", "importances.png"):
+        if (file := tmp_path / "tune" / "s" / name).is_file():
+            with Image.open(file) as picture:
+                assert picture.width > 300
+    assert {folder.name for folder in (tmp_path / "tune" / "s" / "tensorboard").iterdir()} == {
+        f"s-{number:03}" for number in range(5)
+    }
 
     best = min((trial for trial in more if trial["loss"] is not None), key=lambda trial: trial["loss"])
-    assert f"python -m trainer publish {best['run_dir']}" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"python -m trainer publish {best['run_dir']}" in said
+    monkeypatch.setitem(publish.__kwdefaults__, "verify", lambda *_: {})
     assert main(["publish", best["run_dir"]]) == ExitCode.OK
     assert len(live_versions(tmp_path / "models" / "digits")) == 1
     assert " steps of 64 in " in (Path(best["run_dir"]) / "model_card.md").read_text()
-    assert tune(4) == more
 
 
-def test_other_settings_under_the_same_name_and_a_search_in_which_all_diverge_are_refused(tmp_path, capsys):
-    flags = ["tune", *QUICK, "--artifacts", str(tmp_path), "--trials", "1", "--vary", "dropout=0:0.5"]
-    assert main([*flags, "--learning-rate", "1e30"]) == ExitCode.DIVERGED
-    assert "all of the 1 trials diverged" in capsys.readouterr().err
-    assert main(flags) == ExitCode.USAGE
+def test_the_best_few_are_trained_with_further_seeds_side_by_side(tmp_path, capsys):
+    # So little dropout changes nothing, so the two finalists cannot be told apart.
+    flags = ("--trials", 3, "--vary", "dropout=0:1e-6", "--finalists", 2, "--seeds", 2, "--jobs", 2)
+    assert tune(tmp_path, *flags) == ExitCode.OK
+    trials = read_trials(tmp_path)
+    finalists = [trial for trial in trials if len(trial["seeds"]) == 2]
+    assert len(finalists) == 2
+    for trial in finalists:
+        assert [seed["seed"] for seed in trial["seeds"]] == [0, 1]
+        assert Path(trial["seeds"][1]["run_dir"]).name == f"{Path(trial['run_dir']).name}-seed1"
+        assert trial["loss"] == pytest.approx(sum(seed["loss"] for seed in trial["seeds"]) / 2)
+        assert trial["seeds"][0]["loss"] != trial["seeds"][1]["loss"]
+    assert (tmp_path / "tune" / "s" / "s-001.log").is_file(), "the output of trials that are trained at once"
+    said = capsys.readouterr().out
+    assert "180 validation digits and 2 seed(s) cannot tell" in said
+    table = [line.split()[:2] for line in said.splitlines() if line.strip().startswith("s-0")]
+    assert sorted(seeds for _, seeds in table[-3:]) == ["1", "2", "2"]
+    assert tune(tmp_path, *flags) == ExitCode.OK
+    assert read_trials(tmp_path) == trials
+
+
+def test_a_trial_that_the_system_kills_does_not_block_its_search(tmp_path):
+    """A trial that ran out of memory ended every search that was resumed, for ever."""
+    killed: list[int] = []
+
+    def kill() -> None:
+        def workers() -> list[int]:
+            running = (tmp_path / "runs" / "s-001").is_dir() and not (
+                tmp_path / "runs" / "s-001" / "trial.json"
+            ).exists()
+            return children_at_work(tmp_path) if running else []
+
+        wait_until(workers, timeout_seconds=120)
+        killed.extend(workers())
+        os.kill(killed[0], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    flags = ("--trials", 3, "--vary", "dropout=0:0.1", *ALONE)
+    assert tune(tmp_path, *flags, "--epochs", 3) == ExitCode.OK
+    killer.join()
+    assert [trial["outcome"] for trial in read_trials(tmp_path)] == ["trained", "out of memory", "trained"]
+    record = read_trial(tmp_path / "runs" / "s-001")
+    assert record["exit_code"] == ExitCode.MEMORY
+    assert "killed by SIGKILL" in record["message"]
+
+
+def children_at_work(artifacts: Path) -> list[int]:
+    """The processes that hold a file open in a run's folder of `artifacts`, except this one."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        if int(process.name) == os.getpid():
+            continue
+        try:
+            files = [os.path.realpath(file) for file in (process / "fd").iterdir()]
+        except OSError:
+            continue
+        if any(file.startswith(f"{artifacts}/runs/") for file in files):
+            found.append(int(process.name))
+    return found
+
+
+def test_other_settings_under_the_same_name_and_a_search_without_a_result_are_refused(tmp_path, capsys):
+    flags = ("--trials", 1, "--vary", "dropout=0:0.5", *ALONE)
+    assert tune(tmp_path, *flags, "--learning-rate", 1e30) == ExitCode.DIVERGED
+    assert "none of the 1 trials could be trained to its end (diverged)" in capsys.readouterr().err
+    assert tune(tmp_path, *flags) == ExitCode.USAGE
     assert "learning_rate was" in capsys.readouterr().err
 
 
 def test_a_run_of_train_is_left_alone_and_a_search_that_cannot_write_does_not_begin(tmp_path, capsys):
-    flags = [*QUICK, "--artifacts", str(tmp_path)]
-    assert main(["train", *flags[:-4], "--run", "s-000", "--artifacts", str(tmp_path), "--no-publish"]) == ExitCode.OK
+    run = [*QUICK[:-1], "s-000", "--artifacts", str(tmp_path), "--no-publish"]
+    assert main(["train", *run]) == ExitCode.OK
     before = (tmp_path / "runs" / "s-000" / "result.json").read_bytes()
-    assert main(["tune", *flags, "--trials", "1"]) == ExitCode.USAGE
+    assert tune(tmp_path, "--trials", 1) == ExitCode.USAGE
     assert "is a run of `train`" in capsys.readouterr().err
     assert (tmp_path / "runs" / "s-000" / "result.json").read_bytes() == before
 
-    (tmp_path / "tune").touch()
-    assert main(["tune", *flags[:-4], "--run", "t", "--artifacts", str(tmp_path), "--trials", "1"]) == ExitCode.USAGE
+    (tmp_path / "file").touch()
+    assert tune(tmp_path / "file", "--trials", 1) == ExitCode.USAGE
     assert "cannot write" in capsys.readouterr().err
-    assert not (tmp_path / "runs" / "t-000").exists()
+
+
+def test_two_searches_of_one_name_do_not_run_at_once(tmp_path, capsys):
+    (tmp_path / "tune" / "s").mkdir(parents=True)
+    with locked(tmp_path / "tune" / "s" / ".lock", busy=""):
+        assert tune(tmp_path, "--trials", 1) == ExitCode.IO
+    assert "another process runs this search" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        (("--trials", 0), "trials is 0; expected a number above 0"),
+        (("--jobs", -1), "jobs is -1"),
+        (("--vary", "dropout=0:2"), "dropout is 2.0"),
+    ],
+)
+def test_wrong_flags_are_refused_before_anything_is_written(tmp_path, capsys, flags, complaint):
+    assert tune(tmp_path, *flags) == ExitCode.USAGE
+    assert complaint in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_optuna_tune_says_how_to_install_it(tmp_path, capsys, monkeypatch):
+    for name in [name for name in sys.modules if name.split(".")[0] == "optuna" or name.startswith("trainer.tuning.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    assert tune(tmp_path, "--trials", 1) == ExitCode.USAGE
+    assert "pip install '.[tune]'" in capsys.readouterr().err
+
+
+def start(artifacts: Path, *flags: object) -> subprocess.Popen:
+    command = [sys.executable, "-m", "trainer", "tune", "--run", "s", "--artifacts", str(artifacts), *map(str, flags)]
+    return subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 @pytest.mark.slow
-def test_a_search_that_is_stopped_goes_on_within_its_trial_and_ends_as_one_left_alone(tmp_path):
-    def start(artifacts: Path) -> subprocess.Popen:
-        flags = ["--model", "mlp", "--epochs", "8", "--deterministic", "--checkpoint-steps", "16", "--run", "s"]
-        command = [sys.executable, "-m", "trainer", "tune", *flags, "--trials", "2", "--artifacts", str(artifacts)]
-        return subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+def test_a_search_that_is_stopped_is_resumed_within_its_trial_and_ends_as_one_left_alone(tmp_path):
+    flags = (
+        "--model",
+        "mlp",
+        "--pen-weight",
+        0,
+        "--epochs",
+        8,
+        "--deterministic",
+        "--checkpoint-steps",
+        16,
+        "--trials",
+        2,
+        *ALONE,
+    )
 
     def losses(artifacts: Path) -> list[float]:
-        return [trial["loss"] for trial in json.loads((artifacts / "tune" / "s" / "trials.json").read_text())]
+        return [trial["loss"] for trial in read_trials(artifacts)]
 
-    assert start(tmp_path / "alone").wait(300) == ExitCode.OK
-    stopped = start(tmp_path / "stopped")
-    deadline = time.monotonic() + 120
-    while not list((tmp_path / "stopped" / "runs").glob("s-001/checkpoints/*.npz")):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    os.kill(stopped.pid, signal.SIGTERM)
-    assert stopped.wait(60) == ExitCode.STOPPED
+    assert start(tmp_path / "alone", *flags).wait(300) == ExitCode.OK
+    stopped = start(tmp_path / "stopped", *flags)
+    wait_until(lambda: list((tmp_path / "stopped" / "runs").glob("s-001/checkpoints/*.npz")), timeout_seconds=120)
+    stopped.send_signal(signal.SIGTERM)
+    assert stopped.wait(180) == ExitCode.STOPPED
     assert len(losses(tmp_path / "stopped")) == 1
-    assert start(tmp_path / "stopped").wait(300) == ExitCode.OK
+    assert start(tmp_path / "stopped", *flags).wait(300) == ExitCode.OK
     assert losses(tmp_path / "stopped") == losses(tmp_path / "alone")
+
+
+@pytest.mark.slow
+def test_a_search_of_20_trials_that_is_killed_five_times_loses_and_repeats_none(tmp_path):
+    network = ("--model", "mlp", "--width", 0.25, "--pen-weight", 0, "--epochs", 4)
+    flags = (*network, "--checkpoint-steps", 16, "--trials", 20, *ALONE)
+    generator, ended = random.Random(0), {}
+    runs = tmp_path / "runs"
+
+    def records() -> dict[str, int]:
+        return {path.parent.name: path.stat().st_mtime_ns for path in runs.glob("s-*/trial.json")}
+
+    for count in (2, 5, 9, 13, 17):
+        search = start(tmp_path, *flags)
+        wait_until(lambda count=count: len(records()) >= count, timeout_seconds=300)
+        # Somewhere in the next trial, whose folder holds its first rows by then.
+        wait_until(lambda: any(not (run / "trial.json").exists() for run in runs.glob("s-*")), timeout_seconds=60)
+        threading.Event().wait(generator.uniform(0, 2))
+        search.kill()
+        search.wait()
+        wait_until(lambda: not children_at_work(tmp_path), timeout_seconds=20)
+        ended |= records()
+    assert start(tmp_path, *flags).wait(600) == ExitCode.OK
+
+    trials = read_trials(tmp_path)
+    assert [trial["number"] for trial in trials] == list(range(20))
+    assert {run.name for run in runs.iterdir()} == {f"s-{number:03}" for number in range(20)}
+    assert {name: records()[name] for name in ended} == ended, "what had ended was not trained again"
+    assert len({tuple(trial["settings"].values()) for trial in trials}) == 20
+    for trial in trials:
+        steps = [row["step"] for row in read_rows(Path(trial["run_dir"])) if row["kind"] == "train"]
+        assert steps == sorted(set(steps)), "a resumed trial goes on from its checkpoint"
+    losses = [trial["loss"] for trial in trials if trial["loss"] is not None]
+    assert min(losses) <= trials[0]["loss"]
