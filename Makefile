@@ -88,6 +88,10 @@ test: $(DEV)  ## run the tests
 test-slow: $(DEV)  ## run the tests that take minutes
 	$(PY) -m pytest -m slow $(PARALLEL)
 
+.PHONY: test-clients
+test-clients: $(DEV)  ## query both servers with programs of other projects, fetched from PyPI
+	OTHER_CLIENTS=1 $(PY) -m pytest tests/serving/test_other_clients.py
+
 .PHONY: soak
 soak: $(DEV)  ## kill 50 runs and 30 publishers at random instants and compare every bit (half an hour)
 	KILLED_RUNS=25 POLLED_PUBLISHES=30 POLLED_KILLS=30 RANDOM_OPERATIONS=200 $(PY) -m pytest -s -m slow \

@@ -1,16 +1,14 @@
-"""Clients of others against the local server: curl, production's batching file, our client over mutual TLS.
+"""Clients against the local server: curl, production's batching file, our client over mutual TLS.
 
-The programs of other projects run where they are installed; otherwise the tests say what is missing.
+Programs of other projects: tests/serving/test_other_clients.py.
 """
 
-import importlib.util
 import json
 import re
 import shutil
 import subprocess
 from pathlib import Path
 
-import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -20,7 +18,7 @@ from serving.cli import main
 from serving.local_server.server import LocalServer
 from serving.local_server.text_files import read_batching_parameters
 from tests.serving.saved_models import images_of, write_version
-from tests.serving.stubs import Stubs, digits_of, predict_request
+from tests.serving.stubs import Stubs, digits_of, predict_request, rejected
 
 ROOT = Path(__file__).parents[3]
 
@@ -52,12 +50,15 @@ def test_the_readmes_curl_command_predicts_a_picture(server, tmp_path):
     assert [row[contract.DIGIT] for row in json.loads(done.stdout)["predictions"]] == [7]
 
 
-def test_the_public_mnist_examples_request_form_gets_its_code(server):
-    """The public example feeds float [1, 784] as `images`; our signature is uint8, so the code says so."""
+@pytest.mark.parametrize(
+    ("signature", "code"), [("predict_images", "FAILED_PRECONDITION"), (contract.SIGNATURE, "INVALID_ARGUMENT")]
+)
+def test_the_request_of_the_public_mnist_example_is_rejected(server, signature, code):
+    """Its pixels are scaled floats; a model that scales inside would answer them wrongly, so no signature takes them."""
     request = predict_request(np.zeros((1, 784), np.float32))
-    with Stubs(server.target) as stubs, pytest.raises(grpc.RpcError) as caught:
+    request.model_spec.signature_name = signature
+    with Stubs(server.target) as stubs, rejected(code):
         stubs.predict(request)
-    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
 
 
 def test_our_command_line_predicts_over_mutual_tls(tmp_path, capsys):
@@ -96,24 +97,3 @@ def make_certificate(folder, name):
     openssl(*new, "-keyout", f"{name}.key", "-out", f"{name}.csr")
     signing = ["-CA", "authority.pem", "-CAkey", "authority.key", "-CAcreateserial", "-days", "2"]
     openssl("x509", "-req", "-in", f"{name}.csr", "-out", f"{name}.pem", *signing, "-extfile", "extensions")
-
-
-@pytest.mark.skipif(importlib.util.find_spec("ovmsclient") is None, reason="ovmsclient is not installed")
-def test_ovmsclient_predicts_with_an_explicit_version(server):
-    import ovmsclient
-
-    client = ovmsclient.make_grpc_client(server.target)
-    outputs = client.predict(inputs={contract.IMAGES: images_of(3)}, model_name=contract.MODEL_NAME, model_version=1)
-    assert outputs[contract.DIGIT].tolist() == [3]
-
-
-@pytest.mark.skipif(importlib.util.find_spec("min_tfs_client") is None, reason="min-tfs-client is not installed")
-def test_min_tfs_client_predicts(server):
-    from min_tfs_client.requests import TensorServingClient
-    from min_tfs_client.tensors import tensor_proto_to_ndarray
-
-    host, _, port = server.target.rpartition(":")
-    response = TensorServingClient(host=host, port=int(port)).predict_request(
-        model_name=contract.MODEL_NAME, model_version=1, input_dict={contract.IMAGES: images_of(3)}
-    )
-    assert tensor_proto_to_ndarray(response.outputs[contract.DIGIT]).tolist() == [3]

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 import uvicorn
 
+import benchmarks.page_under_attack as page_under_attack
 import serving.web.app as app_module
 import serving.web.limits as limits
 from serving.client.config import ClientConfig
@@ -214,3 +215,11 @@ def test_malformed_requests_do_not_flood_the_log(content):
         assert process.wait(20) == 0
         assert process.stderr
         assert len(process.stderr.readlines()) <= 2
+
+
+@pytest.mark.slow
+def test_an_honest_user_gets_every_answer_during_an_attack():
+    with page_under_attack.page() as port, page_under_attack.attack(port, 900, page_under_attack.OTHER):
+        answers = page_under_attack.draw(port, seconds=15)
+    assert answers
+    assert not any(answer.failed for answer in answers)
