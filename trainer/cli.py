@@ -1,4 +1,4 @@
-"""The command line: `python -m trainer train | tune | evaluate | publish | rollback | doctor | data`.
+"""The command line: `python -m trainer train | tune | runs | compare | evaluate | publish | rollback | doctor | data`.
 
     python -m trainer train                   # the embedded digits, a minute, no download
     python -m trainer train --preset fast     # MNIST to 99 % as soon as possible
@@ -120,6 +120,28 @@ def _publish(args: argparse.Namespace, console: Console) -> None:
     publish_run(config, datetime.now(UTC), console)
 
 
+def _runs(args: argparse.Namespace, console: Console) -> None:
+    from trainer.runs.listing import list_runs, text_of
+
+    folder = args.artifacts / "runs"
+    runs = list_runs(folder)
+    text = text_of(runs) if runs else f"no run in {folder}; `python -m trainer train` makes one"
+    console.note(text, runs=[dataclasses.asdict(run) for run in runs])
+
+
+def _compare(args: argparse.Namespace, console: Console) -> None:
+    with console.phase("Loading TensorFlow"):
+        from trainer.evaluation.compare import comparison_text, read_runs, write_comparison
+
+    named = (args.artifacts / "runs" / run for run in args.runs)
+    runs = read_runs([path if path.is_dir() else Path(run) for path, run in zip(named, args.runs, strict=True)])
+    console.note(comparison_text(runs))
+    page = args.page or args.artifacts / "comparison.html"
+    with console.phase("Drawing the page"):
+        write_comparison(page, runs)
+    console.note(f"\nPage: {page}")
+
+
 def _rollback(args: argparse.Namespace, console: Console) -> None:
     from trainer.publishing.versions import roll_back
 
@@ -221,6 +243,22 @@ def build_parser(arguments: Sequence[str], prog: str = "python -m trainer") -> a
     preset = _preset_in(arguments)
     _add_train(commands, preset)
     _add_tune(commands, preset)
+
+    text = "list the runs: state, accuracy, time, and the version that each was published as"
+    sub = commands.add_parser("runs", help=text, description=text)
+    _add_log_format(sub)
+    _add_paths(sub, data=False)
+    sub.set_defaults(command=_runs)
+
+    text = "compare trained runs on the same test digits: a table here, and a page with curves and pictures"
+    sub = commands.add_parser("compare", help=text, description=text)
+    sub.add_argument(
+        "runs", nargs="+", metavar="RUN", help="name or folder of a run; the first is what the others are compared with"
+    )
+    sub.add_argument("--page", type=_local_path, help="where to write the page [<artifacts>/comparison.html]")
+    _add_log_format(sub)
+    _add_paths(sub, data=False)
+    sub.set_defaults(command=_compare)
 
     text = "score a trained run on its test split again and draw its report"
     sub = commands.add_parser("evaluate", help=text, description=text)

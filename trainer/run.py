@@ -28,6 +28,7 @@ from trainer.runs.atomic import write_atomically
 from trainer.runs.console import Console
 from trainer.runs.environment import environment as describe_environment
 from trainer.runs.folder import (
+    PREDICTIONS_FILE,
     WEIGHTS_FILE,
     explains_resume,
     is_finished,
@@ -47,9 +48,6 @@ if TYPE_CHECKING:
     from trainer.runs.tracking import RunTracker, Tracker
     from trainer.training.distribute import Devices
     from trainer.training.loop import Trained
-
-PREDICTIONS_FILE = "predictions.npz"
-"""Labels and predicted probabilities of the test split: `Evaluation.save`."""
 
 VALIDATION_LOSSES_FILE = "validation_losses.float32"
 """Of a trial: the cross-entropy of each validation example, to compare two trials on the same examples."""

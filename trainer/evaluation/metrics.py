@@ -185,6 +185,18 @@ def paired_difference(newly_correct: int, newly_wrong: int, examples: int) -> tu
     return (newly_correct - newly_wrong) / examples, middle - 1.96 * error, middle + 1.96 * error
 
 
+def mcnemar(newly_wrong: int, newly_correct: int, *, alternative: str = "two-sided") -> float:
+    """The p-value of the exact McNemar test: how often two equally good models differ so much on the same examples.
+
+    Args:
+        newly_wrong: examples that the first model gets right and the second gets wrong.
+        newly_correct: the reverse.
+        alternative: "two-sided", or "greater" to count only differences to the second model's disadvantage.
+    """
+    changes = newly_wrong + newly_correct
+    return float(binomtest(newly_wrong, changes, alternative=alternative).pvalue) if changes else 1.0
+
+
 def calibration(confidence: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray, float]:
     """Reliability [bins, 3] and expected calibration error over bins of equal width (Guo et al., ICML 2017)."""
     bin_of = np.minimum((confidence * RELIABILITY_BINS).astype(int), RELIABILITY_BINS - 1)

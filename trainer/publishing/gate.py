@@ -12,12 +12,11 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from scipy.stats import binomtest
 
 from serving.contract import CLASSES, IMAGES, PROBABILITIES, SIGNATURE
 from trainer.data.split import Split
 from trainer.errors import ExitCode, RunError
-from trainer.evaluation.metrics import Evaluation
+from trainer.evaluation.metrics import Evaluation, mcnemar
 from trainer.publishing.export import read_metadata
 from trainer.publishing.versions import live_versions, version_folder
 
@@ -236,7 +235,7 @@ def _compare(evaluation: Evaluation, digits: np.ndarray, version: int, role: str
     labels, now = evaluation.labels, evaluation.digits
     was_correct, is_correct = digits == labels, now == labels
     wrong, correct = np.flatnonzero(was_correct & ~is_correct), np.flatnonzero(~was_correct & is_correct)
-    accuracy, changes = float(was_correct.mean()), len(wrong) + len(correct)
+    accuracy = float(was_correct.mean())
     return Comparison(
         version=version,
         role=role,
@@ -245,7 +244,7 @@ def _compare(evaluation: Evaluation, digits: np.ndarray, version: int, role: str
         difference=evaluation.accuracy - accuracy,
         newly_wrong=len(wrong),
         newly_correct=len(correct),
-        p_value=float(binomtest(len(wrong), changes, alternative="greater").pvalue) if changes else 1.0,
+        p_value=mcnemar(len(wrong), len(correct), alternative="greater"),
         changed=tuple(
             ChangedDigit(int(at), int(labels[at]), int(digits[at]), int(now[at]))
             for at in (*wrong, *correct)[:LISTED_CHANGES]

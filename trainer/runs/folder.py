@@ -26,8 +26,14 @@ NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEX
 
 LOCK_FILE = ".lock"
 
+LOCK_SECONDS = 0.3
+"""How long to wait for a run's lock: `trainer.runs.listing` holds it for an instant."""
+
 CONFIG_FILE = "config.json"
 """The settings, complete."""
+
+PREDICTIONS_FILE = "predictions.npz"
+"""Labels and predicted probabilities of the test split: `Evaluation.save`."""
 
 WEIGHTS_FILE = "model.weights.h5"
 """The weights of a run that was trained to its end, as Keras writes them."""
@@ -40,7 +46,7 @@ class DiskError(RunError):
 
 
 @contextmanager
-def open_run_folder(config: TrainConfig, now: datetime, lock_seconds: float = 0.0) -> Iterator[TrainConfig]:
+def open_run_folder(config: TrainConfig, now: datetime, lock_seconds: float = LOCK_SECONDS) -> Iterator[TrainConfig]:
     """Make the run's folder and save the config in it; yields the config with the run's name and precision filled in.
 
     A run that has checkpoints is resumed from them, and one that `is_finished` is left as it is. Otherwise the files of an

@@ -45,6 +45,21 @@ def locked(path: Path, *, timeout_seconds: float = 0.0, busy: str) -> Iterator[N
         yield
 
 
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the lock of the file `path`. On a filesystem without locks: no."""
+    if not path.is_file():
+        return False
+    with path.open() as file:
+        try:
+            fcntl.flock(file.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError as error:
+            if error.errno not in UNSUPPORTED:
+                raise
+    return False
+
+
 def _try_lock(path: Path, descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
