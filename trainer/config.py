@@ -6,6 +6,7 @@ back with `--config`.
 
 import dataclasses
 import json
+import re
 import typing
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +74,8 @@ class TrainConfig(
                 "keep_versions is 1; expected at least 2, since the server serves the version before the newest until it "
                 "has loaded the newest; 0 keeps all"
             )
+        if self.profile and not (re.fullmatch(r"\d{1,9}:\d{1,9}", self.profile) and self.profiled_steps):
+            raise ConfigError(f"profile is {self.profile!r}; expected START:STOP, two step numbers, START below STOP")
         if self.replicas > 1 and self.strategy == "default":
             raise ConfigError(f"strategy is 'default' with {self.replicas} replicas; expected 'mirrored' or 'auto'")
         replicas = max(self.replicas, 1)

@@ -221,7 +221,12 @@ def _train(config: TrainConfig, cluster: Cluster | None, tracker: Tracker) -> tu
         )
         try:
             with deferred_stop() as stop_requested:
-                hooks = Hooks(tracker=tracker, checkpoints=checkpoints, stop_requested=stop_requested)
+                hooks = Hooks(
+                    tracker=tracker,
+                    checkpoints=checkpoints,
+                    stop_requested=stop_requested,
+                    profile_folder=config.run_dir if devices.is_chief else None,
+                )
                 trained = train(config, splits.train, splits.validation, devices, hooks, initial)
         finally:
             checkpoints.wait()  # A checkpoint that is half written is finished, however training ended.

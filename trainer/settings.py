@@ -151,6 +151,9 @@ class OptimizerSettings:
         "Decay per step of the moving average of all weights, which is evaluated and exported; 0 = no average.",
         BELOW_ONE,
     )
+    evaluate_every: int = setting(
+        0, "Steps between evaluations on the validation split; 0 = one after each epoch.", FROM_ZERO
+    )
     early_stopping_patience: int = setting(
         0,
         "Stop after this many evaluations without a better validation loss, and keep the weights of the best "
@@ -208,12 +211,24 @@ class RuntimeSettings:
     )
     jit_compile: bool = setting(False, "Compile the step with XLA; not possible together with MirroredStrategy.")
     steps_per_call: int = setting(16, "Steps inside one TensorFlow call, without Python between them.", ABOVE_ZERO)
+    profile: str = setting(
+        "",
+        "Steps START:STOP to profile: the first step is 0, and STOP is left out. The profile is in the run's TensorBoard "
+        "(pip install xprof). Empty = none.",
+        may_change=True,
+    )
     peer_timeout_seconds: float = setting(
         600.0,
         "How long several workers wait for each other: at the start, and in each collective operation.",
         ABOVE_ZERO,
         may_change=True,
     )
+
+    @property
+    def profiled_steps(self) -> range:
+        """The steps to profile, counted from 0; an empty range if none."""
+        start, _, stop = (self.profile or "0:0").partition(":")
+        return range(int(start), int(stop))
 
 
 @dataclass(frozen=True, kw_only=True)

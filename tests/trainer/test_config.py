@@ -45,6 +45,9 @@ def test_a_saved_config_given_back_is_the_same_config(tmp_path: Path) -> None:
         ({"seed": 2**32}, "expected a number below 2"),
         ({"run": "../elsewhere"}, "run is '../elsewhere'"),
         ({"replicas": 3}, "global_batch_size is 64 with 3 replicas; expected a multiple of 3"),
+        ({"profile": "20"}, "profile is '20'; expected START:STOP"),
+        ({"profile": "20:20"}, "profile is '20:20'; expected START:STOP"),
+        ({"evaluate_every": -1}, "evaluate_every is -1; expected a number not below 0"),
         ({"replicas": 2, "strategy": "default"}, "strategy is 'default' with 2 replicas"),
     ],
 )

@@ -5,8 +5,10 @@ checks the losses, reports, evaluates, saves checkpoints and decides whether to 
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -60,6 +62,8 @@ class Hooks:
     """Where the state is saved and resumed from; None trains from the start and saves nothing."""
     stop_requested: Callable[[], bool] = lambda: False
     """Whether training has to stop before the next call."""
+    profile_folder: Path | None = None
+    """Takes the profile of the steps that the config wants profiled; None = no profile."""
 
 
 def train(
@@ -102,10 +106,15 @@ def train(
     predict = compile_predict(eval_model)
     run_steps = _compile(config, learner, train_split, devices, state)
     saved_to = hooks.checkpoints if devices.is_chief else None
-    evaluate_after = set(evaluation_steps(steps, len(train_split), config.global_batch_size))
+    evaluate_after = set(
+        evaluation_steps(steps, len(train_split), config.global_batch_size, every=config.evaluate_every)
+    )
+    profiled = config.profiled_steps
+    if profiled.stop > steps:
+        raise ConfigError(f"profile is {config.profile}, but the run has {steps} steps; expected STOP <= {steps}")
     hooks.tracker.start(steps, state.step)
     set_up_seconds = SET_UP_SECONDS
-    for stop in call_boundaries(steps, config.steps_per_call, evaluate_after):
+    for stop in call_boundaries(steps, config.steps_per_call, evaluate_after, profiled):
         if stop <= state.step:
             continue
         stopped, state.ended_early = devices.any_across_workers(hooks.stop_requested(), state.ended_early)
@@ -114,7 +123,8 @@ def train(
         if stopped:
             raise StoppedError(_save_and_explain(state, saved_to))
         started = time.perf_counter()
-        with devices.bounded(set_up_seconds):
+        folder = hooks.profile_folder if state.step in profiled else None
+        with devices.bounded(set_up_seconds), _profile(folder, state.step):
             results = run_steps(tf.constant(stop - state.step))
             losses, correct, input_wait_seconds = (part.numpy() for part in results)
         set_up_seconds = 0.0
@@ -221,16 +231,40 @@ def total_steps(epochs: float, examples: int, global_batch_size: int) -> int:
     return max(1, -(-round(epochs * examples) // global_batch_size))
 
 
-def evaluation_steps(steps: int, examples: int, global_batch_size: int) -> list[int]:
-    """The steps after which to evaluate: the first at or past each epoch's end, and the last."""
+def evaluation_steps(steps: int, examples: int, global_batch_size: int, *, every: int = 0) -> list[int]:
+    """The steps after which to evaluate, the last one among them.
+
+    Args:
+        steps: of the whole run.
+        examples: in an epoch.
+        global_batch_size: examples per step.
+        every: steps between evaluations; 0 = after the first step at or past each epoch's end.
+    """
+    if every:
+        return sorted({*range(every, steps, every), steps})
     per_epoch = examples / global_batch_size
     ends = (int(np.ceil(per_epoch * epoch)) for epoch in range(1, int(steps / per_epoch) + 1))
     return sorted({*(end for end in ends if end <= steps), steps})
 
 
-def call_boundaries(steps: int, steps_per_call: int, stops: set[int]) -> list[int]:
-    """The steps after which the compiled function returns to Python."""
-    return sorted({*range(steps_per_call, steps, steps_per_call), *stops, steps})
+def call_boundaries(steps: int, steps_per_call: int, stops: set[int], profiled: range = range(0)) -> list[int]:
+    """The steps after which the compiled function returns to Python.
+
+    All profiled steps are in one call, unless it has to stop among them.
+    """
+    regular = {step for step in range(steps_per_call, steps, steps_per_call) if step not in profiled}
+    edges = {step for step in (profiled.start, profiled.stop) if profiled and step}
+    return sorted({*regular, *edges, *stops, steps})
+
+
+@contextmanager
+def _profile(folder: Path | None, step: int) -> Iterator[None]:
+    """Profile the body, which runs the steps from `step` on, into `folder`, as TensorBoard expects it; None does not."""
+    if not folder:
+        yield
+        return
+    with tf.profiler.experimental.Profile(f"{folder}"), tf.profiler.experimental.Trace("train", step_num=step):
+        yield
 
 
 def _save_and_explain(state: TrainingState, checkpoints: Checkpoints | None) -> str:

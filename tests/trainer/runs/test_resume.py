@@ -20,7 +20,7 @@ from trainer.runs.tracking import read_rows
 # A second of training with every feature that has state.
 STATEFUL = (
     "--deterministic", "--epochs", 6, "--width", 0.25, "--dropout", 0.3, "--steps-per-call", 4, "--checkpoint-steps", 8,
-    "--early-stopping-patience", 5, "--min-accuracy", 0.3, "--pen-weight", 0,
+    "--early-stopping-patience", 5, "--evaluate-every", 14, "--profile", "58:66", "--min-accuracy", 0.3, "--pen-weight", 0,
 )  # fmt: skip
 QUIETLY = (*STATEFUL, "--no-publish")
 KILLED_RUNS = int(os.environ.get("KILLED_RUNS", 3))

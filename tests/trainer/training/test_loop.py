@@ -49,7 +49,10 @@ def test_steps_cover_the_epochs_and_calls_stop_at_every_evaluation() -> None:
     assert total_steps(0.001, 100, 32) == 1
     assert evaluation_steps(7, 100, 32) == [4, 7]
     assert evaluation_steps(2, 100, 32) == [2]
+    assert evaluation_steps(7, 100, 32, every=3) == [3, 6, 7]
     assert call_boundaries(7, 3, {4, 7}) == [3, 4, 6, 7]
+    assert call_boundaries(20, 4, {20}, range(5, 14)) == [4, 5, 14, 16, 20]
+    assert call_boundaries(20, 4, {10, 20}, range(14)) == [10, 14, 16, 20]
 
 
 @pytest.mark.parametrize("model", ["mlp", "lenet", "cnn"])
@@ -85,6 +88,26 @@ def test_losses_depend_neither_on_steps_per_call_nor_on_earlier_trainings(splits
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
     np.testing.assert_allclose(losses[0], losses[2], rtol=1e-4)
     assert not np.allclose(losses[0], run(splits, dropout=0.3, seed=1).losses, rtol=1e-2)
+
+
+def test_evaluations_every_n_steps_and_a_profile_change_no_loss(splits, tracker, tmp_path) -> None:
+    expected = run(splits, epochs=1.0, deterministic=True).losses
+    config = resolve(
+        "quickstart", flags={"epochs": 1.0, "width": 0.25, "deterministic": True, "evaluate_every": 5, "profile": "3:7"}
+    )
+    hooks = Hooks(tracker=tracker, profile_folder=tmp_path)
+    losses = train(config, splits.train, splits.validation, choose_devices(), hooks).losses
+    assert np.array_equal(losses, expected)
+    evaluated = [row["step"] for row in tracker.rows if row["kind"] == "validation"]
+    assert evaluated == [*range(5, len(losses), 5), len(losses)]
+    profiles = list(tmp_path.glob("plugins/profile/*/*.xplane.pb"))
+    assert profiles
+    assert any(b"train" in profile.read_bytes() for profile in profiles)
+
+
+def test_a_profile_beyond_the_last_step_is_refused(splits) -> None:
+    with pytest.raises(ConfigError, match="profile is 30:50, but the run has 40 steps; expected STOP <= 40"):
+        run(splits, profile="30:50")
 
 
 def test_early_stopping_restores_the_best_weights(splits, tracker) -> None:
