@@ -39,7 +39,7 @@ def main() -> None:
     where = machine()
     print(f"{where}\npreset {config.preset} ({config.model}, {config.epochs:g} epochs) on {config.dataset}\n")
 
-    from trainer.run import load_data
+    from trainer.steps.train import load_data
     from trainer.training.distribute import choose_devices
 
     devices = choose_devices(config)
@@ -65,7 +65,7 @@ def train_and_score(config: TrainConfig, splits: "Splits", devices: "Devices") -
     from trainer.evaluation.metrics import compile_predict, evaluate
     from trainer.training.loop import Hooks, train
 
-    trained = train(config, splits.train, splits.validation, devices, Hooks())
+    trained = train(config, splits, devices, Hooks())
     return trained.seconds, evaluate(compile_predict(trained.model), splits.test).accuracy
 
 

@@ -1,4 +1,4 @@
-"""What the fused batch norm brings: the `accurate` preset's training with three batch norm layers, side by side.
+"""Training speed of the `accurate` preset with three batch norm layers, side by side.
 
     $ python -m benchmarks.batch_norm --data-dir mnist/
 
@@ -9,11 +9,10 @@ prints the machine, the data, and
     keras, synchronized=True      ...        ... -      ...       ...
     trainer.training.model.BatchNorm       ...        ... -      ...       ...
 
-The first is `keras.layers.BatchNormalization`, which computes moments and normalises in a dozen element-wise kernels;
-the second is the same with statistics over all replicas, as training on several of them needs; the third is ours, which
-takes TensorFlow's fused kernel where one replica trains alone. One replica trains here. What runs is
-`trainer.training.loop.train` with all that the preset has (augmentation, AdamW, averaged weights): the ratio is of whole
-training steps, which is what a user waits for.
+The first layer is `keras.layers.BatchNormalization`. It runs a dozen element-wise kernels. The second one also averages
+the statistics over all replicas. Training on several replicas needs that. The third one is ours: it calls TensorFlow's
+fused kernel when one replica trains alone, as here. `trainer.training.loop.train` runs with the whole preset
+(augmentation, AdamW, averaged weights), so a ratio compares whole training steps.
 """
 
 from pathlib import Path
@@ -33,7 +32,7 @@ def main() -> None:
     data = str(args.data_dir or "random images of MNIST's size")
     where = machine()
     print(f"{where}\ndata: {data}; {args.rounds} rounds of {args.steps} steps", flush=True)
-    # No clean epochs, or the short run would be clean from its start to its end.
+    # Without unaugmented epochs: the run is so short that they would fill it.
     config = resolve("accurate", flags={"strategy": "default", "replicas": 1, "unaugmented_epochs": 0.0})
     cases: dict[str, Case] = {
         name: (train_with, (name, config, args.data_dir, args.steps, args.rounds))
@@ -54,7 +53,7 @@ def train_with(turns: Turns, layer: str, config: TrainConfig, data_dir: Path | N
         return keras.layers.BatchNormalization(momentum=momentum, synchronized=layer == SYNCHRONIZED)
 
     if layer != OURS:
-        # The network stays the one of trainer/training/model.py; only the name that it looks up there is another layer.
+        # The network of trainer/training/model.py looks its layer up by this name.
         trainer.training.model.BatchNorm = keras_layer
     train_in_turns(turns, config, data_dir, steps, rounds)
 

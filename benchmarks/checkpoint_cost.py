@@ -1,4 +1,4 @@
-"""What checkpoints cost: the `accurate` preset's training without them, at the default interval, and every second.
+"""Training speed of the `accurate` preset without checkpoints, at the default interval, and with one every second.
 
     $ python -m benchmarks.checkpoint_cost --data-dir mnist/
 
@@ -8,11 +8,11 @@ prints the machine, the data, and
     no checkpoints                   ...        ... -      ...      1.00
     every 15 s, the default          ...        ... -      ...       ...   (bar: at least 0.98)
     every second                     ...        ... -      ...       ...
-    one checkpoint: ... ms of a core, ... % of the default interval
+    one checkpoint: ... ms of CPU time, ... % of the default interval
 
-In the table the clock on the wall counts, from the beginning of a turn to its end, since the copy of the state is made
-between the compiled calls and its writing goes on beside them. A turn of the default length takes longer than the default
-interval. The last line holds on a busy machine too: it counts the time of a core, for the copy and for the writing.
+The table is in wall time, because a checkpoint has two parts: the state is copied between two compiled calls, and a
+thread writes it while training continues. A turn of the default length takes longer than the default interval. The last
+line is in CPU time, for the copy and the writing together, so it holds on a busy machine too.
 """
 
 import dataclasses
@@ -24,12 +24,12 @@ from pathlib import Path
 from testbed.report import argument_parser, machine, print_rates, write_json
 from testbed.turns import Case, Turns, measure, training_split
 from trainer.config import TrainConfig, resolve
-from trainer.data.split import Split
+from trainer.data.split import Split, Splits
 
 NONE, DEFAULT = "no checkpoints", f"every {TrainConfig().checkpoint_seconds:g} s, the default"
 INTERVALS = {NONE: 0.0, DEFAULT: TrainConfig().checkpoint_seconds, "every second": 1.0}
 BAR = 0.98
-"""The least ratio at the default interval that the project promises."""
+"""Lowest ratio at the default interval that the project promises."""
 
 
 def main() -> None:
@@ -48,9 +48,9 @@ def main() -> None:
     rates = measure(cases, args.rounds)
     figures = print_rates(rates, reference=lambda _: NONE)
     verdict = "holds" if figures[DEFAULT]["ratio"] >= BAR else "MISSED"
-    milliseconds = 1000 * core_seconds(resolve("accurate"))
+    milliseconds = 1000 * cpu_seconds(resolve("accurate"))
     share = milliseconds / 1000 / INTERVALS[DEFAULT]
-    print(f"one checkpoint: {milliseconds:.0f} ms of a core, {share:.2%} of the default interval")
+    print(f"one checkpoint: {milliseconds:.0f} ms of CPU time, {share:.2%} of the default interval")
     print(f"{DEFAULT}: bar of {BAR:.2f} {verdict}")
     write_json(
         args.json,
@@ -60,12 +60,12 @@ def main() -> None:
         cases=figures,
         bar=BAR,
         rounds=rates,
-        milliseconds_of_a_core=milliseconds,
+        cpu_milliseconds=milliseconds,
     )
 
 
-def core_seconds(config: TrainConfig, times: int = 20) -> float:
-    """Median time of a core that one checkpoint takes, from the first copy to the last byte."""
+def cpu_seconds(config: TrainConfig, times: int = 20) -> float:
+    """Median CPU time of one checkpoint in seconds, from the first copy to the last byte."""
     import tensorflow as tf
 
     from trainer.runs.checkpoint import write_checkpoint
@@ -90,14 +90,14 @@ def core_seconds(config: TrainConfig, times: int = 20) -> float:
 def train_with_checkpoints(
     turns: Turns, config: TrainConfig, data_dir: Path | None, steps_per_turn: int, rounds: int
 ) -> None:
-    """Run `trainer.training.loop.train` itself, halted between two of its calls whenever a turn's steps are done."""
+    """Run `trainer.training.loop.train`, and pause it between two calls whenever the steps of a turn are done."""
     from trainer.runs.checkpoint import Checkpoints
     from trainer.runs.tracking import RunTracker
     from trainer.training.distribute import choose_devices
     from trainer.training.loop import Hooks, train
 
     split = training_split(data_dir)
-    most_steps = (rounds + 1) * (steps_per_turn + config.steps_per_call)  # a turn ends with a call
+    most_steps = (rounds + 1) * (steps_per_turn + config.steps_per_call)  # A turn ends when a call ends.
     config = dataclasses.replace(config, epochs=most_steps * config.global_batch_size / len(split))
     began, first_step = 0.0, 0
 
@@ -119,7 +119,7 @@ def train_with_checkpoints(
             Path(folder), {}, every_seconds=seconds, every_steps=0, keep=kept, before_write=tracker.sync
         )
         hooks = Hooks(tracker=tracker, checkpoints=checkpoints, stop_requested=halt_between_turns)
-        train(config, split, few, choose_devices(), hooks)
+        train(config, Splits(split, few, few), choose_devices(), hooks)
 
 
 if __name__ == "__main__":

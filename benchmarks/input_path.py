@@ -1,4 +1,4 @@
-"""How a replica gets its batch: the documented distributed dataset against one ordinary iterator per replica.
+"""Training speed with TensorFlow's distributed dataset, and with one plain iterator per replica.
 
     $ python -m benchmarks.input_path --data-dir mnist/
 
@@ -9,14 +9,13 @@ prints the machine, the data, and
     default strategy, ours                  ...        ... -      ...       ...
     MirroredStrategy, 1 replica, ...
 
-and so on for the cases of benchmarks/strategies.py; a ratio is to the documented way under the same strategy.
+and so on for the cases of benchmarks/strategies.py. Each ratio is to the documented way under the same strategy.
 
-Documented: `strategy.experimental_distribute_dataset`, and `strategy.run(step, args=next(iterator))`. Ours: each
-replica calls `next` on a plain tf.data iterator of its own, inside the replica function
-(trainer/training/input_pipeline.py). The
-tf.data pipeline (indices shuffled, a batch gathered at once), the `fast` preset's network, batch and optimizer, and the
-number of steps in one compiled function are the same, so the difference is the hand-over alone. The steps are written
-out here, not taken from trainer/training/loop.py, because the documented way hands the batch in from outside the replica.
+Documented: `strategy.experimental_distribute_dataset`, and `strategy.run(step, args=next(iterator))`. Ours: each replica
+calls `next` on its own plain tf.data iterator, inside the replica function (trainer/training/input_pipeline.py). All else
+is equal: the tf.data pipeline, the `fast` preset's network, batch and optimizer, and the steps in one compiled function.
+The steps are written out here and not taken from trainer/training/loop.py: the documented way passes the batch to the
+replica from outside.
 """
 
 import os
@@ -36,7 +35,7 @@ DOCUMENTED, OURS = "documented", "ours"
 def main() -> None:
     """Measure, print the table, write the JSON."""
     args = argument_parser(__doc__, rounds=5, steps=64).parse_args()
-    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # the processes of the cases inherit it
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # Each case runs in a process that inherits it.
     data = str(args.data_dir or "random images of MNIST's size")
     where = machine()
     print(f"{where}\ndata: {data}; {args.rounds} rounds of {args.steps} steps", flush=True)
@@ -53,7 +52,7 @@ def main() -> None:
 def train_with(
     turns: Turns, path: str, strategy: str, replicas: int, data_dir: Path | None, steps: int, number_of_turns: int
 ) -> None:
-    """Train in turns of `steps` steps, with batches that come by that path."""
+    """Train in turns of `steps` steps, with batches of the given path, `DOCUMENTED` or `OURS`."""
     import tensorflow as tf
 
     from trainer.training.distribute import choose_devices
@@ -98,7 +97,7 @@ def train_with(
 
 
 def _steps_on(path: str, data_dir: Path | None, devices, size: int, steps: int, replica_step: Callable) -> Callable:
-    """A function that takes one step on the next global batch of `size`, and returns the replicas' losses."""
+    """A function that runs one step on the next global batch of `size` examples and returns the replicas' losses."""
     import tensorflow as tf
 
     from trainer.training.input_pipeline import ReplicaSlice, replica_datasets
@@ -107,7 +106,7 @@ def _steps_on(path: str, data_dir: Path | None, devices, size: int, steps: int, 
     parts = [ReplicaSlice(0, size, replica, replicas) for replica in range(replicas)]
     datasets = replica_datasets(training_split(data_dir), range(steps), parts, devices.names[:replicas])
     if path == DOCUMENTED:
-        # A distributed dataset is split along the first axis: the number of the step gets one.
+        # TensorFlow splits a distributed dataset along the first axis, so the step's number gets one.
         whole = datasets[0].map(lambda step, images, labels: (tf.fill(tf.shape(labels), step), images, labels))
         iterator = iter(devices.strategy.experimental_distribute_dataset(whole))
         return lambda: devices.strategy.run(replica_step, args=next(iterator))

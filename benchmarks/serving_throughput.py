@@ -4,13 +4,13 @@
 
 measures in turn, round by round: the newest version in process (batches of 1 and 32), a gRPC server without a model, and
 `python -m serving serve --enable-batching`, with 1 and with 32 single-image requests in flight, over gRPC on one
-connection and over REST on one connection per request in flight. The load comes from a separate process that sends
-prepared bytes. On a small machine load and server share the cores: h2load (Debian's nghttp2-client), written in C, is used
-where it is found, because gRPC in Python needs as long to send a request as the server needs to serve it.
+connection and over REST on one connection per request in flight. A separate process sends prepared bytes. It is h2load
+(written in C, Debian's nghttp2-client) where that is installed. Python's gRPC takes as long to send a request as the
+server takes to serve it, and on a small machine both share the cores.
 
-Beside each ratio stands the ratio to expect if every request took gRPC's time and then the model's.
+Each ratio is printed beside an expected one, for a server whose time per request is gRPC's alone plus the model's alone.
 
-Without MODELS_DIR a small convnet with random weights is exported first. Prints medians over the rounds:
+Without MODELS_DIR, a small convnet with random weights is exported first. Prints medians over the rounds:
 
                                    images/s    latency ms
     in process, batch 1                ...           ...
@@ -68,7 +68,7 @@ def measure(models_dir: Path, generator: str, rounds: int, seconds: float) -> li
     load_of = {"h2load": h2load, "python": grpc_load}[generator]
     rest_of = {"h2load": rest_h2load, "python": rest_load}[generator]
     with served(models_dir) as (target, rest_target), served_without_model() as empty_target:
-        for warmed in (target, empty_target):  # raises if any request fails, which h2load would not see
+        for warmed in (target, empty_target):  # Raises if any request fails; h2load would not notice.
             grpc_load(warmed, CONCURRENCY, seconds)
         rest_load(rest_target, CONCURRENCY, seconds)
         return [
@@ -177,12 +177,12 @@ def served(models_dir: Path) -> Iterator[tuple[str, str]]:
 
 @contextlib.contextmanager
 def served_without_model() -> Iterator[str]:
-    """The same gRPC stack in a process of its own, whose Predict answers at once; yields its `host:port`."""
+    """The same gRPC stack in its own process, whose Predict responds at once; yields its `host:port`."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    server = context.Process(target=_answer_at_once, args=(theirs,), daemon=True)
+    server = context.Process(target=_respond_at_once, args=(theirs,), daemon=True)
     server.start()
-    theirs.close()  # so that a server that fails before it has an address is an EOFError here, and not a wait for ever
+    theirs.close()  # If the server fails before it has an address, `recv` raises EOFError instead of waiting for ever.
     try:
         yield ours.recv()
     finally:
@@ -190,11 +190,11 @@ def served_without_model() -> Iterator[str]:
         server.join(30)
 
 
-def _answer_at_once(connection: Connection) -> None:
+def _respond_at_once(connection: Connection) -> None:
     import grpc
 
     async def predict(_: bytes, __: grpc.aio.ServicerContext) -> bytes:
-        return bytes(100)  # about as long as an answer
+        return bytes(100)  # About as long as a real response.
 
     async def serve() -> None:
         service, method = PREDICT.strip("/").split("/")
@@ -247,7 +247,7 @@ def rest_load(target: str, concurrency: int, seconds: float) -> dict[str, float]
 
 
 def grpc_load(target: str, concurrency: int, seconds: float) -> dict[str, float]:
-    """Keeps `concurrency` single-image requests in flight from a process of its own. Raises if any fails."""
+    """Keeps `concurrency` single-image requests in flight from a separate process. Raises if any fails."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_send, (target, _request_bytes(), concurrency, seconds))
 
@@ -334,7 +334,7 @@ def _figures(latencies: list[float], batch_size: int) -> dict[str, float]:
 
 
 def export_convnet(base_path: Path) -> Path:
-    """Writes version 1 of a convnet of about 0.2 M weights, untrained: its speed is what counts."""
+    """Writes version 1 of a convnet of about 0.2 M weights, untrained, because only its speed matters."""
     import keras
     import tensorflow as tf
 

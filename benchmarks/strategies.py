@@ -1,4 +1,4 @@
-"""What a tf.distribute strategy costs: the `fast` preset's training under three strategies, side by side.
+"""Training speed of the `fast` preset under three tf.distribute strategies, side by side.
 
     $ python -m benchmarks.strategies --data-dir mnist/
 
@@ -6,16 +6,15 @@ prints the machine, the data, and
 
                                   images/s      (lowest - highest)   ratio
     default strategy                   ...        ... -      ...      1.00
-    MirroredStrategy, 1 replica        ...        ... -      ...       ...   (bar: at least 0.95)
-    MirroredStrategy, 2 logical CPUs   ...        ... -      ...       ...   (bar: at least 0.90)
+    MirroredStrategy, 1 replica        ...        ... -      ...       ...   (bar: at least 0.98)
+    MirroredStrategy, 2 logical CPUs   ...        ... -      ...       ...   (bar: at least 0.95)
 
-What runs is `trainer.training.loop.train`, with the preset's network, batch and optimizer; what counts is the speed of its
-compiled steps, input included. The ratio is of medians over the rounds to the default strategy's.
+`trainer.training.loop.train` runs with the whole preset, augmentation included. The figure is the speed of its compiled
+steps with their input. Each ratio compares medians over the rounds with the default strategy's.
 
-Every case has a process of its own. Logical CPUs can only be made before TensorFlow starts, so one process for all would
-have to give them to all three; but someone without a strategy has one plain CPU, and it is against that plain CPU that
-the others have to hold. The two logical CPUs share the machine's cores: they show what the second replica costs, not
-what it brings. GPUs are hidden, for the same reason.
+Each case runs in its own process, because TensorFlow can split a CPU into logical ones only when it starts, and the
+default strategy must be measured on a CPU that is not split. The two logical CPUs share the machine's cores, so they show
+what a second replica costs, not what it gains. GPUs are hidden.
 """
 
 import dataclasses
@@ -32,8 +31,8 @@ STRATEGIES: dict[str, tuple[str, int]] = {
     "MirroredStrategy, 2 logical CPUs": ("mirrored", 2),
 }
 """`strategy` and `replicas` of each case."""
-BARS = {"MirroredStrategy, 1 replica": 0.95, "MirroredStrategy, 2 logical CPUs": 0.90}
-"""The least ratio to the default strategy that the project promises."""
+BARS = {"MirroredStrategy, 1 replica": 0.98, "MirroredStrategy, 2 logical CPUs": 0.95}
+"""Lowest ratio to the default strategy that the project promises."""
 
 
 def main() -> None:

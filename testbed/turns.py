@@ -19,7 +19,7 @@ import numpy as np
 
 from trainer.config import TrainConfig
 from trainer.data.idx import read_idx_folder
-from trainer.data.split import Split
+from trainer.data.split import Split, Splits
 
 Case = tuple[Callable[..., None], tuple[Any, ...]]
 """A function, and its arguments after the first, which is a `Turns`."""
@@ -104,7 +104,7 @@ def train_in_turns(turns: Turns, config: TrainConfig, data_dir: Path | None, ste
 
     few = Split(split.images[:500], split.labels[:500])  # evaluation is not timed; few images keep it short
     with tempfile.TemporaryDirectory() as folder, RunTracker(Path(folder)) as tracker:
-        train(config, split, few, devices, Hooks(tracker=tracker, stop_requested=halt_between_turns))
+        train(config, Splits(split, few, few), devices, Hooks(tracker=tracker, stop_requested=halt_between_turns))
 
 
 def training_split(data_dir: Path | None) -> Split:

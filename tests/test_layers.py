@@ -67,7 +67,7 @@ MAY_IMPORT = {
     "trainer.publishing": {"data", "errors", "evaluation", "pictures", "runs"},
     # What calls the rooms in order.
     "trainer.initial_weights": {"config", "errors", "publishing", "runs", "training"},
-    "trainer.run": {
+    "trainer.steps": {
         "config",
         "data",
         "errors",
@@ -79,6 +79,7 @@ MAY_IMPORT = {
         "runs",
         "training",
     },
+    "trainer.run": {"config", "errors", "runs", "steps", "training"},
     "trainer.tuning": {"config", "errors", "percent", "evaluation", "run", "runs", "settings", "training"},
     # On the other side of the contract.
     "serving.client": set(),

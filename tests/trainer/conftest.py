@@ -53,7 +53,7 @@ def trained(splits: Any) -> Trained:
     from trainer.training.loop import Hooks, train
 
     config = resolve("quickstart", flags={"epochs": 6.0, "width": 0.5})
-    result = train(config, splits.train, splits.validation, choose_devices(), Hooks())
+    result = train(config, splits, choose_devices(), Hooks())
     evaluation = evaluate(compile_predict(result.model), splits.test)
     return Trained(result.model, evaluation, splits.test)
 

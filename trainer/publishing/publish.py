@@ -32,6 +32,7 @@ from trainer.publishing.versions import (
     version_folders,
 )
 from trainer.runs.console import SILENT, Console
+from trainer.runs.signals import deferred_stop
 
 CHECKED_EXAMPLES = 256
 """Test digits on which the exported files must predict what the trained model predicts."""
@@ -86,13 +87,14 @@ def publish(
     with publisher_lock(model_dir), ExitStack() as processes:
         # Compared while the lock is held, so that no other version is published in between.
         served = live_versions(model_dir)[-1:]
-        with console.phase("Comparing with the served version") if served else nullcontext():
+        with console.phase("Comparing with the served version") if served else nullcontext(), deferred_stop():
             verdict = judge(evaluation, test, model_dir, gate)
         version = next_version(model_dir, now)
         staging = staging_folder(model_dir, version)
         try:
             verify = verify or processes.enter_context(fresh_process(staging))
-            with console.phase("Exporting"):
+            with console.phase("Exporting"), deferred_stop():
+                expected = _predict_on_cpu(model, images, evaluation.temperature)
                 export_model(
                     model,
                     staging,
@@ -108,7 +110,7 @@ def publish(
                     },
                 )
             with console.phase("Verifying the exported files in a fresh process"):
-                checked = verify(staging, images, _predict_on_cpu(model, images, evaluation.temperature))
+                checked = verify(staging, images, expected)
             target = promote(staging, version)
         finally:
             shutil.rmtree(staging, ignore_errors=True)

@@ -116,3 +116,15 @@ def read_result(path: Path) -> RunResult | None:
         raise ValueError(f"{path}: format {values['format']}; this version of the trainer reads up to {FORMAT}")
     names = {each.name for each in dataclasses.fields(RunResult)}
     return RunResult(**{name: value for name, value in values.items() if name in names})
+
+
+def latest_result(run_dir: Path) -> RunResult:
+    """How the last command that could publish this run ended."""
+    results = (read_result(run_dir / name) for name in (RESULT_FILE, TRIAL_FILE, PUBLISH_FILE))
+    latest = max((result for result in results if result), key=lambda result: result.finished, default=RunResult())
+    if not latest.outcome:  # of a trial, or written before results had an outcome
+        version = latest.published.get("version")
+        latest.outcome = f"Published as version {version}." if version else "Trained; not published yet."
+        if latest.exit_code != ExitCode.OK:
+            latest.outcome = f"Not published: {latest.message}"
+    return latest

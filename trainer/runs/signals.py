@@ -1,4 +1,8 @@
-"""SIGTERM, SIGINT and SIGHUP: they raise an error at once; during training they set a flag that the loop polls."""
+"""SIGTERM, SIGINT and SIGHUP: they raise an error at once, or, around calls of TensorFlow and Keras, when those are done.
+
+TensorFlow and Keras call Python from C++, and some of Keras's functions catch every exception. An error that is raised
+inside them can be lost, and the process then publishes although it was told to stop; or the process crashes.
+"""
 
 import os
 import signal
@@ -21,7 +25,7 @@ def stoppable() -> Iterator[None]:
     """Inside, each of `SIGNALS` raises StoppedError, so that every `finally` and `with` on the way out cleans up."""
 
     def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-        raise StoppedError(f"stopped by {signal.Signals(number).name}")
+        raise _stopped_by(number)
 
     with _handled(stop):
         yield
@@ -29,17 +33,28 @@ def stoppable() -> Iterator[None]:
 
 @contextmanager
 def deferred_stop() -> Iterator[Callable[[], bool]]:
-    """Inside, the first signal makes the yielded function return True; the second one ends the process at once."""
-    requested = False
+    """Inside, the first signal makes the yielded function return True; the second one ends the process at once.
+
+    Raises:
+        StoppedError: after the body, if there was a signal.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False  # Python runs handlers in the main thread alone.
+        return
+    received = 0
 
     def on_signal(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-        nonlocal requested
-        requested = True
+        nonlocal received
+        received = number
 
     with _handled(on_signal), _ended_by_a_second_signal():
-        yield lambda: requested
-    if requested:
-        raise StoppedError("stopped by a signal after the training")
+        yield lambda: bool(received)
+    if received:
+        raise _stopped_by(received)
+
+
+def _stopped_by(number: int) -> StoppedError:
+    return StoppedError(f"stopped by {signal.Signals(number).name}")
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.config import ConfigError, TrainConfig, refuse_mismatch
-from trainer.data.split import Split
+from trainer.data.split import Split, Splits
 from trainer.errors import ExitCode, RunError
 from trainer.evaluation.metrics import Predict, compile_predict, cross_entropy
 from trainer.precision import fixed_precision
@@ -67,19 +67,14 @@ class Hooks:
 
 
 def train(
-    config: TrainConfig,
-    train_split: Split,
-    validation: Split,
-    devices: Devices,
-    hooks: Hooks,
-    initial: keras.Model | None = None,
+    config: TrainConfig, splits: Splits, devices: Devices, hooks: Hooks, initial: keras.Model | None = None
 ) -> Trained:
     """Train one model as the config says, from the newest checkpoint if there is one.
 
     Args:
         config: the settings of the run.
-        train_split: the examples to learn from.
-        validation: is evaluated after each epoch; nothing is learned from it.
+        splits: `train` has the examples to learn from; `validation` is evaluated after each epoch, and nothing is learned
+            from it; the others are not used.
         devices: where the replicas run.
         hooks: metrics, checkpoints and requests to stop.
         initial: its weights are the first ones; None = random weights.
@@ -96,7 +91,8 @@ def train(
             f"global_batch_size is {config.global_batch_size} on {devices.replicas} replicas; expected a multiple of that"
         )
     keras.utils.set_random_seed(config.seed)
-    steps = total_steps(config.epochs, len(train_split), config.global_batch_size)
+    examples_per_epoch = len(splits.train)
+    steps = total_steps(config.epochs, examples_per_epoch, config.global_batch_size)
     rates = learning_rates(steps, config)
     with devices.bounded(SET_UP_SECONDS):  # The chief's initial values are broadcast.
         learner = build_learner(config, rates, devices, initial)
@@ -104,10 +100,10 @@ def train(
     state = TrainingState(learner.variables, steps)
     resume(state, hooks.checkpoints, devices)
     predict = compile_predict(eval_model)
-    run_steps = _compile(config, learner, train_split, devices, state)
+    run_steps = _compile(config, learner, splits.train, devices, state)
     saved_to = hooks.checkpoints if devices.is_chief else None
     evaluate_after = set(
-        evaluation_steps(steps, len(train_split), config.global_batch_size, every=config.evaluate_every)
+        evaluation_steps(steps, examples_per_epoch, config.global_batch_size, every=config.evaluate_every)
     )
     profiled = config.profiled_steps
     if profiled.stop > steps:
@@ -135,7 +131,7 @@ def train(
         examples = len(losses) * config.global_batch_size
         hooks.tracker.train_interval(
             step=state.step,
-            epoch=state.step * config.global_batch_size / len(train_split),
+            epoch=state.step * config.global_batch_size / examples_per_epoch,
             losses=losses,
             accuracy=float(correct) / examples,
             # Not of the last step run: mixed_float16 skips steps.
@@ -145,7 +141,7 @@ def train(
         )
         if state.step in evaluate_after and devices.is_chief:
             eval_model.set_weights(learner.weights())
-            loss = _validate(predict, validation, state.step, hooks.tracker)
+            loss = _validate(predict, splits.validation, state.step, hooks.tracker)
             if config.early_stopping_patience:
                 state.ended_early = _stops_early(state.best, loss, eval_model, config.early_stopping_patience)
         if saved_to and (state.is_finished or saved_to.due(state.step)):

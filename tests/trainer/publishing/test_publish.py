@@ -7,6 +7,7 @@ import signal
 import struct
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,6 +32,7 @@ from trainer.publishing.verify_export import (
     verify_in_fresh_process,
 )
 from trainer.publishing.versions import live_versions
+from trainer.runs.signals import StoppedError, stoppable
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 OPEN_GATE = Gate(min_accuracy=0.0, tolerance=1.0, significance=0.0)
@@ -289,6 +291,23 @@ def test_a_disk_that_fills_up_in_the_export_is_an_os_error_and_publishes_nothing
             publish_to(tmp_path / "digits", trained)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert names(tmp_path / "digits") == {".lock"}
+
+
+def test_a_signal_inside_a_call_of_keras_is_not_lost_and_publishes_nothing(
+    tmp_path: Path, trained, monkeypatch
+) -> None:
+    # Keras catches every exception around this function, KeyboardInterrupt included.
+    name = "keras.src.models.functional.tree.assert_same_structure"
+
+    def stop(*arguments: object) -> None:  # noqa: ARG001
+        monkeypatch.setattr(name, lambda *_: None)  # A second signal would end this process.
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)
+
+    monkeypatch.setattr(name, stop)
+    with pytest.raises(StoppedError, match="stopped by SIGTERM"), stoppable():
+        publish_to(tmp_path / "digits", trained)
     assert names(tmp_path / "digits") == {".lock"}
 
 

@@ -1,10 +1,12 @@
 """Signals: the first one sets a flag during training, the second one ends the process."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -60,3 +62,18 @@ def test_the_earlier_handlers_are_restored() -> None:
     with deferred_stop():
         pass
     assert (signal.getsignal(signal.SIGTERM), signal.set_wakeup_fd(-1)) == before
+
+
+def test_a_signal_is_not_lost_in_code_that_catches_everything() -> None:
+    def call_keras() -> None:
+        with contextlib.suppress(BaseException):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)
+
+    with pytest.raises(StoppedError, match="stopped by SIGTERM"), stoppable(), deferred_stop():
+        call_keras()
+
+
+def test_a_thread_may_use_code_that_defers_signals() -> None:
+    with ThreadPoolExecutor() as pool:
+        assert pool.submit(lambda: deferred_stop().__enter__()()).result() is False

@@ -18,7 +18,7 @@ from trainer.training.optimizer import learning_rates
 
 def run(splits, tracker=None, **flags):
     config = resolve("quickstart", flags={"epochs": 2.0, "width": 0.25, **flags})
-    return train(config, splits.train, splits.validation, choose_devices(), Hooks(tracker=tracker or Tracker()))
+    return train(config, splits, choose_devices(), Hooks(tracker=tracker or Tracker()))
 
 
 def test_learning_rates_rise_then_fall() -> None:
@@ -124,7 +124,7 @@ def test_early_stopping_restores_the_best_weights(splits, tracker) -> None:
 def test_a_batch_that_the_replicas_cannot_share_equally_is_rejected(splits) -> None:
     devices = dataclasses.replace(choose_devices(), strategy=SimpleNamespace(num_replicas_in_sync=3))
     with pytest.raises(ConfigError, match="global_batch_size is 64 on 3 replicas"):
-        train(TrainConfig(), splits.train, splits.validation, devices, Hooks())
+        train(TrainConfig(), splits, devices, Hooks())
 
 
 def test_divergence_of_the_validation_loss_ends_the_run(splits) -> None:
@@ -141,7 +141,7 @@ def test_a_stop_request_is_obeyed_between_two_calls(splits, tracker) -> None:
     config = TrainConfig(width=0.25)
     hooks = Hooks(tracker=tracker, stop_requested=lambda: bool(tracker.rows))
     with pytest.raises(StoppedError, match="after step 16 of"):
-        train(config, splits.train, splits.validation, choose_devices(), hooks)
+        train(config, splits, choose_devices(), hooks)
 
 
 def test_the_best_weights_are_kept_even_if_training_never_stops_early(splits, tracker) -> None:

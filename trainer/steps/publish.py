@@ -1,0 +1,122 @@
+"""The last step of a run: publish the candidate if it passes the gate, and write the report of what happened."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+
+from trainer.evaluation.figures import save_figures
+from trainer.evaluation.model_card import model_card, write_model_card
+from trainer.evaluation.report import Story, write_report
+from trainer.percent import percent
+from trainer.publishing.gate import Gate, GateError
+from trainer.publishing.publish import find_published, publish
+from trainer.publishing.versions import RETIRED_SUFFIX
+from trainer.runs.console import Console
+from trainer.runs.result import RunResult
+from trainer.runs.tracking import read_rows
+from trainer.steps.evaluate import Candidate
+from trainer.training.model import weights_digest
+
+
+def publish_and_report(candidate: Candidate, result: RunResult, console: Console, *, once: bool = False) -> None:
+    """Publish the candidate unless its config says not to, and write and print the report, also of a failure.
+
+    Args:
+        candidate: the model, its evaluation and its data.
+        result: gets the outcome, what the gate compared, and the version.
+        console: prints what is running, the scores and the outcome.
+        once: do nothing if this very model was published before.
+
+    Raises:
+        RunError: the gate or the verification refused it, or it could not be written.
+    """
+    try:
+        result.outcome = _publish(candidate, result, console, once=once)
+    except Exception as error:
+        if isinstance(error, GateError) and error.verdict:
+            result.gate = error.verdict.to_json()
+        result.outcome = f"Not published: {error}"
+        report(candidate, result, console, succeeded=False)
+        raise
+    report(candidate, result, console, succeeded=True)
+
+
+def report(candidate: Candidate, result: RunResult, console: Console, *, succeeded: bool) -> None:
+    """Write figures, report and model card, and print the scores and where everything is.
+
+    The outcome of a failure is left to the error that `trainer/cli.py` prints.
+    """
+    config, evaluation = candidate.config, candidate.evaluation
+    story = _story(candidate, result, succeeded=succeeded)
+    try:
+        with console.phase("Drawing the report"):
+            rows, images = read_rows(config.run_dir), candidate.splits.test.images
+            save_figures(config.run_dir / "figures", rows, evaluation, images)
+            write_report(config.run_dir / "report.html", story, evaluation, images, rows)
+            write_model_card(config.run_dir / "model_card.md", story, evaluation)
+    except OSError as error:
+        # A version may be live by now: a page that cannot be written must not look like a failure to publish.
+        print(f"warning: cannot write the report: {error}", file=sys.stderr)
+    low, high = evaluation.accuracy_interval
+    text = f"Test accuracy {percent(evaluation.accuracy)} (95 % interval {percent(low)} to {percent(high)})."
+    console.note(text, test_accuracy=evaluation.accuracy, test_accuracy_interval_95=[low, high])
+    if extra := candidate.facts.get("extra pictures"):
+        console.note(f"Extra pictures: {extra}.", extra=result.extra)
+    if succeeded:
+        console.note(result.outcome, style="bold green", published=result.published)
+    for name, place in (
+        ("Report", config.run_dir / "report.html"),
+        ("Figures", config.run_dir / "figures"),
+        ("TensorBoard", f"tensorboard --logdir {config.artifacts / 'runs'}"),
+    ):
+        console.note(f"{name + ':':<12} {place}")
+
+
+def _publish(candidate: Candidate, result: RunResult, console: Console, *, once: bool) -> str:
+    """Publish the candidate; returns the outcome in one sentence."""
+    config = candidate.config
+    if not config.publish:
+        return "Trained; not published, as --no-publish says."
+    identity = {"run": config.run, "weights": weights_digest(candidate.model)}
+    if once and (folder := find_published(config.model_dir, identity)):
+        # An earlier attempt was stopped after it had published.
+        result.published = {"version": int(folder.name.removesuffix(RETIRED_SUFFIX)), "folder": str(folder)}
+        again = f"; `python -m trainer publish {config.run_dir}` publishes it again"
+        return f"Published before, in {folder}{again if folder.name.endswith(RETIRED_SUFFIX) else ''}."
+    published = publish(
+        candidate.model,
+        candidate.evaluation,
+        candidate.splits.test,
+        model_dir=config.model_dir,
+        gate=Gate(
+            min_accuracy=config.min_accuracy,
+            tolerance=config.tolerance,
+            significance=config.significance,
+            allow_other_data=config.allow_other_data,
+        ),
+        now=datetime.now(UTC),
+        metadata={
+            **identity,
+            "facts": candidate.facts,
+            "model_card": model_card(_story(candidate, result, succeeded=True), candidate.evaluation),
+        },
+        keep_versions=config.keep_versions,
+        console=console,
+    )
+    result.gate = published.verdict.to_json()
+    result.published = {"version": published.version, "folder": str(published.folder), "check": published.check}
+    before = f"; before it: {published.served_before}" if published.served_before else ""
+    return f"Published as version {published.version} in {published.folder}{before}."
+
+
+def _story(candidate: Candidate, result: RunResult, *, succeeded: bool) -> Story:
+    return Story(
+        config=candidate.config,
+        outcome=result.outcome,
+        succeeded=succeeded,
+        facts=candidate.facts,
+        gate=result.gate,
+        environment=result.environment,
+        digests=result.data,
+    )
