@@ -96,7 +96,7 @@ def test_evaluations_every_n_steps_and_a_profile_change_no_loss(splits, tracker,
         "quickstart", flags={"epochs": 1.0, "width": 0.25, "deterministic": True, "evaluate_every": 5, "profile": "3:7"}
     )
     hooks = Hooks(tracker=tracker, profile_folder=tmp_path)
-    losses = train(config, splits.train, splits.validation, choose_devices(), hooks).losses
+    losses = train(config, splits, choose_devices(), hooks).losses
     assert np.array_equal(losses, expected)
     evaluated = [row["step"] for row in tracker.rows if row["kind"] == "validation"]
     assert evaluated == [*range(5, len(losses), 5), len(losses)]
