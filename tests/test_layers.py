@@ -51,6 +51,7 @@ def test_only_the_search_imports_optuna() -> None:
 
 MAY_IMPORT = {
     # Settings and errors, below everything.
+    "trainer.command_line": set(),
     "trainer.errors": set(),
     "trainer.percent": set(),
     "trainer.precision": set(),
@@ -58,16 +59,17 @@ MAY_IMPORT = {
     "trainer.settings": {"errors", "precision"},
     "trainer.config": {"errors", "precision", "presets", "settings"},
     # What a run keeps on disk.
-    "trainer.runs": {"config", "errors", "percent", "precision", "settings"},
+    "trainer.runs": {"command_line", "config", "errors", "percent", "precision", "settings"},
     # Along the data.
     "trainer.pictures": set(),
     "trainer.data": {"errors", "pictures"},
-    "trainer.evaluation": {"config", "data", "errors", "percent", "runs"},
+    "trainer.evaluation": {"command_line", "config", "data", "errors", "percent", "runs"},
     "trainer.training": {"config", "data", "errors", "evaluation", "precision", "runs", "settings"},
-    "trainer.publishing": {"data", "errors", "evaluation", "pictures", "runs"},
+    "trainer.publishing": {"command_line", "data", "errors", "evaluation", "pictures", "runs"},
     # What calls the rooms in order.
     "trainer.initial_weights": {"config", "errors", "publishing", "runs", "training"},
     "trainer.steps": {
+        "command_line",
         "config",
         "data",
         "errors",

@@ -13,7 +13,6 @@ import dataclasses
 import difflib
 import os
 import re
-import shlex
 import sys
 import traceback
 import types
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from serving.contract import MODEL_NAME
+from trainer.command_line import command_line
 from trainer.config import TrainConfig, resolve
 from trainer.errors import ConfigError, ExitCode, RunError, exit_code_of
 from trainer.presets import PRESETS
@@ -97,7 +97,7 @@ def _tune(args: argparse.Namespace, console: Console) -> None:
     search = Search(config, dimensions, options, console)
     ranked = search.run(now, args.log_format)
     report(search, ranked, console)
-    console.note(f"{'Publish:':<12} python -m trainer publish {shlex.quote(str(ranked[0].run_dir))}")
+    console.note(f"{'Publish:':<12} {command_line('publish', ranked[0].run_dir)}")
 
 
 def _evaluate(args: argparse.Namespace, console: Console) -> None:
@@ -125,7 +125,7 @@ def _runs(args: argparse.Namespace, console: Console) -> None:
 
     folder = args.artifacts / "runs"
     runs = list_runs(folder)
-    text = text_of(runs) if runs else f"no run in {folder}; `python -m trainer train` makes one"
+    text = text_of(runs) if runs else f"no run in {folder}; `{command_line('train')}` makes one"
     console.note(text, runs=[dataclasses.asdict(run) for run in runs])
 
 

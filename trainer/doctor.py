@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from trainer.command_line import command_line
 from trainer.errors import RunError
 from trainer.precision import machine_precision
 from trainer.publishing.versions import STAGING_PREFIX, live_versions
@@ -160,7 +161,7 @@ def _data(data_dir: Path) -> Findings:
     manual = data_dir / "downloads" / "manual"
     given = len(list(manual.glob("*-ubyte.gz"))) if manual.is_dir() else 0
     source = "from the four files there" if given == 4 else f"which downloads it ({given} of 4 files are in {manual})"
-    text = f"MNIST is not prepared in {data_dir}: `python -m trainer data prepare`, {source}"
+    text = f"MNIST is not prepared in {data_dir}: `{command_line('data', 'prepare')}`, {source}"
     yield Finding(Level.WARNING, "data", text)
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from serving.contract import MODEL_NAME
 from tests.trainer.conftest import REPOSITORY, read_result, run_trainer
+from trainer.command_line import command_line
 from trainer.errors import ExitCode
 from trainer.publishing.versions import live_versions
 
@@ -62,7 +63,7 @@ def test_standard_error_has_the_facts_one_line_per_evaluation_and_the_phases(fin
     lines = (finished / "stderr").read_text().splitlines()
     # pytest's folders are closed to other users, which `publish` warns about.
     lines = [line for line in lines if "server that runs as another user" not in line]
-    resume = f"python -m trainer train --config {finished}/runs/r/config.json --run r"
+    resume = command_line("train", "--config", f"{finished}/runs/r/config.json", "--run", "r")
     assert lines[:4] == [
         f"run        {finished}/runs/r",
         f"resume     {resume}",
@@ -141,7 +142,7 @@ def test_a_trained_run_without_checkpoints_is_not_trained_again_to_be_published(
     (run / "result.json").write_text(json.dumps({name: result[name] for name in result if name != "published"}))
     done = run_trainer("train", "--artifacts", tmp_path, *SHORT)
     assert done.returncode == ExitCode.USAGE
-    assert f"python -m trainer publish {run}" in done.stderr
+    assert command_line("publish", run) in done.stderr
 
 
 def test_a_finished_run_can_be_evaluated_and_published_again_and_rolled_back(finished: Path) -> None:
@@ -269,7 +270,7 @@ def test_a_signal_in_mid_training_exits_with_75_and_publishes_nothing(tmp_path: 
     assert process.returncode == ExitCode.STOPPED, said
     assert "stopped by a signal after step" in said
     assert said.splitlines()[-1] == (
-        f"resume it with: python -m trainer train --config {tmp_path}/runs/r/config.json --run r"
+        "resume it with: " + command_line("train", "--config", f"{tmp_path}/runs/r/config.json", "--run", "r")
     )
     assert read_result(tmp_path / "runs" / "r")["exit_code"] == ExitCode.STOPPED
     assert not live_versions(tmp_path / "models" / MODEL_NAME)

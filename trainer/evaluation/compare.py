@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from trainer.command_line import command_line
 from trainer.config import TrainConfig, resolve
 from trainer.data.load import read_dataset
 from trainer.data.split import DataError
@@ -260,13 +261,13 @@ def _test_images(run: ComparedRun) -> np.ndarray | str:
 def _read_run(folder: Path) -> ComparedRun:
     place = {"artifacts": folder.resolve().parent.parent, "run": folder.resolve().name}
     if not (folder / CONFIG_FILE).is_file():
-        raise ConfigError(f"{folder}: no run (config.json is missing); `python -m trainer runs` lists the runs")
+        raise ConfigError(f"{folder}: no run (config.json is missing); `{command_line('runs')}` lists the runs")
     config = resolve(file=folder / CONFIG_FILE, flags=place)
     results = [read_result(folder / name) for name in (RESULT_FILE, TRIAL_FILE, EVALUATE_FILE, PUBLISH_FILE)]
     scored = [result for result in results if result and result.evaluation and "test" in result.data]
     if not scored or not (folder / PREDICTIONS_FILE).is_file():
         is_trained = (folder / WEIGHTS_FILE).is_file()
-        advice = f"run `python -m trainer evaluate {folder}` first" if is_trained else "it is not trained to its end"
+        advice = f"run `{command_line('evaluate', folder)}` first" if is_trained else "it is not trained to its end"
         raise ConfigError(f"{folder}: has no predictions for the test split: {advice}")
     latest = max(scored, key=lambda result: result.finished)
     with np.load(folder / PREDICTIONS_FILE) as saved:

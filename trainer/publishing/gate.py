@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from serving.contract import CLASSES, IMAGES, PROBABILITIES, SIGNATURE
+from trainer.command_line import command_line
 from trainer.data.split import Split
 from trainer.errors import ExitCode, RunError
 from trainer.evaluation.metrics import Evaluation, mcnemar
@@ -256,5 +257,5 @@ def _not_comparable(folder: Path, error: Exception) -> GateError:
     reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
     return GateError(
         f"the served version {folder} cannot be compared ({reason}), so nothing is published beside it; "
-        "retire it with `python -m trainer rollback`"
+        f"retire it with `{command_line('rollback')}`"
     )

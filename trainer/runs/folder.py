@@ -2,7 +2,6 @@
 
 import dataclasses
 import errno
-import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 
+from trainer.command_line import command_line
 from trainer.config import TrainConfig, refuse_mismatch, resolve, to_json, what_it_computes
 from trainer.errors import ConfigError, ExitCode, RunError
 from trainer.precision import fixed_precision
@@ -91,8 +91,7 @@ def is_finished(config: TrainConfig) -> bool:
 
 def resume_command(run_dir: Path) -> str:
     """The command that resumes a run, to be copied from the terminal."""
-    config = shlex.quote(str(run_dir / "config.json"))
-    return f"python -m trainer train --config {config} --run {shlex.quote(run_dir.name)}"
+    return command_line("train", "--config", run_dir / "config.json", "--run", run_dir.name)
 
 
 @contextmanager
@@ -136,7 +135,7 @@ def _prepare(folder: Path, config: TrainConfig) -> TrainConfig:
         old = [folder / RESULT_FILE, *folder.rglob(f"{PARTIAL_PREFIX}*")]
     elif (result := read_result(folder / RESULT_FILE)) and result.exit_code == ExitCode.OK:
         raise ConfigError(
-            f"run {config.run!r} is trained, but not published: publish it with `python -m trainer publish {folder}`, or "
+            f"run {config.run!r} is trained, but not published: publish it with `{command_line('publish', folder)}`, or "
             "give this one another --run"
         )
     for path in old:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from datetime import UTC, datetime
 
+from trainer.command_line import command_line
 from trainer.evaluation.figures import save_figures
 from trainer.evaluation.model_card import model_card, write_model_card
 from trainer.evaluation.report import Story, write_report
@@ -82,7 +83,7 @@ def _publish(candidate: Candidate, result: RunResult, console: Console, *, once:
     if once and (folder := find_published(config.model_dir, identity)):
         # An earlier attempt was stopped after it had published.
         result.published = {"version": int(folder.name.removesuffix(RETIRED_SUFFIX)), "folder": str(folder)}
-        again = f"; `python -m trainer publish {config.run_dir}` publishes it again"
+        again = f"; `{command_line('publish', config.run_dir)}` publishes it again"
         return f"Published before, in {folder}{again if folder.name.endswith(RETIRED_SUFFIX) else ''}."
     published = publish(
         candidate.model,

@@ -98,8 +98,8 @@ def test_what_cannot_be_compared_is_refused(artifacts: Path, splits) -> None:
         (["one", "one"], "the same run twice"),
         (["one", "other"], r"different test digits \(optdigits, SHA-256 \w{12}; optdigits, SHA-256 \w{12}\)"),
         (["one", "unfinished"], "unfinished: has no predictions for the test split: it is not trained to its end"),
-        (["one", "trial"], "run `python -m trainer evaluate .*trial` first"),
-        (["one", "missing"], "missing: no run .* `python -m trainer runs` lists the runs"),
+        (["one", "trial"], "run `.* evaluate .*trial` first"),
+        (["one", "missing"], "missing: no run .* `.* runs` lists the runs"),
     ):
         with pytest.raises(ConfigError, match=message):
             read_runs([runs / name for name in names])

@@ -15,6 +15,7 @@ from PIL import Image
 
 from tests.waiting import wait_until
 from trainer.cli import main
+from trainer.command_line import command_line
 from trainer.errors import ExitCode
 from trainer.publishing.publish import publish
 from trainer.publishing.versions import live_versions
@@ -75,7 +76,7 @@ def test_a_search_ranks_by_validation_alone_is_extended_without_training_again_a
 
     best = min((trial for trial in more if trial["loss"] is not None), key=lambda trial: trial["loss"])
     said = capsys.readouterr().out
-    assert f"python -m trainer publish {best['run_dir']}" in said
+    assert command_line("publish", best["run_dir"]) in said
     monkeypatch.setitem(publish.__kwdefaults__, "verify", lambda *_: {})
     assert main(["publish", best["run_dir"]]) == ExitCode.OK
     assert len(live_versions(tmp_path / "models" / "digits")) == 1

@@ -1,0 +1,29 @@
+"""Commands that messages suggest, as the user can type them in his shell."""
+
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+SCRIPT = "digits"
+"""Name of the console script."""
+
+
+def command_line(*arguments: object) -> str:
+    """The trainer's command with these arguments, started as this process was: `digits train --run r`.
+
+    The trainer's Python is often in a virtual environment that is not activated, so `python` may be another one.
+    """
+    started = Path(sys.argv[0])
+    start = [_typed(started)] if started.name == SCRIPT else [_typed(Path(sys.executable)), "-m", "trainer"]
+    return shlex.join([*start, *map(str, arguments)])
+
+
+def _typed(program: Path) -> str:
+    """The shortest text that starts the program: its name, its path from the working folder, or its full path."""
+    found = shutil.which(program.name)
+    if found and Path(found).absolute() == program.absolute():
+        return program.name
+    if program.is_absolute() and program.is_relative_to(Path.cwd()):
+        return str(program.relative_to(Path.cwd()))
+    return str(program)
