@@ -1,6 +1,6 @@
-"""`python -m serving`: query a model server, wait for it, measure it, or run a small one.
+"""`digits` and `python -m serving`: query a model server, wait for it, measure it, or run a small one.
 
-    $ python -m serving predict seven.png
+    $ digits predict seven.png
     file       digit  confidence  version
     seven.png  7      99.8%       20261122134501
 

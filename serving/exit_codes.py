@@ -1,4 +1,4 @@
-"""The exit statuses of `python -m serving`."""
+"""The exit statuses of `digits`."""
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 

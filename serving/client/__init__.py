@@ -1,6 +1,6 @@
 """The client for TensorFlow Serving: numpy arrays or picture files in, dataclasses out, without TensorFlow.
 
-    client.py -> requests.py -> channel.py -> the server -> responses.py -> results.py
+    client.py or async_client.py -> requests.py -> channel.py -> the server -> responses.py -> results.py
 
 Every failed request raises a `ServingError` (errors.py). Next: `serving/commands/`, the command line built on it.
 """
@@ -9,7 +9,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from serving.client.client import AsyncDigitClient, DigitClient
+    from serving.client.async_client import AsyncDigitClient
+    from serving.client.client import DigitClient
     from serving.client.config import ClientConfig, Tls
     from serving.client.errors import ServingError
     from serving.client.results import PicturePrediction, PicturePredictions, Prediction, Predictions
@@ -26,7 +27,7 @@ __all__ = [
     "Tls",
 ]
 
-_MODULES = {"ClientConfig": "config", "Tls": "config", "ServingError": "errors", "AsyncDigitClient": "client"}
+_MODULES = {"ClientConfig": "config", "Tls": "config", "ServingError": "errors", "AsyncDigitClient": "async_client"}
 _MODULES |= {"DigitClient": "client"} | {name: "results" for name in __all__ if "Prediction" in name}
 
 

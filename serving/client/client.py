@@ -1,4 +1,4 @@
-"""The two clients: numpy arrays or picture files in, dataclasses out, over one gRPC channel, without TensorFlow.
+"""The blocking client: numpy arrays or picture files in, dataclasses out, over one gRPC channel, without TensorFlow.
 
     with DigitClient("localhost:8500", timeout_seconds=2) as client:
         client.wait_until_available(timeout_seconds=60)
@@ -7,97 +7,31 @@
         for prediction in client.predict_pictures([Path("photo.jpg")]):
             print(prediction.digit, prediction.normalized)  # normalized: the network's input, uint8 [28, 28]
 
-`AsyncDigitClient` is the same with `async with` and `await`. One client is enough for a process: threads may share a
-`DigitClient`, tasks an `AsyncDigitClient`. A failed request raises a `ServingError`, a wrong argument a `ValueError`.
+`AsyncDigitClient` (async_client.py) is the same with `async with` and `await`. One client is enough for a process: threads
+may share a `DigitClient`, tasks an `AsyncDigitClient`. A failed request raises a `ServingError`, a wrong argument a
+`ValueError`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import grpc
 
 import serving.client.responses as responses
-from serving.client.attempts import Attempts, Deadline, RetryThrottle
-from serving.client.channel import Stubs, open_channel
+from serving.client.attempts import Attempts, Deadline
+from serving.client.base_client import BaseClient, Decode, PendingCall, PendingCalls, PredictionsT
 from serving.client.config import ClientConfig
-from serving.client.errors import (
-    ClosedError,
-    DeadlineError,
-    RequestError,
-    ServingError,
-    UnavailableError,
-    request_error,
-)
-from serving.client.requests import Picture, Requests
+from serving.client.errors import DeadlineError, RequestError, ServingError, UnavailableError
+from serving.client.requests import Picture
 from serving.client.results import ModelMetadata, PicturePredictions, Predictions, VersionStatus
-from serving.client.target import check_target
 from serving.client.wait import POLL_SECONDS, TRANSIENT_ERRORS, Wait
 
-PredictionsT = TypeVar("PredictionsT", bound=Predictions)
-Decode = Callable[[bytes, int], PredictionsT]
-"""Converts the response to a request with so many inputs."""
 
-
-@dataclass(frozen=True)
-class PendingCall:
-    """A request that has no response yet."""
-
-    call: Any
-    """gRPC's future or coroutine call."""
-    request: Any
-    count: int
-    """Number of inputs in the request."""
-    attempts: Attempts
-
-
-PendingCalls = deque[PendingCall]
-
-
-class _Client:
-    """What both clients share: settings, the channel, and the conversion of gRPC's exceptions."""
-
-    def __init__(self, module: Any, target: str, config: ClientConfig | None, settings: dict[str, Any]) -> None:
-        self.target, self.config = check_target(target), replace(config or ClientConfig(), **settings)
-        self._requests, self._headers = Requests(self.config), self.config.header_items()
-        self._channel = open_channel(module, target, self.config)
-        self._stubs = Stubs(self._channel)
-        self._throttle, self._closed = RetryThrottle(), False
-
-    def _deadline(self, timeout_seconds: float | None) -> Deadline:
-        return Deadline(self.config.timeout_seconds if timeout_seconds is None else timeout_seconds)
-
-    def _attempts(self, deadline: Deadline) -> Attempts:
-        return Attempts(deadline.remaining_seconds(), self.config.max_attempts, self._throttle)
-
-    @contextmanager
-    def _serving_errors(self, first: int = 0) -> Iterator[None]:
-        """Turns every failure in the block into a ServingError; `first` is the index of the request's first input."""
-        try:
-            yield
-        except grpc.RpcError as error:
-            if self._closed:
-                raise ClosedError(self.target) from error
-            raise request_error(error, self.target, first) from error
-        except (ValueError, grpc.aio.UsageError) as error:  # gRPC's exceptions for a closed channel
-            if self._closed:
-                raise ClosedError(self.target) from error
-            raise
-        except asyncio.CancelledError:
-            # grpc.aio cancels the calls of a channel that is closed, in tasks that the caller did not cancel.
-            task = asyncio.current_task()
-            if self._closed and task is not None and not task.cancelling():
-                raise ClosedError(self.target) from None
-            raise
-
-
-class DigitClient(_Client):
+class DigitClient(BaseClient):
     """The blocking client.
 
     Args:
@@ -272,131 +206,3 @@ class DigitClient(_Client):
 
     def __exit__(self, *error: object) -> None:
         self.close()
-
-
-class AsyncDigitClient(_Client):
-    """`DigitClient` for coroutines: the same arguments, results and errors. Create it in the running event loop."""
-
-    def __init__(self, target: str, config: ClientConfig | None = None, **settings: Any) -> None:
-        super().__init__(grpc.aio, target, config, settings)
-
-    async def predict(self, images: Any, *, timeout_seconds: float | None = None) -> Predictions:
-        """See `DigitClient.predict`. Cancelling it cancels its pending requests."""
-        chunks = self._requests.split(images)
-        return await self._send(chunks, self._requests.predict, responses.decode_predictions, timeout_seconds)
-
-    async def predict_pictures(
-        self, pictures: Picture | Sequence[Picture], *, timeout_seconds: float | None = None
-    ) -> PicturePredictions:
-        """See `DigitClient.predict_pictures`. Cancelling it cancels its pending requests."""
-        chunks = self._requests.split_pictures(pictures)
-        encode, decode = self._requests.predict_pictures, responses.decode_picture_predictions
-        return await self._send(chunks, encode, decode, timeout_seconds)
-
-    async def _send(
-        self, chunks: Sequence[Any], encode: Callable, decode: Decode[PredictionsT], timeout_seconds: float | None
-    ) -> PredictionsT:
-        deadline = self._deadline(timeout_seconds)
-        pending: PendingCalls = deque()
-        parts: list[PredictionsT] = []
-        try:
-            for chunk in chunks:
-                if len(pending) == self.config.chunks_in_flight:
-                    parts.append(await self._receive_first(pending, decode, parts))
-                request, attempts = encode(chunk), self._attempts(deadline)
-                timeout = attempts.next_timeout_seconds()
-                with self._serving_errors():
-                    call = self._stubs.predict(request, timeout=timeout, metadata=self._headers)
-                pending.append(PendingCall(call, request, len(chunk), attempts))
-            while pending:
-                parts.append(await self._receive_first(pending, decode, parts))
-        finally:
-            for one in pending:
-                one.call.cancel()
-        return responses.join(parts)
-
-    async def _receive_first(
-        self, pending: PendingCalls, decode: Decode[PredictionsT], before: Sequence[PredictionsT]
-    ) -> PredictionsT:
-        one = pending[0]
-        with self._serving_errors(first=sum(map(len, before))):
-            try:
-                response = await one.call
-                one.attempts.succeed()
-            except grpc.RpcError as error:
-                if (pause := one.attempts.next_pause_seconds(error)) is None:
-                    raise
-                await asyncio.sleep(pause)
-                response = await self._attempt(self._stubs.predict, one.request, one.attempts)
-        pending.popleft()
-        return decode(response, one.count)
-
-    async def status(
-        self, version: int | None = None, *, timeout_seconds: float | None = None
-    ) -> tuple[VersionStatus, ...]:
-        """See `DigitClient.status`."""
-        response = await self._call(self._stubs.status, self._requests.status(version), self._deadline(timeout_seconds))
-        return responses.decode_status(response)
-
-    async def metadata(self, *, timeout_seconds: float | None = None) -> ModelMetadata:
-        """See `DigitClient.metadata`."""
-        response = await self._call(self._stubs.metadata, self._requests.metadata(), self._deadline(timeout_seconds))
-        return responses.decode_metadata(response)
-
-    async def is_live(self, *, timeout_seconds: float | None = None) -> bool:
-        """See `DigitClient.is_live`."""
-        try:
-            await self.status(timeout_seconds=timeout_seconds)
-        except (UnavailableError, DeadlineError):
-            return False
-        except RequestError:
-            pass
-        return True
-
-    async def is_ready(self, *, timeout_seconds: float | None = None) -> bool:
-        """See `DigitClient.is_ready`."""
-        try:
-            await self.metadata(timeout_seconds=timeout_seconds)
-        except ServingError:
-            return False
-        return True
-
-    async def wait_until_available(self, version: int | None = None, *, timeout_seconds: float = 60.0) -> int:
-        """See `DigitClient.wait_until_available`."""
-        wait = Wait(version, timeout_seconds)
-        while True:
-            try:
-                available = wait.check(await self.status(version, timeout_seconds=wait.next_timeout_seconds()))
-                if available is not None:
-                    return available
-            except TRANSIENT_ERRORS as error:
-                wait.note(error)
-            await asyncio.sleep(POLL_SECONDS)
-
-    async def _call(self, method: Any, request: Any, deadline: Deadline) -> bytes:
-        with self._serving_errors():
-            return await self._attempt(method, request, self._attempts(deadline))
-
-    async def _attempt(self, method: Any, request: Any, attempts: Attempts) -> bytes:
-        while True:
-            try:
-                timeout = attempts.next_timeout_seconds()
-                response = await method(request, timeout=timeout, metadata=self._headers)
-            except grpc.RpcError as error:
-                if (pause := attempts.next_pause_seconds(error)) is None:
-                    raise
-                await asyncio.sleep(pause)
-            else:
-                attempts.succeed()
-                return response
-
-    async def close(self) -> None:
-        """Closes the channel. Pending requests raise a ClosedError."""
-        self._closed = True
-        await self._channel.close()
-
-    async def __aenter__(self) -> AsyncDigitClient:
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
-        await self.close()

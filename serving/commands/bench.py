@@ -1,4 +1,4 @@
-"""`python -m serving bench`: throughput and latency of a server under one load after another."""
+"""`digits bench`: throughput and latency of a server under one load after another."""
 
 from __future__ import annotations
 

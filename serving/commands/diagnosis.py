@@ -34,7 +34,7 @@ def _probe(host: str, port: int, tls: Tls | None) -> str | None:
     except socket.gaierror as error:
         return f"cannot be resolved: {error.strerror}"
     except ConnectionRefusedError:
-        hint = "; start a server with `make serve` or `python -m serving serve MODELS_DIR`" if host in _LOOPBACK else ""
+        hint = "; start a server with `make serve` or `digits serve MODELS_DIR`" if host in _LOOPBACK else ""
         return f"refuses connections: nothing listens there{hint}"
     except TimeoutError:
         return f"does not respond within {PROBE_SECONDS:g} s: the network drops packets, or the server is frozen"

@@ -18,7 +18,7 @@ from typing import TextIO
 
 import numpy as np
 
-from serving.client.client import AsyncDigitClient
+from serving.client.async_client import AsyncDigitClient
 from serving.client.config import ClientConfig
 from serving.client.errors import RequestError
 from serving.contract import IMAGE_SHAPE

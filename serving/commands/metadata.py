@@ -1,4 +1,4 @@
-"""`python -m serving metadata`: the signatures of the served model."""
+"""`digits metadata`: the signatures of the served model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m serving predict`: prints the digits in picture and array files.
+"""`digits predict`: prints the digits in picture and array files.
 
 inputs.py -> file_predictions.py -> table or JSON, and with --show contact_sheet.py
 """

@@ -1,4 +1,4 @@
-"""`python -m serving status`: the state of each version of the model."""
+"""`digits status`: the state of each version of the model."""
 
 from __future__ import annotations
 

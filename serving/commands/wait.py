@@ -1,4 +1,4 @@
-"""`python -m serving wait`: waits until a version is AVAILABLE."""
+"""`digits wait`: waits until a version is AVAILABLE."""
 
 from __future__ import annotations
 

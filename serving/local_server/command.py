@@ -1,6 +1,6 @@
-"""The command `python -m serving serve`: its flags, and the process that serves until a signal comes.
+"""The command `digits serve`: its flags, and the process that serves until a signal comes.
 
-    $ python -m serving serve artifacts/models/digits
+    $ digits serve artifacts/models/digits
     serving digits on 127.0.0.1:8500
 
 This module imports neither TensorFlow nor gRPC before a server starts, so that `--help` is fast.
@@ -21,7 +21,7 @@ from serving.local_server.versions.discovery import VersionPolicy
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags of `python -m serving serve` to `parser`."""
+    """Adds the flags of `digits serve` to `parser`."""
     parser.description = (
         "Serve a folder of versions with TensorFlow Serving's gRPC and REST APIs on this machine: for laptops, tests and "
         "demos. For production give the same folder to the tensorflow/serving container."
@@ -93,15 +93,15 @@ def run(args: argparse.Namespace) -> int:
         server = LocalServer(args.base_path, **_settings(args))
         server.start()
     except ValueError as error:
-        print(f"python -m serving serve: {error}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"cannot serve {args.base_path or args.model_config_file}: {error}", file=sys.stderr)
+        print(f"error: cannot serve {args.base_path or args.model_config_file}: {error}", file=sys.stderr)
         return 1
     try:
         _serve_until(stopping, server)
     except RuntimeError as error:
-        print(f"cannot serve {args.base_path or args.model_config_file}: {error}", file=sys.stderr)
+        print(f"error: cannot serve {args.base_path or args.model_config_file}: {error}", file=sys.stderr)
         return 1
     finally:
         server.stop()

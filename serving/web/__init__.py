@@ -1,4 +1,4 @@
-"""A page on which to draw a digit, and the small server behind it: `python -m serving web`.
+"""A page on which to draw a digit, and the small server behind it: `digits web`.
 
     browser -> limits.py (connections) -> middleware.py (host, headers) -> app.py (page, predict, probes)
     app.py -> AsyncDigitClient -> model server

@@ -24,7 +24,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from serving.client.client import AsyncDigitClient, ClientConfig
+from serving.client.async_client import AsyncDigitClient
+from serving.client.config import ClientConfig
 from serving.client.errors import DeadlineError, NotFoundError, RequestError, ServingError, UnavailableError
 from serving.client.results import PicturePrediction
 from serving.contract import CLASSES, MAX_PICTURE_BYTES

@@ -1,4 +1,4 @@
-"""`python -m serving web`: serves the page until a signal ends it."""
+"""`digits web`: serves the page until a signal ends it."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def test_the_client_works_in_a_clean_environment_without_tensorflow(install, tmp
     with pytest.raises(subprocess.CalledProcessError) as failed:
         run(python, "-m", "serving", "web", cwd=outside)
     assert failed.value.stderr == (
-        "error: web needs the package uvicorn, which is not installed: "
+        "error: web needs the package starlette, which is not installed: "
         "python -m pip install --require-hashes -r requirements/web.txt\n"
     )
     assert run(tmp_path / "venv" / "bin" / "digits", "wait", "--help", cwd=outside).stdout.startswith(

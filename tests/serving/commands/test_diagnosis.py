@@ -45,7 +45,7 @@ def test_nothing_listening_is_named_with_the_command_that_starts_a_server(capsys
     target = f"localhost:{free_port()}"
     assert error_of(capsys, target) == (
         f"error: {target} refuses connections: nothing listens there; "
-        "start a server with `make serve` or `python -m serving serve MODELS_DIR`\n"
+        "start a server with `make serve` or `digits serve MODELS_DIR`\n"
     )
 
 
