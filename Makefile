@@ -93,7 +93,7 @@ test-clients: $(DEV)  ## query both servers with programs of other projects, fet
 	OTHER_CLIENTS=1 $(PY) -m pytest tests/serving/test_other_clients.py
 
 .PHONY: soak
-soak: $(DEV)  ## kill 50 runs and 30 publishers at random instants and compare every bit (half an hour)
+soak: $(DEV)  ## kill 50 runs and 30 publishers at random instants and compare every bit (an hour or two)
 	KILLED_RUNS=25 POLLED_PUBLISHES=30 POLLED_KILLS=30 RANDOM_OPERATIONS=200 $(PY) -m pytest -s -m slow \
 		tests/trainer/runs/test_resume.py tests/trainer/publishing
 	SOAK_REQUESTS=100000 SOAK_RELOADS=1000 $(PY) -m pytest -s -m slow tests/serving/local_server/test_fuzz.py -k memory_and_descriptors

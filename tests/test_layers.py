@@ -1,4 +1,4 @@
-"""The direction of imports, read from the source: one way through the project."""
+"""Import rules, read from the source: each package imports only the ones before it."""
 
 import ast
 import subprocess

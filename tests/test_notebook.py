@@ -1,4 +1,4 @@
-"""The notebook runs from its first cell to its last, and what is kept of it is the output of such a run."""
+"""The notebook runs from its first cell to its last. The committed outputs come from such a run."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The manifests in a real cluster. It takes minutes and changes the cluster, so `make test-cluster` alone runs it.
+"""The manifests in a real cluster. The tests take minutes and change the cluster. `make test-cluster` runs them.
 
 CLUSTER_CONTEXT   the kubectl context of a cluster that may be changed; the namespace `digits` must not exist there
 

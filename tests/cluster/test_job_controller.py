@@ -1,4 +1,4 @@
-"""What the Job controller makes of exit codes and evictions. Pod statuses are set through the API: no node is needed."""
+"""How the Job controller handles exit codes and evictions. Pod statuses are set through the API: no node is needed."""
 
 from collections.abc import Callable, Iterator
 

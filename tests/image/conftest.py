@@ -1,4 +1,4 @@
-"""The images, run as a cluster runs them. It takes minutes and gigabytes, so `make test-image` alone runs it. It sets
+"""The images, run as a cluster runs them. The tests take minutes and gigabytes. `make test-image` runs them and sets:
 
 IMAGE_ENGINE   the command that runs containers: docker, or podman with its options
 IMAGE_TAG      the tag of the images digits-trainer and digits-client (default: the project's version)

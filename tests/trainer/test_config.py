@@ -1,3 +1,5 @@
+"""Settings: where their values come from, which are rejected, and which may change when a run is resumed."""
+
 import dataclasses
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Starting from trained weights: of a run by name or folder, of a version by number or folder."""
+"""`--init-from` takes the weights of a run, by name or folder, or of a version, by number or folder."""
 
 import json
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""Percentages as people read them."""
+
 import pytest
 
 from trainer.percent import percent

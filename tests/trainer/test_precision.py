@@ -1,4 +1,4 @@
-"""The precision that the machine decides, and that a run keeps."""
+"""`--precision auto`: chosen by the hardware, and kept when a run is resumed."""
 
 import dataclasses
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""From colours to ink: the axis in colour space that separates ink from paper, and how dark each pixel is along it.
+"""Find the axis in colour space that separates ink from paper, and measure how dark each pixel is along it.
 
 All images here are the reduced picture, h x w. Greys, light and ink are in 0 to 1.
 """

@@ -4,7 +4,7 @@
 
 If the located mask is solid, it is a sheet of paper that lies on something else: locate again, within the sheet.
 
-Numbers in this room that name no other source were chosen on rendered photographs of training digits and on scenes
+Numbers in this package that name no other source were chosen on rendered photographs of training digits and on scenes
 (testbed/), with seeds that the benchmark does not score.
 """
 

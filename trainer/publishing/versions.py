@@ -58,7 +58,7 @@ def next_version(model_dir: Path, now: datetime) -> int:
 
 @contextmanager
 def publisher_lock(model_dir: Path, timeout_seconds: float = 900.0) -> Iterator[None]:
-    """Hold the lock that allows one publisher at a time, and remove what killed publishers left behind.
+    """Hold the lock that allows one publisher at a time, and remove the leftover files of publishers that were killed.
 
     Raises:
         BusyError: another publisher held the lock until the timeout.

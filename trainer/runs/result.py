@@ -71,7 +71,7 @@ class RunResult:
     """One sentence: the version that was published, or why none was."""
 
     def end(self, error: BaseException | None, now: datetime) -> None:
-        """Note how the command ended: with `error`, or well."""
+        """Record the exit status, and the error if there is one."""
         code = exit_code_of(error) if error else ExitCode.OK
         self.exit_code, self.status = int(code), code.name.lower()
         if error:

@@ -2,6 +2,6 @@
 
     train.py (splits, a trained model) -> evaluate.py (Candidate) -> publish.py (gate, new version, report)
 
-In: a config. Out: a published version and the files in the run's folder. Each step calls the room of its name. The steps
+In: a config. Out: a published version and the files in the run's folder. The steps
 import TensorFlow: `trainer/run.py` imports them only when it needs them.
 """

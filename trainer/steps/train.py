@@ -63,8 +63,9 @@ def train_model(config: TrainConfig, cluster: Cluster | None, tracker: Tracker) 
         initial = read_initial_model(config) if config.init_from else None
         with tracker.console.phase(f"Loading {config.dataset}"):
             splits = load_data(config)
+        drawn = f" ({config.pen_weight:.0%} drawn by the pen)" if config.pen_weight else ""
         sizes = (
-            f"{len(splits.train):,} training, {len(splits.validation):,} validation, {len(splits.test):,} test digits"
+            f"{len(splits.train):,} training{drawn}, {len(splits.validation):,} validation, {len(splits.test):,} test"
         )
         tracker.console.facts(
             {

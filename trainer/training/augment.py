@@ -105,7 +105,7 @@ def group_slots(part: ReplicaSlice) -> tuple[np.ndarray, np.ndarray]:
     """Which images of a slice are in each group of the global batch.
 
     All replicas have all groups, so that they compute each group in the same way, to the last bit. Where a group has fewer
-    images in this slice than another, the first image of the slice fills its row; what becomes of it there is dropped.
+    images in this slice than another, its row is padded with the slice's first image, whose result is discarded.
 
     Returns:
         int [G, N], numbers of images in the slice, and int [B], the place of each image among those G x N.

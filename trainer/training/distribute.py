@@ -1,6 +1,6 @@
 """Which devices train, and the tf.distribute strategy over them.
 
-Distribution appears in this room only: evaluation and publishing take an ordinary model.
+Distribution appears in this package only: evaluation and publishing take an ordinary model.
 """
 
 import re
@@ -74,8 +74,8 @@ class Devices:
         Args:
             set_up_seconds: more time, for a block that also builds or compiles something.
 
-        Heartbeats tell of a worker that is lost, but not of one that lives and never enters a collective. TensorFlow's own
-        time-out keeps a sleeping thread for each collective, which are forty in every step; this is one for the block.
+        Heartbeats detect a dead worker, but not a live one that never enters a collective. TensorFlow's own time-out
+        starts a thread for each collective, about forty in a step. This timer is one thread for the block.
         """
         if not self.cluster:
             yield

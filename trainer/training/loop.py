@@ -193,7 +193,7 @@ def resume(state: TrainingState, checkpoints: Checkpoints | None, devices: Devic
 def _compile(
     config: TrainConfig, learner: Learner, train_split: Split, devices: Devices, state: TrainingState
 ) -> Callable[[tf.Tensor], StepResults]:
-    """The compiled function that runs the next n of the steps that are left."""
+    """Compile the function that runs the next n steps."""
     parts = [
         ReplicaSlice(config.seed, config.global_batch_size, replica, devices.replicas)
         for replica in devices.local_replicas

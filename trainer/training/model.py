@@ -89,8 +89,8 @@ def cnn(x: keras.KerasTensor, width: float, dropout: float) -> keras.KerasTensor
 class Dropout(layers.Layer):
     """Dropout whose masks are a function of seed, step and position in the global batch, whatever the number of replicas.
 
-    Keras's keeps the state of its random numbers in a variable, of which all replicas and workers have the same copy: they
-    would all drop the same activations.
+    Keras's Dropout keeps the state of its random numbers in a variable. All replicas and workers have the same copy of it.
+    So they would all drop the same activations.
     """
 
     def __init__(self, rate: float, index: int = 0):

@@ -1,8 +1,8 @@
 """What neither a schema nor the linter can see: each check yields one sentence per mistake in a set of manifests.
 
 test_render.py runs `CHECKS` on every rendered stack. test_checks.py plants one mistake at a time for its check to find.
-`wiring` is about who finds whom, `storage` about volumes, `workloads` about Jobs and Deployments, and `api` about values
-that the API server rejects and objects that change at every `kubectl apply`.
+`wiring` is about references between objects, `storage` about volumes, `workloads` about Jobs and Deployments, and `api`
+about values that the API server rejects and objects that change at every `kubectl apply`.
 """
 
 from tests.k8s.checks import api, storage, wiring, workloads

@@ -1,4 +1,4 @@
-"""What the API server makes of a manifest: values that it rejects, and defaults that make a second `apply` change objects.
+"""How the API server handles a manifest: values that it rejects, and defaults that make a second `apply` change objects.
 
 The published schemas have no enumerations, and no schema says what `kubectl apply` sends the second time.
 """

@@ -1,4 +1,4 @@
-"""Who finds whom: selectors, ports, addresses, variables, and the names that workers have for each other."""
+"""References between objects: selectors, ports, addresses, variables, and the names that workers have for each other."""
 
 from collections.abc import Iterator
 

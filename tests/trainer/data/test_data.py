@@ -1,3 +1,5 @@
+"""Data sets: reading, verification and splits."""
+
 import gzip
 import shutil
 from concurrent.futures import ThreadPoolExecutor

@@ -1,3 +1,5 @@
+"""Scores of a model, and their intervals."""
+
 import json
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""The promise that TensorFlow Serving never sees an incomplete version, even when a publisher is killed at any instant."""
+"""The guarantee that TensorFlow Serving never sees an incomplete version, whenever a publisher is killed."""
 
 import multiprocessing
 import os

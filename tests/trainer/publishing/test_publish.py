@@ -1,3 +1,5 @@
+"""Publishing: the gate, the export, its verification, and the rename."""
+
 import dataclasses
 import json
 import os

@@ -1,4 +1,4 @@
-"""The promise that publishers, rollbacks and runs may share a models folder, and may be killed at any instant."""
+"""The guarantee that publishers, rollbacks and runs may share a models folder, and may be killed at any instant."""
 
 import collections
 import json

@@ -1,4 +1,4 @@
-"""Checkpoint files: whole or not there, checked, and never of another run."""
+"""Checkpoint files: written atomically, verified by checksum, and used by their own run only."""
 
 import errno
 import io

@@ -1,4 +1,4 @@
-"""The promise: a run that is killed and resumed ends with the same bits as an uninterrupted run."""
+"""The guarantee: a run that is killed and resumed ends with the same bits as an uninterrupted run."""
 
 import json
 import os

@@ -1,3 +1,5 @@
+"""The training loop: exact repetition, early stopping, divergence, and profiles."""
+
 import dataclasses
 import json
 from types import SimpleNamespace

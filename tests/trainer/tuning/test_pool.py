@@ -1,4 +1,4 @@
-"""The processes of a search's trials: how they end with it."""
+"""The processes of a search's trials: they end when the search ends."""
 
 import time
 from collections.abc import Iterator

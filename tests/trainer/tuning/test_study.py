@@ -1,4 +1,4 @@
-"""The trials of a search: which settings come next, what a killed search finds again, which trials stop early."""
+"""The trials of a search: which settings come next, how a killed search resumes, which trials stop early."""
 
 from collections.abc import Sequence
 from pathlib import Path
