@@ -4,7 +4,8 @@
 
 prints the machine, then the accuracy on: MNIST's test digits as arrays and as 28x28 PNG files; optdigits' 8x8 digits,
 enlarged; photographs of test digits (testbed/photographs.py), also per nuisance; drawn digits in other scenes
-(testbed/scenes.py). Last comes the time of one 500x500 picture and of batches.
+(testbed/scenes.py). Then come the pictures that show no digit or several (testbed/counts.py), and how often one digit was
+counted as none or several. Last comes the time of one 500x500 picture and of batches.
 
 The preparation was developed with training digits and other seeds. The last 360 of optdigits were only scored.
 """
@@ -23,7 +24,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from serving.contract import DIGIT, ENCODED, IMAGES, NORMALIZED, PICTURES, SIGNATURE
+from serving.client.config import MIN_CONFIDENCE
+from serving.contract import CONFIDENCE, DIGIT, ENCODED, FOUND, IMAGES, NORMALIZED, PICTURES, SIGNATURE
+from testbed.counts import KINDS, pictures_of_several, pictures_without_digit
 from testbed.photographs import photographs
 from testbed.report import machine, write_json
 from testbed.scenes import SCENES, scenes
@@ -32,6 +35,9 @@ SEED = 2026
 """Seed of the photographs and scenes that are scored; develop with others."""
 
 FIGURE_COLUMNS, FIGURE_ROWS = 5, 4
+
+BATCH = 50
+"""Pictures per request, where time is not measured."""
 
 
 def main() -> None:
@@ -55,20 +61,23 @@ def main() -> None:
 
     first: list[bytes] = []
     nuisances: list[dict[str, str]] = []
-    answers = []
+    outputs = []
     taken = photographs(test.images[:count], test.labels[:count], SEED)
-    while some := list(itertools.islice(taken, 50)):
-        answers.append(_answers(servable, PICTURES, ENCODED, [one.encoded for one in some]))
+    while some := list(itertools.islice(taken, BATCH)):
+        outputs.append(_run(servable, PICTURES, ENCODED, [one.encoded for one in some]))
         nuisances += [one.nuisances for one in some]
         first = first or [one.encoded for one in some]
-        so_far = np.concatenate(answers)
+        so_far = np.concatenate([output[DIGIT] for output in outputs])
         right = so_far == test.labels[: len(so_far)]
         print(f"\r{len(right)} photographs, {right.mean():.2%}", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
     report["photographs"] = float(right.mean())
     print(f"{count} photographs of test digits  {report['photographs']:8.2%}")
     report["nuisances"] = _print_nuisances(nuisances, right)
+    confidence, found = (np.concatenate([output[name] for output in outputs]) for name in (CONFIDENCE, FOUND))
+    report["not sure"] = _print_not_sure(right, confidence)
     report["scenes"] = _print_scenes(servable)
+    report["counts"] = _print_counts(servable, found, test.images, args.counts)
 
     if args.figure:
         _draw(servable, first[: FIGURE_COLUMNS * FIGURE_ROWS]).save(args.figure, optimize=True)
@@ -77,11 +86,15 @@ def main() -> None:
     write_json(args.json, machine=machine(), version=str(args.version), **report)
 
 
-def _answers(servable: Any, signature: str, name: str, values: Sequence, size: int = 50) -> np.ndarray:
-    run = servable.signature(signature)
-    batches = (values[start : start + size] for start in range(0, len(values), size))
+def _answers(servable: Any, signature: str, name: str, values: Sequence, output: str = DIGIT) -> np.ndarray:
+    batches = (values[start : start + BATCH] for start in range(0, len(values), BATCH))
+    return np.concatenate([_run(servable, signature, name, batch)[output] for batch in batches])
+
+
+def _run(servable: Any, signature: str, name: str, values: Sequence) -> dict[str, np.ndarray]:
+    """All outputs of one request."""
     dtype = object if name == ENCODED else None
-    return np.concatenate([servable.run(run, {name: np.array(batch, dtype)})[DIGIT] for batch in batches])
+    return servable.run(servable.signature(signature), {name: np.array(values, dtype)})
 
 
 def _draw(servable: Any, files: list[bytes], tile: int = 84) -> Image.Image:
@@ -111,6 +124,35 @@ def _print_nuisances(nuisances: list[dict[str, str]], right: np.ndarray) -> dict
     for (name, kind), group in sorted(outcomes.items()):
         shares[f"{name}: {kind}"] = statistics.mean(group)
         print(f"  {name:30}{kind:{width}}{len(group):6} {statistics.mean(group):8.2%}")
+    print(flush=True)
+    return shares
+
+
+def _print_not_sure(right: np.ndarray, confidence: np.ndarray) -> dict[str, float]:
+    unsure = confidence < MIN_CONFIDENCE
+    shares = {"wrong": float(unsure[~right].mean()) if not right.all() else 1.0, "right": float(unsure[right].mean())}
+    print(f"not sure, below {MIN_CONFIDENCE}: {shares['wrong']:.1%} of the wrong, {shares['right']:.2%} of the right\n")
+    return shares
+
+
+def _print_counts(servable: Any, found: np.ndarray, images: np.ndarray, count: int) -> dict[str, float]:
+    """Print how often `found` is right; it has one value per photograph of one digit."""
+    shares = {
+        "one digit called none": float((found == 0).mean()),
+        "one digit called several": float((found > 1).mean()),
+    }
+    none = list(pictures_without_digit(SEED, count))
+    counted = _answers(servable, PICTURES, ENCODED, [one.encoded for one in none], FOUND)
+    shares["no digit called none"] = float((counted == 0).mean())
+    for kind in KINDS:
+        of_kind = np.array([one.nuisances["kind"] == kind for one in none])
+        shares[f"  {kind}"] = float((counted[of_kind] == 0).mean())
+    several = list(pictures_of_several(images, SEED, count))
+    counted = _answers(servable, PICTURES, ENCODED, [one.encoded for one in several], FOUND)
+    shares["several digits called several"] = float((counted > 1).mean())
+    shares["  counted exactly"] = float((counted == [one.label for one in several]).mean())
+    for name, share in shares.items():
+        print(f"{name:32}{share:8.2%}")
     print(flush=True)
     return shares
 
@@ -186,6 +228,9 @@ def _parse_arguments() -> argparse.Namespace:
         "--intra-op-threads", type=int, default=0, help="threads inside one operation; 0 = one per core, the default"
     )
     parser.add_argument("--photographs", type=int, default=5000, help="how many (default: %(default)s)")
+    parser.add_argument(
+        "--counts", type=int, default=500, help="pictures of no digit and of several (default: %(default)s)"
+    )
     parser.add_argument("--figure", type=Path, metavar="FILE", help="draw photographs beside what the network saw")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there too")
     return parser.parse_args()

@@ -39,6 +39,14 @@ request, from 0, and the problem, as in "picture 3 cannot be decoded"."""
 NORMALIZED = "normalized"
 """Output of `PICTURES` only: uint8 [N, 28, 28]; what the network saw of each picture."""
 
+FOUND = "found"
+"""Output of `PICTURES` only: int64 [N]; how many digits stand side by side, 0 for none, of which `DIGIT` is the prediction
+for one. It is an estimate. Versions published earlier lack this output."""
+
+BOX = "box"
+"""Output of `PICTURES` only: float32 [N, 4]; top, left, bottom and right of the digit that was read, as shares of the
+picture's height and width; 0 if `FOUND` is 0. Versions published earlier lack this output."""
+
 PROBABILITIES = "probabilities"
 """Output: float32 [N, 10]; each row sums to one, or is 0 for a picture with a `PROBLEM`."""
 

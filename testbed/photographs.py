@@ -46,11 +46,21 @@ def _numbered(digit: tuple[np.ndarray, int, int, int]) -> Photograph:
     return photograph(image, label, np.random.default_rng([seed, position]))
 
 
-def photograph(image: np.ndarray, label: int, random: np.random.Generator) -> Photograph:
-    """Render one photograph of a digit, uint8 [28, 28], 0 = paper, 255 = ink."""
+def photograph(
+    image: np.ndarray, label: int, random: np.random.Generator, *, min_longer_pixels: int = 40, min_share: float = 0.25
+) -> Photograph:
+    """Render one photograph.
+
+    Args:
+        image: what is written, uint8 [h, w], 0 = paper, 255 = ink, in MNIST's resolution.
+        label: kept with the picture.
+        random: determines the picture.
+        min_longer_pixels: least longer side of the picture.
+        min_share: what is written has this share of the picture's shorter side at least.
+    """
     nuisances: dict[str, str] = {}
-    height, width = _size(random, nuisances)
-    ink = _written(image, height, width, random, nuisances)
+    height, width = _size(random, nuisances, min_longer_pixels)
+    ink = _written(image, height, width, random, nuisances, min_share)
     ruling = _ruling(height, width, random, nuisances)
     specks = _specks(height, width, random, nuisances)
     paper, pen, lines = _colours(random, nuisances)
@@ -61,15 +71,20 @@ def photograph(image: np.ndarray, label: int, random: np.random.Generator) -> Ph
     return Photograph(_taken(picture, random, nuisances), label, nuisances)
 
 
-def _size(random: np.random.Generator, nuisances: dict[str, str]) -> tuple[int, int]:
-    longer = round(float(np.exp(random.uniform(np.log(40), np.log(1500)))))
+def _size(random: np.random.Generator, nuisances: dict[str, str], min_longer_pixels: int) -> tuple[int, int]:
+    longer = round(float(np.exp(random.uniform(np.log(min_longer_pixels), np.log(1500)))))
     shorter = max(40, round(longer * random.uniform(0.6, 1)))
     nuisances["size, px"] = "40-100" if longer < 100 else "100-400" if longer < 400 else "400-1500"
     return (longer, shorter) if random.random() < 0.5 else (shorter, longer)
 
 
 def _written(
-    image: np.ndarray, height: int, width: int, random: np.random.Generator, nuisances: dict[str, str]
+    image: np.ndarray,
+    height: int,
+    width: int,
+    random: np.random.Generator,
+    nuisances: dict[str, str],
+    min_share: float,
 ) -> np.ndarray:
     """Coverage by ink, float [height, width]."""
     outline = _outline(image)
@@ -78,7 +93,7 @@ def _written(
     pen = random.uniform(0.6, 1.7)
     nuisances["pen"] = "thin" if pen < 0.85 else "thick" if pen > 1.3 else "as written"
     widened = (pen - 1) * half_width
-    share = random.uniform(max(0.25, 18 / min(height, width)), 0.85)
+    share = random.uniform(max(min_share, 18 / min(height, width)), 0.85)
     nuisances["digit's share of the picture"] = "small" if share < 0.4 else "large" if share > 0.65 else "middle"
     degrees = random.uniform(-15, 15)
     nuisances["rotation"] = (

@@ -17,7 +17,15 @@ from google.protobuf.message import DecodeError, Message
 import serving.client.wire_pb2 as wire
 from serving import contract
 from serving.client.errors import STATUS_NAMES, ResponseError
-from serving.client.results import ModelMetadata, PicturePredictions, Predictions, Signature, TensorSpec, VersionStatus
+from serving.client.results import (
+    UNKNOWN,
+    ModelMetadata,
+    PicturePredictions,
+    Predictions,
+    Signature,
+    TensorSpec,
+    VersionStatus,
+)
 
 _PredictionsT = TypeVar("_PredictionsT", bound=Predictions)
 _MessageT = TypeVar("_MessageT", bound=Message)
@@ -33,7 +41,11 @@ _OUTPUTS: _Outputs = {
 _PICTURE_OUTPUTS = {**_OUTPUTS, contract.NORMALIZED: (wire.DT_UINT8, contract.IMAGE_SHAPE)}
 """The same for the signature for pictures."""
 
-_LATER_PICTURE_OUTPUTS: Mapping[str, tuple[int, tuple[int, ...], Any]] = {contract.PROBLEM: (wire.DT_STRING, (), "")}
+_LATER_PICTURE_OUTPUTS: Mapping[str, tuple[int, tuple[int, ...], Any]] = {
+    contract.PROBLEM: (wire.DT_STRING, (), ""),
+    contract.FOUND: (wire.DT_INT64, (), UNKNOWN),
+    contract.BOX: (wire.DT_FLOAT, (4,), 0.0),
+}
 """Outputs that versions published earlier lack: type, shape for one picture, and the value that stands in for them."""
 
 _FIELDS: dict[int, tuple[np.dtype, str]] = {

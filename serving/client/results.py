@@ -74,6 +74,10 @@ class Predictions(_Fields):
         return {name: row.item() if isinstance(row, np.generic) else row for name, row in rows.items()}
 
 
+UNKNOWN = -1
+"""`found` of a model version that does not count the digits of a picture."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PicturePrediction(Prediction):
     """The prediction for one picture."""
@@ -82,6 +86,15 @@ class PicturePrediction(Prediction):
     """uint8 [28, 28], 0 = paper, 255 = ink; the image that the network was given."""
     problem: str
     """Why the picture cannot be used, such as "cannot be decoded"; empty if it can. With a problem, `digit` is -1."""
+    found: int
+    """How many digits stand side by side in the picture; 0 for none, `UNKNOWN` from an older model version."""
+    box: np.ndarray
+    """float32 [4]; top, left, bottom and right of the digit, as shares of the picture's height and width; 0 if unknown."""
+
+    @property
+    def is_one_digit(self) -> bool:
+        """Whether the picture shows one digit, as far as the model version can tell."""
+        return self.found in (1, UNKNOWN)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -93,6 +106,10 @@ class PicturePredictions(Predictions):
     problem: np.ndarray
     """str [N]; why each picture cannot be used; empty if it can. A model version published before this output existed
     raises an `InvalidRequestError` instead."""
+    found: np.ndarray
+    """int64 [N]; how many digits stand side by side in each picture; 0 for none, `UNKNOWN` from an older model version."""
+    box: np.ndarray
+    """float32 [N, 4]; top, left, bottom and right of each digit, as shares of the picture's height and width."""
 
     @overload
     def __getitem__(self, index: int) -> PicturePrediction: ...

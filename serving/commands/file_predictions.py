@@ -13,7 +13,7 @@ import numpy as np
 
 from serving.client.client import DigitClient
 from serving.client.errors import InvalidRequestError
-from serving.client.results import PicturePrediction, Prediction
+from serving.client.results import UNKNOWN, PicturePrediction, Prediction
 from serving.commands.inputs import read_input
 
 
@@ -28,17 +28,23 @@ class FilePrediction:
     """The file, with the index if the file holds several images."""
     prediction: Prediction
     is_sure: bool
-    """Whether the confidence reaches `--min-confidence`."""
+    """Whether the confidence reaches `--min-confidence` and the picture shows one digit."""
     picture: bytes | None
     """Content of the picture file; None for an image of an array."""
     network_input: np.ndarray
     """uint8 [28, 28], 0 = paper, 255 = ink."""
     problem: str = ""
     """Why the model cannot use the picture; empty if it can."""
+    found: int | None = None
+    """How many digits stand side by side in the picture; None for an array or if the model version does not count them."""
 
     @property
     def digit_text(self) -> str:
-        """The digit as people read it: "not sure (4?)" for a low confidence."""
+        """The digit as people read it: "not sure (4?)" for a low confidence, "none found" where there is no digit."""
+        if self.found == 0:
+            return "none found"
+        if self.found and self.found > 1:
+            return f"{self.found} digits ({self.prediction.digit}?)"
         return str(self.prediction.digit) if self.is_sure else f"not sure ({self.prediction.digit}?)"
 
 
@@ -78,10 +84,11 @@ def _predict_pictures(
                 index=0,
                 name=str(path),
                 prediction=prediction,
-                is_sure=prediction.confidence >= min_confidence,
+                is_sure=prediction.is_one_digit and prediction.confidence >= min_confidence,
                 picture=content,
                 network_input=prediction.normalized,
                 problem=prediction.problem,
+                found=None if prediction.found == UNKNOWN else prediction.found,
             )
         ]
         for (path, content), prediction in zip(pictures.items(), predictions, strict=True)

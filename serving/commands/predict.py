@@ -47,6 +47,7 @@ def _json_fields(one: FilePrediction) -> dict[str, Any]:
         "digit": None if one.problem else one.prediction.digit,
         "confidence": one.prediction.confidence,
         "sure": one.is_sure,
+        "found": None if one.problem else one.found,
         "probabilities": one.prediction.probabilities.tolist(),
         "version": one.prediction.version,
     }

@@ -1,6 +1,6 @@
 """The page's server: static files, predictions and two probes. Predictions come from the model server.
 
-POST /predict        a picture's bytes -> JSON: digit, confidence, sure, probabilities, normalized, version
+POST /predict        a picture's bytes -> JSON: digit, confidence, sure, found, probabilities, normalized, version
 POST /corrections/7  a picture's bytes -> JSON: how many pictures are kept; this one is now kept as a 7 (kept_pictures.py)
 GET  /corrections    whether this server keeps pictures, and how many there are
 GET  /healthz        200 while this process runs, with or without a model: for liveness
@@ -189,7 +189,8 @@ def _fields(prediction: PicturePrediction, min_confidence: float) -> dict[str, o
     return {
         "digit": prediction.digit,
         "confidence": prediction.confidence,
-        "sure": prediction.confidence >= min_confidence,
+        "sure": prediction.is_one_digit and prediction.confidence >= min_confidence,
+        "found": prediction.found,
         "probabilities": prediction.probabilities.tolist(),
         # uint8 [28, 28], 0 = paper, 255 = ink
         "normalized": base64.b64encode(prediction.normalized.tobytes()).decode(),

@@ -17,7 +17,8 @@ from tensorflow_serving.apis import (
 
 from serving import contract
 
-NOT_A_PICTURE = b"not a picture"
+NOT_A_PICTURE, NO_DIGIT, TWO_DIGITS = b"not a picture", b"blank", b"seventy-two"
+"""Files that begin with these get a problem, and `found` 0 and 2."""
 
 Handler = Callable[[object, grpc.ServicerContext], object]
 
@@ -33,7 +34,7 @@ def predict_response(request: predict_pb2.PredictRequest, *, version: int = 1) -
 def pictures_response(encoded: Sequence[bytes], *, version: int = 1) -> predict_pb2.PredictResponse:
     """Returns the contract's outputs for these files; `normalized` is a file's first byte, everywhere.
 
-    A file that begins with `NOT_A_PICTURE` gets a problem.
+    A file that begins with `NOT_A_PICTURE` gets a problem, and `found` is 1 for all but `NO_DIGIT` and `TWO_DIGITS`.
     """
     is_bad = np.array([picture.startswith(NOT_A_PICTURE) for picture in encoded])
     starts = np.array([picture[0] for picture in encoded], np.uint8)
@@ -44,18 +45,23 @@ def pictures_response(encoded: Sequence[bytes], *, version: int = 1) -> predict_
     response.outputs[contract.NORMALIZED].CopyFrom(tf.make_tensor_proto(normalized))
     problems = np.where(is_bad, "cannot be decoded; expected PNG", "")
     response.outputs[contract.PROBLEM].CopyFrom(tf.make_tensor_proto(problems))
+    found = [0 if one.startswith((NO_DIGIT, NOT_A_PICTURE)) else 1 + one.startswith(TWO_DIGITS) for one in encoded]
+    response.outputs[contract.FOUND].CopyFrom(tf.make_tensor_proto(np.array(found, np.int64)))
+    box = np.tile(np.array([0.25, 0.5, 0.75, 1], np.float32), (len(encoded), 1))
+    response.outputs[contract.BOX].CopyFrom(tf.make_tensor_proto(box))
     return response
 
 
 def earlier_response(request: predict_pb2.PredictRequest, context: grpc.ServicerContext) -> object:
-    """Responds as a version without the output `problem` does: one unusable file fails the request."""
+    """Responds as a version without the later outputs does: one unusable file fails the request."""
     encoded = request.inputs[contract.ENCODED].string_val
     for index, picture in enumerate(encoded):
         if picture.startswith(NOT_A_PICTURE):
             message = f"assertion failed: [picture {index} cannot be decoded; expected PNG]\n [[x]]"
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, message)
     response = predict_response(request)
-    del response.outputs[contract.PROBLEM]
+    for name in (contract.PROBLEM, contract.FOUND, contract.BOX):
+        del response.outputs[name]
     return response
 
 

@@ -3,6 +3,8 @@
 All images here are the reduced picture, h x w. Lengths of components are in its pixels.
 """
 
+from typing import NamedTuple
+
 import tensorflow as tf
 
 from trainer.pictures.morphology import connected_components, dilate
@@ -30,22 +32,50 @@ MAX_GAP, MAX_GAP_ABOVE, MAX_GAP_BESIDE = 0.15, 0.3, 0.06
 """Components farther from the main one than a share of its longer side do not belong to the digit: the second for those
 above and below it, such as the bar of a five, the third for those beside it that are as tall as digits."""
 
-DIGIT_MIN_HEIGHT = 0.5
-"""Components beside the main one that have this share of its height may be digits themselves."""
+DIGIT_MIN_HEIGHT, DIGIT_MAX_HEIGHT, DIGIT_MAX_ASPECT, DIGIT_MIN_MASS = 0.5, 2.0, 1.5, 0.15
+"""Components beside the main one are digits themselves if their height and mass, as shares of the main one's, and their
+width, as a share of the taller of the two, are within these."""
+
+LINE_MAX_OFFSET, LINE_MAX_SLOPE = 0.35, 0.35
+"""Digits of a number are beside each other: their middles differ in y by at most the first share of the height, and by the
+second share of their distance in x, since a line of writing may run 19 degrees askew."""
+
+STRAY_MIN_MASS = 0.02
+"""Other components of this share of the digit's mass are strays; lighter ones are specks."""
+
+INNER_MIN_MASS = 0.005
+"""Components within the main one's bounding box of this share of the digit's mass count, such as the eyes of a face."""
+
+
+class Chosen(NamedTuple):
+    """The components that are the digit, and how the others lie around it."""
+
+    score: tf.Tensor
+    """float32: how much like a digit the main component is."""
+    digit: tf.Tensor
+    """bool [h, w]: the digit's pixels."""
+    neighbours: tf.Tensor
+    """float32: number of components beside it that are digits themselves."""
+    pieces: tf.Tensor
+    """float32: number of components that form it."""
+    inner: tf.Tensor
+    """float32: number of other components within the main one's bounding box, whether they belong to the digit or not."""
+    strays: tf.Tensor
+    """float32: number of components that are neither the digit nor its neighbours nor specks."""
+    other_ink: tf.Tensor
+    """float32: share of the ink that is neither the digit's nor its neighbours'."""
+
 
 MAX_RIM_SHARE = 0.5
 """Components with more of their length on the rim of the picture do not belong to the digit."""
 
 
-def choose_digit(mask: tf.Tensor, ink: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def choose_digit(mask: tf.Tensor, ink: tf.Tensor) -> Chosen:
     """Choose the components that are the digit.
 
     Args:
         mask: bool [h, w], the pixels that are ink; at least one.
         ink: float32 [h, w], how much darker than paper each pixel is.
-
-    Returns:
-        The score of the main component, float32, and the digit's pixels, bool [h, w].
     """
     height, width = (tf.cast(side, tf.float32) for side in tf.unstack(tf.shape(mask)))
     joined = dilate(tf.cast(mask, tf.float32), JOIN_WINDOW_PIXELS) > 0
@@ -91,5 +121,40 @@ def choose_digit(mask: tf.Tensor, ink: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]
     max_gap_y = tf.where(gap_x < 0, MAX_GAP_ABOVE, MAX_GAP)
     is_near = (gap_y < max_gap_y * longer[main]) & (gap_x < max_gap_x * longer[main])
     belongs = is_near & (mass > MIN_MASS * mass[main]) & (rim_share < MAX_RIM_SHARE) & ~(is_frame & around(main))
-    belongs = belongs | (tf.range(count, dtype=tf.int64) == main)
-    return score[main], tf.scatter_nd(where, tf.gather(belongs, labels), tf.shape(mask, tf.int64))
+    is_main = tf.range(count, dtype=tf.int64) == main
+    belongs = belongs | is_main
+    offset_y = tf.abs(top + bottom - top[main] - bottom[main]) / 2
+    offset_x = tf.abs(left + right - left[main] - right[main]) / 2
+    main_height = bottom[main] - top[main]
+    is_neighbour = (
+        ~belongs
+        & (gap_x > 0)
+        & (height_share > DIGIT_MIN_HEIGHT)
+        & (height_share < DIGIT_MAX_HEIGHT)
+        & (right - left < DIGIT_MAX_ASPECT * tf.maximum(bottom - top, main_height))
+        & (offset_y < LINE_MAX_OFFSET * main_height + LINE_MAX_SLOPE * offset_x)
+        & (mass > DIGIT_MIN_MASS * mass[main])
+    )
+    digit_mass = tf.reduce_sum(tf.where(belongs, mass, 0.0))
+    is_stray = ~belongs & ~is_neighbour & (mass > STRAY_MIN_MASS * digit_mass)
+    is_inner = ~is_main & inside(main) & (mass > INNER_MIN_MASS * digit_mass)
+    writing = tf.reduce_sum(tf.where(belongs | is_neighbour, mass, 0.0))
+
+    def count_of(which: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_sum(tf.cast(which, tf.float32))
+
+    return Chosen(
+        score=score[main],
+        digit=tf.scatter_nd(where, tf.gather(belongs, labels), tf.shape(mask, tf.int64)),
+        neighbours=count_of(is_neighbour),
+        pieces=count_of(belongs),
+        inner=count_of(is_inner),
+        strays=count_of(is_stray),
+        other_ink=1 - writing / tf.reduce_sum(mass),
+    )
+
+
+def choose_nothing(mask: tf.Tensor) -> Chosen:
+    """The choice where there is no ink."""
+    zero = tf.constant(0.0)
+    return Chosen(zero, tf.zeros_like(mask), zero, zero, zero, zero, zero)

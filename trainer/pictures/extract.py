@@ -8,7 +8,7 @@ import tensorflow as tf
 from serving.contract import IMAGE_SHAPE
 from trainer.pictures.filters import contraharmonic_mean, gaussian_blur, scale_and_translate
 from trainer.pictures.locate import Located
-from trainer.pictures.morphology import bounding_box, dilate
+from trainer.pictures.morphology import bounding_box, dilate, stroke_width
 
 BOX_SIDE_PIXELS = 20
 """MNIST fits each digit into a square of so many pixels (yann.lecun.com/exdb/mnist)."""
@@ -106,13 +106,6 @@ def _with_usual_stroke_width(ink: tf.Tensor) -> tf.Tensor:
         return step + 1, (1 - share) * ink + share * wider
 
     return tf.while_loop(lambda step, _: step < radius, widen, (0.0, ink))[1]
-
-
-def stroke_width(ink: tf.Tensor) -> tf.Tensor:
-    """Mean width of the strokes of float32 [h, w], in pixels: twice their area over the length of their edges."""
-    down, across = tf.image.image_gradients(ink[tf.newaxis, ..., tf.newaxis])
-    edges = tf.reduce_sum(tf.sqrt(down**2 + across**2))
-    return 2 * tf.reduce_sum(ink) / (edges + 1e-6)
 
 
 def _fit(ink: tf.Tensor) -> tf.Tensor:

@@ -150,8 +150,17 @@ def measure_ink(grey: tf.Tensor, axis: tf.Tensor, paper: tf.Tensor, min_strength
     return Ink(values, noise, tf.maximum(strength, min_strength), light, paper)
 
 
-def ink_mask(ink: Ink, *, may_hold_shadow: tf.Tensor) -> tf.Tensor:
-    """The pixels that are ink, bool [h, w], without ruled lines; none where the ink is too weak to be told from noise."""
+def ink_mask(ink: Ink, *, may_hold_shadow: tf.Tensor, room: tf.Tensor) -> tf.Tensor:
+    """Tell which pixels are ink.
+
+    Args:
+        ink: how dark each pixel is.
+        may_hold_shadow: bool; a dark corner is then a shadow.
+        room: int32 [2], rows and columns on each side that the picture was extended by; ruled lines end there.
+
+    Returns:
+        bool [h, w], without ruled lines; all false where the ink is too weak to be told from noise.
+    """
     dark = ink.values > INK_MIN_STRENGTH * ink.strength
     corner = CORNER_PIXELS
     corners = [dark[:corner, :corner], dark[:corner, -corner:], dark[-corner:, :corner], dark[-corner:, -corner:]]
@@ -160,7 +169,9 @@ def ink_mask(ink: Ink, *, may_hold_shadow: tf.Tensor) -> tf.Tensor:
     mask = ink.values > tf.maximum(INK_MIN_NOISES * ink.noise, share * ink.strength)
     is_visible = (ink.strength > PICTURE_MIN_STRENGTH) & (ink.strength > PICTURE_MIN_NOISES * ink.noise)
     faint = ink.values > tf.maximum(RULE_MIN_NOISES * ink.noise, RULE_MIN_STRENGTH * ink.strength)
-    return mask & ~ruled_lines(faint) & is_visible
+    height, width = tf.unstack(tf.shape(faint))
+    lines = ruled_lines(faint[room[0] : height - room[0], room[1] : width - room[1]])
+    return mask & ~tf.pad(lines, tf.stack([room, room], axis=1)) & is_visible
 
 
 def unexplained(ink: Ink, mask: tf.Tensor) -> tf.Tensor:

@@ -13,10 +13,12 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from trainer.pictures.components import choose_digit
+from trainer.pictures.components import choose_digit, choose_nothing
+from trainer.pictures.extend import Extended
 from trainer.pictures.filters import gaussian_blur
 from trainer.pictures.ink import find_ink_axis, ink_mask, measure_ink, rim, unexplained
 from trainer.pictures.morphology import bounding_box, closing, dilate, erode
+from trainer.pictures.presence import TRAITS, measure_traits
 
 REDUCTION = 8
 """The reduced picture is so many times smaller than the picture, within `LOCATE_SIDE_PIXELS`."""
@@ -83,52 +85,64 @@ class Located(NamedTuple):
     """float32 [h, w]: grey of the paper, also where there is ink."""
     digit: tf.Tensor
     """bool [h, w]: the ink that is the digit's."""
+    traits: tf.Tensor
+    """float32 [`TRAITS`]: how its ink lies; see `presence.Traits`."""
 
 
-def locate_digit(pixels: tf.Tensor, rim_is_paper: tf.Tensor) -> tuple[tf.Tensor, Located]:
+class Part(NamedTuple):
+    """The part of a picture that was searched."""
+
+    pixels: tf.Tensor
+    """uint8 [H, W, 3]."""
+    origin: tf.Tensor
+    """int32 [2]: row and column of its first pixel in the picture."""
+
+
+def locate_digit(picture: Extended) -> tuple[Part, Located]:
     """Locate the digit in a picture; where a sheet of paper lies in it, on the sheet.
 
-    Args:
-        pixels: uint8 [H, W, 3].
-        rim_is_paper: bool; else it is unknown what the rim shows.
-
     Returns:
-        The part of the picture that was searched, uint8 [h, w, 3], and what was located in it.
+        The part of the picture that was searched, and what was located in it.
     """
 
-    def search(
-        _: tf.Tensor, part: tf.Tensor, best_part: tf.Tensor, best: Located
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, Located]:
-        is_first = tf.size(best_part) == 0
-        located, sheet = _locate_in(part, is_first & rim_is_paper)
+    def search(_: tf.Tensor, part: Part, best_part: Part, best: Located) -> tuple[tf.Tensor, Part, Part, Located]:
+        is_first = tf.size(best_part.pixels) == 0
+        located, sheet = _locate_in(Extended(part.pixels, tf.where(is_first, picture.room, 0), picture.is_drawing))
         # The first pass counts in any case. Later, ink at the rim means that the "sheet" was a part of a thick digit.
         keep = is_first | ((located.score > 0) & ~tf.reduce_any(rim(located.digit)))
         best_part, best = tf.cond(keep, lambda: (part, located), lambda: (best_part, best))
-        sheet = part[sheet[0] : sheet[1], sheet[2] : sheet[3]]
-        has_room = tf.reduce_min(tf.shape(sheet)[:2]) >= SHEET_MIN_PIXELS
-        return keep & has_room & ~rim_is_paper, sheet, best_part, best
+        inner = part.pixels[sheet[0] : sheet[1], sheet[2] : sheet[3]]
+        has_room = tf.reduce_min(tf.shape(inner)[:2]) >= SHEET_MIN_PIXELS
+        sheet_part = Part(inner, part.origin + tf.stack([sheet[0], sheet[2]]))
+        return keep & has_room & ~picture.is_drawing, sheet_part, best_part, best
 
-    scalar, axis, image, picture = (tf.TensorShape(shape) for shape in ([], [3], [None] * 2, [None, None, 3]))
+    scalar, image = tf.TensorShape([]), tf.TensorShape([None, None])
+    part_shape = Part(tf.TensorShape([None, None, 3]), tf.TensorShape([2]))
+    located_shape = Located(scalar, tf.TensorShape([3]), image, image, image, tf.TensorShape([TRAITS]))
+    origin = tf.zeros([2], tf.int32)
     _, _, part, located = tf.while_loop(
         lambda more, *_: more,
         search,
-        (tf.constant(True), pixels, pixels[:0], _nothing([0, 0])),
-        shape_invariants=(scalar, picture, picture, Located(scalar, axis, image, image, image)),
+        (tf.constant(True), Part(picture.pixels, origin), Part(picture.pixels[:0], origin), _nothing([0, 0])),
+        shape_invariants=(scalar, part_shape, part_shape, located_shape),
         maximum_iterations=MAX_PASSES,
     )
     return part, located
 
 
-def _locate_in(pixels: tf.Tensor, rim_is_paper: tf.Tensor) -> tuple[Located, tf.Tensor]:
+def _locate_in(picture: Extended) -> tuple[Located, tf.Tensor]:
     """What lies in a picture, and its sheet as int32 [4]: top, bottom, left, right; zeros where there is none."""
+    pixels = picture.pixels
     full = tf.cast(tf.shape(pixels)[:2], tf.float32)
     longer = tf.reduce_max(full)
     reduced_longer = tf.clip_by_value(longer / REDUCTION, *LOCATE_SIDE_PIXELS)
     size = tf.maximum(tf.cast(tf.round(full * (reduced_longer / longer)), tf.int32), MIN_SIDE_PIXELS)
     rgb = tf.image.resize(pixels[tf.newaxis], size, method="area")[0] / 255
     rgb = gaussian_blur(tf.transpose(rgb, [2, 0, 1]), NOISE_SIGMA)
-    axis, is_thin = find_ink_axis(rgb, rim_is_paper)
+    axis, is_thin = find_ink_axis(rgb, picture.is_drawing)
     grey = tf.tensordot(axis, rgb, 1)
+    scale = tf.cast(size, tf.float32) / full
+    room = tf.cast(tf.round(tf.cast(picture.room, tf.float32) * scale), tf.int32)
     # On a dark table the paper itself is what differs from the rim: search for it as if it were ink.
     is_framed = _median(grey[::4, ::4]) - _median(rim(grey)) > FRAME_CONTRAST
     widest = tf.constant(len(CLOSING_WINDOWS) - 1)
@@ -136,7 +150,7 @@ def _locate_in(pixels: tf.Tensor, rim_is_paper: tf.Tensor) -> tuple[Located, tf.
     def attempt(sign: tf.Tensor, located: Located, _: tf.Tensor) -> tuple[tf.Tensor, Located, tf.Tensor]:
         is_ink = sign > 0
         first = tf.where(is_ink, tf.where(is_thin, 0, 1), widest)
-        found = _locate_with_windows(sign * grey, sign * axis, first, crisp=is_ink & is_thin)
+        found = _locate_with_windows(sign * grey, sign * axis, first, crisp=is_ink & is_thin, room=room)
         return -sign, tf.cond(is_ink, lambda: found, lambda: located), found.digit
 
     # A loop, so that the graph holds the search once: that is half of the time of tracing it and of loading it.
@@ -144,11 +158,12 @@ def _locate_in(pixels: tf.Tensor, rim_is_paper: tf.Tensor) -> tuple[Located, tf.
     _, located, candidate = tf.while_loop(
         lambda *_: True, attempt, (1.0, nothing, nothing.digit), maximum_iterations=tf.where(is_framed, 2, 1)
     )
-    ratio = tf.repeat(full / tf.cast(size, tf.float32), 2)
-    return located, tf.cast(tf.round(_inside_of_sheet(candidate, grey) * ratio), tf.int32)
+    return located, tf.cast(tf.round(_inside_of_sheet(candidate, grey) / tf.repeat(scale, 2)), tf.int32)
 
 
-def _locate_with_windows(grey: tf.Tensor, axis: tf.Tensor, first: tf.Tensor, *, crisp: tf.Tensor) -> Located:
+def _locate_with_windows(
+    grey: tf.Tensor, axis: tf.Tensor, first: tf.Tensor, *, crisp: tf.Tensor, room: tf.Tensor
+) -> Located:
     """Try closing windows from the first on, as long as a wider one gives a better score.
 
     Args:
@@ -156,6 +171,7 @@ def _locate_with_windows(grey: tf.Tensor, axis: tf.Tensor, first: tf.Tensor, *, 
         axis: float32 [3], the ink axis that gave the grey.
         first: int32, index of the first of `CLOSING_WINDOWS` to try.
         crisp: whether the digit's edges must be sharp.
+        room: int32 [2], rows and columns on each side that the picture was extended by.
     """
 
     def widen(
@@ -163,13 +179,16 @@ def _locate_with_windows(grey: tf.Tensor, axis: tf.Tensor, first: tf.Tensor, *, 
     ) -> tuple[tf.Tensor, Located, tf.Tensor, tf.Tensor]:
         paper = tf.switch_case(k, [partial(closing, grey, window) for window in CLOSING_WINDOWS])
         ink = measure_ink(grey, axis, paper, min_strength)
-        mask = ink_mask(ink, may_hold_shadow=k > first)
-        score, digit = tf.cond(
-            tf.reduce_any(mask), lambda: choose_digit(mask, ink.values), lambda: (0.0, tf.zeros_like(mask))
+        mask = ink_mask(ink, may_hold_shadow=k > first, room=room)
+        chosen = tf.cond(tf.reduce_any(mask), lambda: choose_digit(mask, ink.values), lambda: choose_nothing(mask))
+        shade, sharpness = unexplained(ink, mask), _sharpness(chosen.digit, ink.values)
+        score = chosen.score * tf.exp(-SHADOW_PENALTY * shade) * tf.where(crisp, sharpness**SHARPNESS_EXPONENT, 1.0)
+        traits = tf.cond(
+            tf.reduce_any(chosen.digit),
+            lambda: measure_traits(chosen, mask, ink, shade, sharpness),
+            lambda: tf.zeros([TRAITS]),
         )
-        score *= tf.exp(-SHADOW_PENALTY * unexplained(ink, mask))
-        score *= tf.cond(crisp, lambda: _sharpness(digit, ink.values) ** SHARPNESS_EXPONENT, lambda: 1.0)
-        located = Located(score, axis, ink.light, ink.paper, digit)
+        located = Located(score, axis, ink.light, ink.paper, chosen.digit, traits)
         is_better = score > WIDER_WINDOW_GAIN * best.score
         # Where both are as good, the wider one leaves no grey in solid ink.
         best = tf.cond(score > WIDER_WINDOW_LOSS * best.score, lambda: located, lambda: best)
@@ -184,7 +203,7 @@ def _locate_with_windows(grey: tf.Tensor, axis: tf.Tensor, first: tf.Tensor, *, 
 def _nothing(size: tf.Tensor) -> Located:
     """A start for loops: its score is below that of any picture."""
     empty = tf.zeros(size)
-    return Located(tf.constant(-1.0), tf.zeros([3]), empty, empty, empty > 0)
+    return Located(tf.constant(-1.0), tf.zeros([3]), empty, empty, empty > 0, tf.zeros([TRAITS]))
 
 
 def _median(values: tf.Tensor) -> tf.Tensor:

@@ -51,6 +51,13 @@ def bounding_box(mask: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.T
     return top, bottom, left, right
 
 
+def stroke_width(ink: tf.Tensor) -> tf.Tensor:
+    """Mean width of the strokes of float32 [h, w], in pixels: twice their area over the length of their edges."""
+    down, across = tf.image.image_gradients(ink[tf.newaxis, ..., tf.newaxis])
+    edges = tf.reduce_sum(tf.sqrt(down**2 + across**2))
+    return 2 * tf.reduce_sum(ink) / (edges + 1e-6)
+
+
 def connected_components(mask: tf.Tensor, where: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Label the 8-connected components of a mask; TensorFlow has no op for it.
 

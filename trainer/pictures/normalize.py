@@ -17,34 +17,17 @@ import tensorflow as tf
 
 from serving.contract import IMAGE_SHAPE
 from trainer.pictures.decode import decode
+from trainer.pictures.extend import extend
 from trainer.pictures.extract import BOX_SIDE_PIXELS, extract_digit
 from trainer.pictures.locate import locate_digit
+from trainer.pictures.morphology import bounding_box
+from trainer.pictures.presence import TRAITS, count_digits
 
 PREPARED_MAX_INKED = 0.6
 """Share of the pixels of an image in MNIST's form that may hold ink. MNIST's fullest digit has 0.45."""
 
 PREPARED_BOX_TOLERANCE_PIXELS, PREPARED_CENTRE_TOLERANCE_PIXELS = 2, 1
 """How far the box and the centre of mass of an image in MNIST's form may be from MNIST's."""
-
-SAME_COLOUR_LEVELS, EXACT_COLOUR_LEVELS, INK_COLOUR_LEVELS = 8, 2, 64
-"""Differences, of 255 levels. Up to the first a colour is the same paper's, up to the second it is the same but for JPEG's
-rounding, above the third it is ink's."""
-
-RIM_MIN_PAPER = 0.5
-"""Share of a picture's rim that must have the colour of paper before it is extended."""
-
-DRAWN_MIN_PAPER = 0.45
-"""Mean of the shares of a drawing's rim and of the drawing itself that have exactly the colour of paper."""
-
-STROKE_MAX_DEPTH, LINE_MIN_PAPER = 0.15, 0.1
-"""A stroke along a side of a drawing reaches less deep into it, as a share of its size: a line there has at least this
-share of paper. A shadow reaches deeper."""
-
-SAMPLE_SIDE_PIXELS = 256
-"""Every n-th pixel of a picture is enough to count colours; so many along its longer side."""
-
-ROOM = 4
-"""A picture is extended on each side by its longer side divided by this."""
 
 
 class Normalized(NamedTuple):
@@ -54,6 +37,21 @@ class Normalized(NamedTuple):
     """uint8 [N, 28, 28], 0 = paper, 255 = ink; all paper where no digit was located."""
     problem: tf.Tensor
     """string [N]: why a file cannot be used, because it cannot be decoded or is too large; empty if it can."""
+    found: tf.Tensor
+    """int64 [N]: how many digits stand side by side; 0 for none."""
+    box: tf.Tensor
+    """float32 [N, 4]: top, left, bottom, right of the digit, as shares of the picture's height and width; 0 if none."""
+    traits: tf.Tensor
+    """float32 [N, `TRAITS`]: how the ink of what was located lies; see `presence.Traits`."""
+
+
+class Prepared(NamedTuple):
+    """One picture in MNIST's form; the fields are those of `Normalized`."""
+
+    image: tf.Tensor
+    found: tf.Tensor
+    box: tf.Tensor
+    traits: tf.Tensor
 
 
 # Compiled here, so that a process which exports several models traces the graph once. AutoGraph finds nothing to do.
@@ -63,23 +61,27 @@ def normalize(encoded: tf.Tensor) -> Normalized:
 
     def one(encoded: tf.Tensor) -> Normalized:
         pixels, problem = decode(encoded)
-        return Normalized(normalize_pixels(pixels), problem)
+        image, found, box, traits = normalize_pixels(pixels)
+        return Normalized(image, problem, found, box, traits)
 
+    spec = tf.TensorSpec
     return tf.map_fn(
         one,
         encoded,
-        fn_output_signature=Normalized(tf.TensorSpec(IMAGE_SHAPE, tf.uint8), tf.TensorSpec([], tf.string)),
+        fn_output_signature=Normalized(
+            images=spec(IMAGE_SHAPE, tf.uint8),
+            problem=spec([], tf.string),
+            found=spec([], tf.int64),
+            box=spec([4], tf.float32),
+            traits=spec([TRAITS], tf.float32),
+        ),
         parallel_iterations=8,
     )
 
 
-def normalize_pixels(pixels: tf.Tensor) -> tf.Tensor:
-    """Bring one picture uint8 [H, W, 3] to MNIST's form, uint8 [28, 28], 0 = paper, 255 = ink."""
-    return tf.cond(
-        _is_prepared(pixels),
-        lambda: tf.ensure_shape(pixels[..., 0], IMAGE_SHAPE),
-        lambda: _prepare(pixels),
-    )
+def normalize_pixels(pixels: tf.Tensor) -> Prepared:
+    """Bring one picture uint8 [H, W, 3] to MNIST's form."""
+    return tf.cond(_is_prepared(pixels), lambda: _keep(pixels), lambda: _prepare(pixels))
 
 
 def _is_prepared(pixels: tf.Tensor) -> tf.Tensor:
@@ -114,48 +116,33 @@ def _extent(inked: tf.Tensor) -> tf.Tensor:
     return tf.cond(tf.size(where) > 0, lambda: tf.cast(where[-1] - where[0] + 1, tf.int32), lambda: 0)
 
 
-def _prepare(pixels: tf.Tensor) -> tf.Tensor:
-    part, located = locate_digit(*_with_room(pixels))
-    return tf.cond(located.score > 0, lambda: extract_digit(part, located), lambda: tf.zeros(IMAGE_SHAPE, tf.uint8))
+def _keep(pixels: tf.Tensor) -> Prepared:
+    """Take a picture in MNIST's form as it is, and the digit in it for granted."""
+    image = tf.ensure_shape(pixels[..., 0], IMAGE_SHAPE)
+    found = tf.cast(tf.reduce_any(image > 0), tf.int64)
+    top, bottom, left, right = bounding_box(image > 0)
+    return Prepared(image, found, tf.stack([top, left, bottom, right]) / IMAGE_SHAPE[0], tf.zeros([TRAITS]))
 
 
-def _with_room(pixels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Extend a drawing or scan whose ink touches its rim with more of its paper; leave other pictures as they are.
+def _prepare(pixels: tf.Tensor) -> Prepared:
+    """Locate the digit in any other picture and bring it to MNIST's form."""
+    picture = extend(pixels)
+    part, located = locate_digit(picture)
 
-    At the rim of a photograph a shadow is more likely than ink, unless the paper has one colour up to all corners.
+    def prepared() -> Prepared:
+        image = extract_digit(part.pixels, located)
+        top, bottom, left, right = bounding_box(located.digit)
+        full, reduced = (tf.cast(tf.shape(of)[:2], tf.float32) for of in (part.pixels, located.digit))
+        corners = tf.stack([[top, left], [bottom, right]]) * (full / reduced)
+        corners += tf.cast(part.origin - picture.room, tf.float32)
+        box = tf.clip_by_value(corners / tf.cast(tf.shape(pixels)[:2], tf.float32), 0, 1)
+        found = count_digits(image, located.traits)
+        box = tf.where(found > 0, tf.reshape(box, [4]), 0.0)
+        return Prepared(image, found, box, located.traits)
 
-    Returns:
-        The picture, and whether it is an extended drawing: then its rim is paper, and there is nothing but paper and ink.
-    """
-    sides = [tf.cast(side, tf.int32) for side in (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1])]
-    rim = tf.concat(sides, axis=0)
-    stride = 1 + tf.reduce_max(tf.shape(pixels)) // SAMPLE_SIDE_PIXELS
-    sample = tf.cast(tf.reshape(pixels[::stride, ::stride], [-1, 3]), tf.int32)
+    return tf.cond(located.score > 0, prepared, no_digit)
 
-    def share(colours: tf.Tensor, paper: tf.Tensor, tolerance: int) -> tf.Tensor:
-        return tf.reduce_mean(tf.cast(tf.reduce_max(tf.abs(colours - paper), axis=1) <= tolerance, tf.float32))
 
-    def paper_share(colour: tf.Tensor) -> tf.Tensor:
-        """Paper has most of the rim and of the picture; where they differ, both count."""
-        return (share(rim, colour, EXACT_COLOUR_LEVELS) + share(sample, colour, EXACT_COLOUR_LEVELS)) / 2
-
-    usual = tf.sort(rim, axis=0)[tf.shape(rim)[0] // 2]
-    other = rim[tf.argmax(tf.reduce_sum(tf.abs(rim - usual), axis=1))]
-    paper = tf.where(paper_share(other) > paper_share(usual), other, usual)
-    corners = tf.stack([sides[0][0], sides[0][-1], sides[1][0], sides[1][-1]])
-    is_even = (share(corners, paper, SAME_COLOUR_LEVELS) == 1) & (share(rim, paper, SAME_COLOUR_LEVELS) > RIM_MIN_PAPER)
-    # No camera gives so much of one exact colour: in a drawing a corner may hold ink, and even a side, but not a shadow.
-    height, width = tf.unstack(tf.shape(pixels)[:2])
-    down, right = (tf.cast(STROKE_MAX_DEPTH * tf.cast(side, tf.float32), tf.int32) for side in (height, width))
-    lines = [pixels[down], pixels[-1 - down], pixels[:, right], pixels[:, -1 - right]]
-    is_drawn = (paper_share(paper) > DRAWN_MIN_PAPER) & tf.reduce_all(
-        [share(tf.cast(line, tf.int32), paper, EXACT_COLOUR_LEVELS) > LINE_MIN_PAPER for line in lines]
-    )
-    has_ink = share(rim, paper, INK_COLOUR_LEVELS) < 1
-
-    def extended() -> tf.Tensor:
-        room, colour = tf.reduce_max(tf.shape(pixels)) // ROOM, tf.cast(paper, tf.uint8)
-        # In uint8 both operations are modulo 256, so the difference is undone exactly.
-        return tf.pad(pixels - colour, [[room, room], [room, room], [0, 0]]) + colour
-
-    return tf.cond((is_even | is_drawn) & has_ink, extended, lambda: pixels), is_drawn & has_ink
+def no_digit() -> Prepared:
+    """What a picture without any ink gives."""
+    return Prepared(tf.zeros(IMAGE_SHAPE, tf.uint8), tf.constant(0, tf.int64), tf.zeros([4]), tf.zeros([TRAITS]))

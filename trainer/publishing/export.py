@@ -16,9 +16,11 @@ import numpy as np
 import tensorflow as tf
 
 from serving.contract import (
+    BOX,
     CONFIDENCE,
     DIGIT,
     ENCODED,
+    FOUND,
     IMAGE_SHAPE,
     IMAGES,
     MODEL_NAME,
@@ -86,6 +88,8 @@ def export_model(
             CONFIDENCE: tf.where(is_usable, outputs[CONFIDENCE], 0.0),
             NORMALIZED: pictures.images,
             PROBLEM: pictures.problem,
+            FOUND: tf.where(is_usable, pictures.found, 0),
+            BOX: tf.where(is_usable[:, tf.newaxis], pictures.box, 0.0),
         }
 
     module = tf.Module(name=MODEL_NAME)

@@ -21,9 +21,11 @@ import numpy as np
 
 import quiet_tensorflow
 from serving.contract import (
+    BOX,
     CONFIDENCE,
     DIGIT,
     ENCODED,
+    FOUND,
     IMAGE_SHAPE,
     IMAGES,
     NORMALIZED,
@@ -47,7 +49,7 @@ WAIT = "--wait"
 
 SIGNATURES = {
     SIGNATURE: ({IMAGES}, {PROBABILITIES, DIGIT, CONFIDENCE}),
-    PICTURES: ({ENCODED}, {PROBABILITIES, DIGIT, CONFIDENCE, NORMALIZED, PROBLEM}),
+    PICTURES: ({ENCODED}, {PROBABILITIES, DIGIT, CONFIDENCE, NORMALIZED, PROBLEM, FOUND, BOX}),
 }
 """Inputs and outputs that a version must have."""
 

@@ -38,13 +38,23 @@ function describePicture() {
   return area.isEmpty ? "Empty area to draw a digit in" : "Your drawing";
 }
 
-function showPrediction({ digit, confidence, sure, probabilities, normalized, version, milliseconds }) {
+function showPrediction({ digit, confidence, sure, found, probabilities, normalized, version, milliseconds }) {
   element("prediction").classList.remove("empty");
   element("prediction").classList.toggle("unsure", !sure);
-  element("digit").textContent = sure ? digit : `${digit}?`;
-  element("confidence").textContent = sure ? `${percent(confidence)} sure` : "Not sure";
-  announce(sure ? `${digit}, ${percent(confidence)} sure` : `Not sure, maybe ${digit}`);
-  showBars(probabilities);
+  if (found === 0) {
+    element("digit").textContent = "?";
+    element("confidence").textContent = "No digit found";
+    announce("No digit found");
+  } else if (found > 1) {
+    element("digit").textContent = `${digit}?`;
+    element("confidence").textContent = `${found} digits found. One digit, please.`;
+    announce(`${found} digits found. One digit, please.`);
+  } else {
+    element("digit").textContent = sure ? digit : `${digit}?`;
+    element("confidence").textContent = sure ? `${percent(confidence)} sure` : "Not sure";
+    announce(sure ? `${digit}, ${percent(confidence)} sure` : `Not sure, maybe ${digit}`);
+  }
+  showBars(found === 0 ? [] : probabilities);
   showNormalized(normalized);
   element("version").textContent = `Model version ${version}`;
   element("latency").textContent = `Response in ${milliseconds.toFixed(0)} ms`;

@@ -14,8 +14,8 @@ import serving.client.responses as responses
 import serving.client.wire_pb2 as wire
 from serving import contract
 from serving.client.errors import ResponseError
-from serving.client.results import TensorSpec
-from tests.serving.scripted_server import digits_response, pictures_response, status_response
+from serving.client.results import UNKNOWN, TensorSpec
+from tests.serving.scripted_server import NO_DIGIT, TWO_DIGITS, digits_response, pictures_response, status_response
 
 DIGITS = np.array([3, 1, 4, 1, 5, 9])
 PICTURES = [b"\x03", b"\xff"]
@@ -64,10 +64,25 @@ def _varint(number: int) -> bytes:
     return bytes([number]) if number < 128 else bytes([number & 127 | 128]) + _varint(number >> 7)
 
 
-def test_a_response_of_a_version_without_problems_has_none():
+def test_a_response_of_an_earlier_version_has_no_problems_and_an_unknown_number_of_digits():
     response = wire.PredictResponse.FromString(pictures_response(PICTURES).SerializeToString())
-    del response.outputs[contract.PROBLEM]
-    assert responses.decode_picture_predictions(response.SerializeToString(), 2).problem.tolist() == ["", ""]
+    for name in (contract.PROBLEM, contract.FOUND, contract.BOX):
+        del response.outputs[name]
+    predictions = responses.decode_picture_predictions(response.SerializeToString(), 2)
+    assert predictions.problem.tolist() == ["", ""]
+    assert predictions.found.tolist() == [UNKNOWN, UNKNOWN]
+    assert not predictions.box.any()
+    assert all(one.is_one_digit for one in predictions)
+
+
+@pytest.mark.parametrize("write", [_with_typed_fields, lambda response: response], ids=["typed", "tensor_content"])
+def test_the_number_of_digits_and_the_box_are_decoded(write):
+    response = write(pictures_response([NO_DIGIT, b"\x03", TWO_DIGITS]))
+    predictions = responses.decode_picture_predictions(response.SerializeToString(), 3)
+    assert predictions.found.tolist() == [0, 1, 2]
+    assert [one.is_one_digit for one in predictions] == [False, True, False]
+    assert predictions.box.shape == (3, 4)
+    assert predictions[1].box.tolist() == [0.25, 0.5, 0.75, 1]
 
 
 @pytest.mark.parametrize("write", [_with_typed_fields, lambda response: response], ids=["typed", "tensor_content"])

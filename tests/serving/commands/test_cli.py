@@ -17,7 +17,9 @@ from tensorflow_serving.apis import get_model_metadata_pb2
 from serving import contract
 from serving.cli import main
 from tests.serving.scripted_server import (
+    NO_DIGIT,
     NOT_A_PICTURE,
+    TWO_DIGITS,
     earlier_response,
     images_of,
     predict_response,
@@ -93,6 +95,20 @@ def test_predict_is_not_sure_below_min_confidence(files, capsys, min_confidence,
         assert main([*command, "--json", "--target", target]) == 0
     assert f"  {digit}  " in table.splitlines()[1]
     assert json.loads(capsys.readouterr().out)[0]["sure"] is sure
+
+
+def test_predict_says_where_there_is_no_digit_and_where_there_are_several(files, capsys):
+    (files / "blank.png").write_bytes(NO_DIGIT)
+    (files / "two.png").write_bytes(TWO_DIGITS)
+    names = [str(files / name) for name in ("blank.png", "two.png", "four.png", "one.npy")]
+    with scripted_server() as target:
+        assert main(["predict", *names, "--target", target]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert main(["predict", *names, "--json", "--target", target]) == 0
+    assert "  none found  " in lines[1]
+    assert "  2 digits (5?)  " in lines[2]
+    predictions = json.loads(capsys.readouterr().out)
+    assert [(one["found"], one["sure"]) for one in predictions] == [(0, False), (2, False), (1, True), (None, True)]
 
 
 def test_a_picture_that_the_model_cannot_use_is_named_and_the_others_are_predicted(files, capsys):

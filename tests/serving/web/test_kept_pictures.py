@@ -29,6 +29,8 @@ def prediction_of(seen: int) -> PicturePrediction:
         version=20261122134501,
         normalized=np.full((28, 28), seen, np.uint8),
         problem="",
+        found=1,
+        box=np.zeros(4, np.float32),
     )
 
 

@@ -22,27 +22,31 @@ from serving.contract import ENCODED
 from tests.ports import free_port
 from tests.serving.browser import Browser, needs_browser, start_browser
 from tests.serving.page_server import start_web
-from tests.serving.scripted_server import pictures_response, scripted_server, status_response
+from tests.serving.scripted_server import NO_DIGIT, TWO_DIGITS, pictures_response, scripted_server, status_response
 from tests.waiting import wait_until
 
 pytestmark = needs_browser
 
 
 class Model:
-    """A model server that keeps the pictures it receives and predicts `digit`, after a call of `handle` if set."""
+    """A model server that keeps the pictures it receives and predicts `digit`, after a call of `handle` if set.
+
+    With a `prefix` it responds as to a file that begins so.
+    """
 
     def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
         self.digit, self.version, self.pictures, self.handle = 7, 20261122134501, [], None
+        self.prefix = b""
 
     def predict(self, request, context):
         (picture,) = request.inputs[ENCODED].string_val
         self.pictures.append(picture)
         if self.handle:
             self.handle(context)
-        return pictures_response([bytes([self.digit])], version=self.version)
+        return pictures_response([self.prefix or bytes([self.digit])], version=self.version)
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +122,19 @@ def test_drawing_shows_the_digit_the_top_three_and_the_normalized_image(page, mo
     assert drawing.shape == (336, 336)
     assert (drawing[0, 0], drawing[84, 168]) == (255, 0)  # paper, and ink on the seven's bar
     assert 0.02 < (drawing < 128).mean() < 0.15
+
+
+@pytest.mark.parametrize(
+    ("prefix", "digit", "message"),
+    [(NO_DIGIT, "?", "No digit found"), (TWO_DIGITS, "5?", "2 digits found. One digit, please.")],
+)
+def test_the_page_says_so_when_there_is_no_digit_or_more_than_one(page, model, prefix, digit, message):
+    model.prefix = prefix
+    page.draw()
+    shows(page, "confidence", message)
+    assert page.text("digit") == digit
+    assert page.run("return document.getElementById('spoken').textContent") == message
+    assert page.run("return document.getElementById('prediction').classList.contains('unsure')")
 
 
 def test_it_predicts_while_a_stroke_is_being_drawn(page, model):

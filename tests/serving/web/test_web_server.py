@@ -20,7 +20,9 @@ from serving.contract import MAX_PICTURE_BYTES
 from serving.web.middleware import CONTENT_SECURITY_POLICY
 from tests.serving.page_server import ROOT, error_of, request, start_web
 from tests.serving.scripted_server import (
+    NO_DIGIT,
     NOT_A_PICTURE,
+    TWO_DIGITS,
     earlier_response,
     predict_response,
     scripted_server,
@@ -67,6 +69,14 @@ def test_a_picture_gets_a_prediction_with_the_normalized_image(port):
     assert prediction["confidence"] == pytest.approx(max(prediction["probabilities"]))
     assert base64.b64decode(prediction["normalized"]) == b"\x07" * 784
     assert headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize(
+    ("picture", "found", "sure"), [(NO_DIGIT, 0, False), (b"\x07", 1, True), (TWO_DIGITS, 2, False)]
+)
+def test_a_picture_of_no_digit_or_of_two_is_never_sure(port, picture, found, sure):
+    prediction = json.loads(request(port, "POST", "/predict", picture, PNG)[2])
+    assert (prediction["found"], prediction["sure"]) == (found, sure)
 
 
 def test_a_prediction_below_min_confidence_is_not_sure():

@@ -1,0 +1,81 @@
+"""Extend drawings and scans whose ink touches the rim, so that the digit can be told from a shadow at the rim."""
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+SAME_COLOUR_LEVELS, EXACT_COLOUR_LEVELS, INK_COLOUR_LEVELS = 8, 2, 64
+"""Differences, of 255 levels. Up to the first a colour is the same paper's, up to the second it is the same but for JPEG's
+rounding, above the third it is ink's."""
+
+RIM_MIN_PAPER = 0.5
+"""Share of a picture's rim that must have the colour of paper before it is extended."""
+
+DRAWN_MIN_PAPER = 0.45
+"""Mean of the shares of a drawing's rim and of the drawing itself that have exactly the colour of paper."""
+
+STROKE_MAX_DEPTH, LINE_MIN_PAPER = 0.15, 0.1
+"""A stroke along a side of a drawing reaches less deep into it, as a share of its size: a line there has at least this
+share of paper. A shadow reaches deeper."""
+
+SAMPLE_SIDE_PIXELS = 256
+"""Every n-th pixel of a picture is enough to count colours; so many along its longer side."""
+
+ROOM = 4
+"""A picture is extended on each side by its longer side divided by this."""
+
+
+class Extended(NamedTuple):
+    """A picture, and what is known about its rim."""
+
+    pixels: tf.Tensor
+    """uint8 [H, W, 3]."""
+    room: tf.Tensor
+    """int32: pixels that it was extended by on each side; 0 if it was not."""
+    is_drawing: tf.Tensor
+    """bool: it was extended and holds nothing but paper and ink, so its rim is paper."""
+
+
+def extend(pixels: tf.Tensor) -> Extended:
+    """Extend a drawing or scan whose ink touches its rim with more of its paper; leave other pictures as they are.
+
+    At the rim of a photograph a shadow is more likely than ink, unless the paper has one colour up to all corners.
+
+    Args:
+        pixels: uint8 [H, W, 3].
+    """
+    sides = [tf.cast(side, tf.int32) for side in (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1])]
+    rim = tf.concat(sides, axis=0)
+    stride = 1 + tf.reduce_max(tf.shape(pixels)) // SAMPLE_SIDE_PIXELS
+    sample = tf.cast(tf.reshape(pixels[::stride, ::stride], [-1, 3]), tf.int32)
+
+    def share(colours: tf.Tensor, paper: tf.Tensor, tolerance: int) -> tf.Tensor:
+        return tf.reduce_mean(tf.cast(tf.reduce_max(tf.abs(colours - paper), axis=1) <= tolerance, tf.float32))
+
+    def paper_share(colour: tf.Tensor) -> tf.Tensor:
+        """Paper has most of the rim and of the picture; where they differ, both count."""
+        return (share(rim, colour, EXACT_COLOUR_LEVELS) + share(sample, colour, EXACT_COLOUR_LEVELS)) / 2
+
+    usual = tf.sort(rim, axis=0)[tf.shape(rim)[0] // 2]
+    other = rim[tf.argmax(tf.reduce_sum(tf.abs(rim - usual), axis=1))]
+    paper = tf.where(paper_share(other) > paper_share(usual), other, usual)
+    corners = tf.stack([sides[0][0], sides[0][-1], sides[1][0], sides[1][-1]])
+    is_even = (share(corners, paper, SAME_COLOUR_LEVELS) == 1) & (share(rim, paper, SAME_COLOUR_LEVELS) > RIM_MIN_PAPER)
+    # No camera gives so much of one exact colour: in a drawing a corner may hold ink, and even a side, but not a shadow.
+    height, width = tf.unstack(tf.shape(pixels)[:2])
+    down, right = (tf.cast(STROKE_MAX_DEPTH * tf.cast(side, tf.float32), tf.int32) for side in (height, width))
+    lines = [pixels[down], pixels[-1 - down], pixels[:, right], pixels[:, -1 - right]]
+    is_drawn = (paper_share(paper) > DRAWN_MIN_PAPER) & tf.reduce_all(
+        [share(tf.cast(line, tf.int32), paper, EXACT_COLOUR_LEVELS) > LINE_MIN_PAPER for line in lines]
+    )
+    has_ink = share(rim, paper, INK_COLOUR_LEVELS) < 1
+
+    extends = (is_even | is_drawn) & has_ink
+    room = tf.where(extends, tf.reduce_max(tf.shape(pixels)) // ROOM, 0)
+
+    def extended() -> tf.Tensor:
+        colour = tf.cast(paper, tf.uint8)
+        # In uint8 both operations are modulo 256, so the difference is undone exactly.
+        return tf.pad(pixels - colour, [[room, room], [room, room], [0, 0]]) + colour
+
+    return Extended(tf.cond(extends, extended, lambda: pixels), room, is_drawn & has_ink)

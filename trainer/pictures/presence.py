@@ -1,0 +1,166 @@
+"""Is there a digit at all, and is it the only one? From how ink lies in the picture and from the image of the digit.
+
+Blank paper, shadows, textures, print and faces have ink somewhere, and the network for digits is often sure of what it is
+given. A digit differs in shape and surroundings: sharp edges, one or two pieces, little other ink around it, none inside.
+A small network weighs these. `python -m testbed.presence` trains it on rendered pictures and writes its weights here.
+"""
+
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from serving.contract import IMAGE_SHAPE
+from trainer.pictures.components import Chosen
+from trainer.pictures.ink import Ink, rim
+from trainer.pictures.morphology import bounding_box, stroke_width
+
+WEIGHTS_FILE = Path(__file__).with_name("presence.npz")
+"""Two layers: `first` float32 [features, hidden], `first_bias`, `second` float32 [hidden, 3], `second_bias`."""
+
+IMAGE_POOL = 2
+"""The network gets the digit's image in half of its resolution."""
+
+NONE, ONE, SEVERAL = range(3)
+"""What the network tells apart."""
+
+MIN_NONE, MIN_SEVERAL = 0.75, 0.8
+"""Probabilities of none and of several from which on the network is believed. At these, at most 0.5 % of photographs of
+one digit are counted wrong."""
+
+
+class Traits(NamedTuple):
+    """How the ink of a located digit lies; each is a float32. Lengths are in pixels of the reduced picture."""
+
+    other_ink: tf.Tensor
+    """Share of the ink that is neither the digit's nor its neighbours'."""
+    shade: tf.Tensor
+    """Mean of what is neither paper nor ink."""
+    inner: tf.Tensor
+    """Components within the digit's bounding box, such as the eyes of a face."""
+    pieces: tf.Tensor
+    """Components that form the digit."""
+    strays: tf.Tensor
+    """Other components that are neither neighbours nor specks."""
+    neighbours: tf.Tensor
+    """Components beside it that are digits themselves."""
+    aspect: tf.Tensor
+    """Width over height."""
+    fill: tf.Tensor
+    """Share of the bounding box that is ink."""
+    stroke: tf.Tensor
+    """Width of the strokes over the longer side."""
+    noise: tf.Tensor
+    """Noise of the paper over the strength of the ink."""
+    sharpness: tf.Tensor
+    """How abruptly the edges begin."""
+    at_rim: tf.Tensor
+    """1 if the digit touches the rim of the picture."""
+    strength: tf.Tensor
+    """How dark the ink is."""
+    width: tf.Tensor
+    """Share of the picture's width."""
+    height: tf.Tensor
+    """Share of the picture's height."""
+    inked: tf.Tensor
+    """Share of the picture that is ink."""
+
+
+TRAITS = len(Traits._fields)
+
+
+def measure_traits(chosen: Chosen, mask: tf.Tensor, ink: Ink, shade: tf.Tensor, sharpness: tf.Tensor) -> tf.Tensor:
+    """Measure the traits of a located digit.
+
+    Args:
+        chosen: the digit, at least one pixel.
+        mask: bool [h, w], the pixels that are ink.
+        ink: how dark each pixel is.
+        shade: mean of what is neither paper nor ink.
+        sharpness: how abruptly the digit's edges begin.
+
+    Returns:
+        float32 [`TRAITS`], in the order of `Traits`.
+    """
+    top, bottom, left, right = bounding_box(chosen.digit)
+    height, width = bottom - top, right - left
+    rows, columns = tf.unstack(tf.cast(tf.shape(mask), tf.float32))
+    inked = tf.cast(chosen.digit & mask, tf.float32)
+    return tf.stack(
+        Traits(
+            other_ink=chosen.other_ink,
+            shade=shade,
+            inner=chosen.inner,
+            pieces=chosen.pieces,
+            strays=chosen.strays,
+            neighbours=chosen.neighbours,
+            aspect=width / height,
+            fill=tf.reduce_sum(inked) / (width * height),
+            stroke=stroke_width(inked) / tf.maximum(width, height),
+            noise=ink.noise / ink.strength,
+            sharpness=sharpness,
+            at_rim=tf.cast(tf.reduce_any(rim(chosen.digit)), tf.float32),
+            strength=ink.strength,
+            width=width / columns,
+            height=height / rows,
+            inked=tf.reduce_mean(tf.cast(mask, tf.float32)),
+        )
+    )
+
+
+def features(images: tf.Tensor, traits: tf.Tensor) -> tf.Tensor:
+    """What the network gets, float32 [N, features]: traits without extremes, then the image's pixels, all around 0 to 3.
+
+    Args:
+        images: uint8 [N, 28, 28], 0 = paper, 255 = ink.
+        traits: float32 [N, `TRAITS`].
+    """
+    given = Traits(*tf.unstack(traits, axis=1))
+
+    def count(values: tf.Tensor, most: int) -> tf.Tensor:
+        return tf.math.log1p(tf.clip_by_value(values, 0, most))
+
+    scaled = Traits(
+        other_ink=3 * tf.minimum(given.other_ink, 0.6),
+        shade=20 * tf.minimum(given.shade, 0.1),
+        inner=count(given.inner, 10),
+        pieces=count(given.pieces - 1, 10),
+        strays=count(given.strays, 20),
+        neighbours=count(given.neighbours, 10),
+        aspect=tf.math.log(tf.clip_by_value(given.aspect, 0.1, 10)),
+        fill=2 * given.fill,
+        stroke=5 * tf.minimum(given.stroke, 0.6),
+        noise=10 * tf.minimum(given.noise, 0.2),
+        sharpness=3 * given.sharpness,
+        at_rim=given.at_rim,
+        strength=tf.math.log(tf.clip_by_value(given.strength, 0.03, 1)),
+        width=given.width,
+        height=given.height,
+        inked=3 * tf.minimum(given.inked, 0.6),
+    )
+    pooled = tf.nn.avg_pool2d(tf.cast(images[..., tf.newaxis], tf.float32) / 255, IMAGE_POOL, IMAGE_POOL, "VALID")
+    pixels = tf.reshape(pooled, [-1, IMAGE_SHAPE[0] * IMAGE_SHAPE[1] // IMAGE_POOL**2])
+    return tf.concat([tf.stack(scaled, axis=1), pixels], axis=1)
+
+
+def count_digits(image: tf.Tensor, traits: tf.Tensor) -> tf.Tensor:
+    """Count the digits of a picture in which one was located: int64, 0 for none, 2 for two or more that touch.
+
+    Args:
+        image: uint8 [28, 28], what was located, in MNIST's form.
+        traits: float32 [`TRAITS`], how it lies in the picture.
+    """
+    weights = _weights()
+    hidden = tf.nn.relu(features(image[tf.newaxis], traits[tf.newaxis]) @ weights["first"] + weights["first_bias"])
+    kinds = tf.nn.softmax(hidden @ weights["second"] + weights["second_bias"])[0]
+    beside = tf.cast(Traits(*tf.unstack(traits)).neighbours, tf.int64)
+    several = tf.where(kinds[SEVERAL] > MIN_SEVERAL, tf.maximum(beside, 1), beside)
+    return tf.where((kinds[NONE] > MIN_NONE) | ~tf.reduce_any(image > 0), tf.constant(0, tf.int64), 1 + several)
+
+
+@cache
+def _weights() -> dict[str, np.ndarray]:
+    with np.load(WEIGHTS_FILE) as arrays:
+        return dict(arrays)
