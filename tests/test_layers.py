@@ -65,7 +65,7 @@ MAY_IMPORT = {
     "trainer.data": {"errors", "pictures"},
     "trainer.evaluation": {"command_line", "config", "data", "errors", "percent", "runs"},
     "trainer.training": {"config", "data", "errors", "evaluation", "precision", "runs", "settings"},
-    "trainer.publishing": {"command_line", "data", "errors", "evaluation", "pictures", "runs"},
+    "trainer.publishing": {"command_line", "data", "errors", "evaluation", "percent", "pictures", "runs"},
     # What calls the rooms in order.
     "trainer.initial_weights": {"config", "errors", "publishing", "runs", "training"},
     "trainer.steps": {

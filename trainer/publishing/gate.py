@@ -4,7 +4,7 @@ A candidate needs a minimum accuracy. It is also compared with the served versio
 same test digits: with the best one too, so that many small losses, each within the tolerance, cannot add up.
 """
 
-import sys
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,8 +18,10 @@ from trainer.command_line import command_line
 from trainer.data.split import Split
 from trainer.errors import ExitCode, RunError
 from trainer.evaluation.metrics import Evaluation, mcnemar
+from trainer.percent import percent
 from trainer.publishing.export import read_metadata
 from trainer.publishing.versions import live_versions, version_folder
+from trainer.runs.console import print_to_stderr
 
 TEST_FINGERPRINT = "test_fingerprint"
 """Key of a version's metadata: `Split.fingerprint` of the test split that it was evaluated on."""
@@ -79,8 +81,8 @@ class Comparison:
         """Why the candidate must not be published; empty if it may."""
         if not accuracy >= self.limit:
             return (
-                f"test accuracy is {accuracy:.4f}; {self.role}, {self.version}, has {self.accuracy:.4f} on the same test "
-                f"split and the gate's tolerance is {gate.tolerance:.4f}"
+                f"test accuracy is {_shown(accuracy)}; {self.role}, {self.version}, has {percent(self.accuracy)} on the "
+                f"same test split and the gate's tolerance is {percent(gate.tolerance)}"
             )
         if self.p_value < gate.significance:
             return (
@@ -132,7 +134,8 @@ def refuse_below_minimum(evaluation: Evaluation, gate: Gate) -> None:
     """
     # Written as "not >=" so that NaN is refused too.
     if not evaluation.accuracy >= gate.min_accuracy:
-        message = f"test accuracy is {evaluation.accuracy:.4f}, below the gate's min_accuracy {gate.min_accuracy:.4f}"
+        minimum = percent(gate.min_accuracy)
+        message = f"test accuracy is {_shown(evaluation.accuracy)}, below the gate's minimum of {minimum}"
         raise GateError(message, Verdict(gate, evaluation.accuracy))
 
 
@@ -192,7 +195,7 @@ def _comparable_versions(model_dir: Path, live: Sequence[int], test: Split, gate
         except (OSError, ValueError, KeyError, TypeError) as error:
             if is_served:
                 raise _not_comparable(folder, error) from error
-            print(f"warning: the gate does not compare with {folder}: {error}", file=sys.stderr)
+            print_to_stderr(f"warning: the gate does not compare with {folder}: {error}")
             continue
         if theirs == fingerprint or (is_served and theirs is None):
             comparable[version] = accuracy
@@ -226,7 +229,7 @@ def _compare_with_best(
         try:
             digits = predict_version(folder, test.images).argmax(axis=1)
         except Exception as error:
-            print(f"warning: the gate does not compare with {folder}: {error}", file=sys.stderr)
+            print_to_stderr(f"warning: the gate does not compare with {folder}: {error}")
             continue
         return [_compare(evaluation, digits, version, "the best live version", gate)]
     return []
@@ -251,6 +254,10 @@ def _compare(evaluation: Evaluation, digits: np.ndarray, version: int, role: str
             for at in (*wrong, *correct)[:LISTED_CHANGES]
         ),
     )
+
+
+def _shown(accuracy: float) -> str:
+    return "nan" if math.isnan(accuracy) else percent(accuracy)
 
 
 def _not_comparable(folder: Path, error: Exception) -> GateError:

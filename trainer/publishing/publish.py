@@ -4,7 +4,6 @@ Every step fails closed: a version appears only after all steps before it have s
 """
 
 import shutil
-import sys
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
@@ -31,7 +30,7 @@ from trainer.publishing.versions import (
     unreadable_parents,
     version_folders,
 )
-from trainer.runs.console import SILENT, Console
+from trainer.runs.console import SILENT, Console, print_to_stderr
 from trainer.runs.signals import deferred_stop
 
 CHECKED_EXAMPLES = 256
@@ -117,9 +116,8 @@ def publish(
         if keep_versions:
             _remove_old_versions(model_dir, keep_versions)
     if closed := " ".join(map(str, unreadable_parents(target))):
-        print(
-            f"warning: a server that runs as another user cannot load the version; `chmod o+rx {closed}` lets it",
-            file=sys.stderr,
+        print_to_stderr(
+            f"warning: a server that runs as another user cannot load the version; `chmod o+rx {closed}` lets it"
         )
     return Published(
         version=version,
@@ -140,7 +138,7 @@ def find_published(model_dir: Path, metadata: dict[str, Any]) -> Path | None:
             try:
                 saved = read_metadata(folder)
             except (OSError, ValueError) as error:
-                print(f"warning: {error}", file=sys.stderr)
+                print_to_stderr(f"warning: {error}")
                 continue
             if all(saved.get(name) == value for name, value in metadata.items()):
                 return folder
@@ -162,4 +160,4 @@ def _remove_old_versions(model_dir: Path, keep: int) -> None:
         remove_old_versions(model_dir, keep)
     except OSError as error:
         # The new version is live, so this must not look like a failure to publish. The next publisher tries again.
-        print(f"warning: cannot remove old versions: {error}", file=sys.stderr)
+        print_to_stderr(f"warning: cannot remove old versions: {error}")

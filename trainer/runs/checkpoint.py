@@ -11,7 +11,6 @@ import hashlib
 import io
 import json
 import re
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from trainer.runs.atomic import write_atomically
+from trainer.runs.console import print_to_stderr
 
 FOLDER = "checkpoints"
 """Name of the checkpoints' folder inside a run's folder."""
@@ -113,7 +113,7 @@ class Checkpoints:
         try:
             self.finish()
         except OSError as error:
-            print(f"warning: {error}; training continues", file=sys.stderr, flush=True)
+            print_to_stderr(f"warning: {error}; training continues")
         self._last_step, self._last_time = checkpoint.step, time.monotonic()
         named = replace(checkpoint, facts={**checkpoint.facts, "identity": self.identity})
         self._thread = threading.Thread(target=self._write, args=(named,), name="checkpoint")
@@ -179,7 +179,7 @@ def newest_checkpoint(folder: Path) -> tuple[Path, Checkpoint] | None:
         try:
             return path, read_checkpoint(path)
         except (OSError, ValueError) as error:
-            print(f"warning: {error}; using the checkpoint before it", file=sys.stderr, flush=True)
+            print_to_stderr(f"warning: {error}; using the checkpoint before it")
             with contextlib.suppress(OSError):
                 path.rename(path.with_name(path.name + DAMAGED_SUFFIX))
     return None

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Literal, TextIO
 
 import rich.console
@@ -65,10 +66,18 @@ SILENT = Console()
 
 def open_console(log_format: LogFormat = "text", out: TextIO | None = None, err: TextIO | None = None) -> Console:
     """The console for a log format and the streams: lines of JSON, a live line on a terminal, else lines of text."""
-    out, err = out or sys.stdout, err or sys.stderr
+    # Python has no stream where the shell closed it, as `train >&-` does.
+    nowhere = Path(os.devnull).open("w")  # noqa: SIM115  (for as long as the process runs)
+    out, err = out or sys.stdout or nowhere, err or sys.stderr or nowhere
     if log_format == "json":
         return JsonConsole(out, err)
     return TerminalConsole(out, err) if _is_terminal(err) else TextConsole(out, err)
+
+
+def print_to_stderr(text: str) -> None:
+    """Print a line, such as a warning, to standard error; one that is closed or full is no failure."""
+    if sys.stderr:
+        _print(sys.stderr, text)
 
 
 class TextConsole(Console):
@@ -254,8 +263,9 @@ def _print(stream: TextIO, text: Text | str) -> None:
             rich.console.Console(file=stream).print(text, soft_wrap=True, highlight=False)
         else:
             print(text, file=stream, flush=True)
-    except BrokenPipeError:
-        # The reader is gone, as in `train | head -1`. A version may be live by now, so this is not a failure.
+    except OSError:
+        # The reader is gone, as in `train | head -1`, or the disk is full. A version may be live by now, so this is not a
+        # failure.
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 

@@ -2,13 +2,13 @@
 
 import errno
 import fcntl
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from trainer.errors import BusyError, ConfigError
+from trainer.runs.console import print_to_stderr
 
 POLL_SECONDS = 0.1
 
@@ -40,7 +40,7 @@ def locked(path: Path, *, timeout_seconds: float = 0.0, busy: str) -> Iterator[N
                 raise BusyError(busy)
             if waited >= ANNOUNCED_AFTER_SECONDS and not is_announced:
                 is_announced = True
-                print(f"waiting for another process to release {path}", file=sys.stderr, flush=True)
+                print_to_stderr(f"waiting for another process to release {path}")
             time.sleep(POLL_SECONDS)
         yield
 

@@ -20,7 +20,6 @@ Parts that the command did not reach are left out. A later format keeps these na
 
 import dataclasses
 import json
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -30,6 +29,7 @@ from typing import Any
 
 from trainer.errors import ExitCode, RunError, exit_code_of
 from trainer.runs.atomic import write_atomically
+from trainer.runs.console import print_to_stderr
 from trainer.runs.signals import StoppedError
 
 FORMAT = 1
@@ -100,7 +100,7 @@ def recorded(path: Path, started: datetime) -> Iterator[RunResult]:
             write_atomically(path, lambda partial: partial.write_text(result.to_json()))
         except OSError as error:
             # The body's own outcome matters more. A full disk is often behind both.
-            print(f"warning: cannot write {path}: {error}", file=sys.stderr)
+            print_to_stderr(f"warning: cannot write {path}: {error}")
 
 
 def read_result(path: Path) -> RunResult | None:

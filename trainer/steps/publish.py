@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from datetime import UTC, datetime
 
 from trainer.command_line import command_line
@@ -13,7 +12,7 @@ from trainer.percent import percent
 from trainer.publishing.gate import Gate, GateError
 from trainer.publishing.publish import find_published, publish
 from trainer.publishing.versions import RETIRED_SUFFIX
-from trainer.runs.console import Console
+from trainer.runs.console import Console, print_to_stderr
 from trainer.runs.result import RunResult
 from trainer.runs.tracking import read_rows
 from trainer.steps.evaluate import Candidate
@@ -58,7 +57,7 @@ def report(candidate: Candidate, result: RunResult, console: Console, *, succeed
             write_model_card(config.run_dir / "model_card.md", story, evaluation)
     except OSError as error:
         # A version may be live by now: a page that cannot be written must not look like a failure to publish.
-        print(f"warning: cannot write the report: {error}", file=sys.stderr)
+        print_to_stderr(f"warning: cannot write the report: {error}")
     low, high = evaluation.accuracy_interval
     text = f"Test accuracy {percent(evaluation.accuracy)} (95 % interval {percent(low)} to {percent(high)})."
     console.note(text, test_accuracy=evaluation.accuracy, test_accuracy_interval_95=[low, high])

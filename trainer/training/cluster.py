@@ -8,7 +8,6 @@ DIGITS_JOB and DIGITS_SERVICE. Worker i is then <job>-<i>.<service>, on DIGITS_W
 
 import json
 import socket
-import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -17,6 +16,7 @@ from typing import Any
 
 from trainer.config import ConfigError
 from trainer.errors import ExitCode, RunError
+from trainer.runs.console import print_to_stderr
 
 DEFAULT_PORT = 2222
 
@@ -113,7 +113,7 @@ def wait_for_peers(cluster: Cluster, timeout_seconds: float, report_seconds: flo
             if time.monotonic() > deadline:
                 raise PeersError(f"after {timeout_seconds:g} s {found}. Start all workers again")
             if time.monotonic() > next_report:
-                print(f"waiting: {found}", file=sys.stderr, flush=True)
+                print_to_stderr(f"waiting: {found}")
                 next_report += report_seconds
             time.sleep(PAUSE_SECONDS)
 

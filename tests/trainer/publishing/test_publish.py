@@ -21,6 +21,7 @@ from serving.local_server.errors import StatusError
 from tests.trainer.conftest import REPOSITORY
 from tests.waiting import wait_until
 from trainer.errors import ExitCode
+from trainer.percent import percent
 from trainer.publishing.export import WARM_UP_FILE, export_model
 from trainer.publishing.gate import Gate, GateError, predict_version
 from trainer.publishing.publish import find_published, publish
@@ -110,7 +111,7 @@ def accuracy_of(version: Path, trained) -> float:
 
 def test_gate_below_threshold_publishes_nothing(tmp_path: Path, trained) -> None:
     accuracy = trained.evaluation.accuracy
-    with pytest.raises(GateError, match=f"test accuracy is {accuracy:.4f}, below the gate's min_accuracy 0.9999"):
+    with pytest.raises(GateError, match=f"test accuracy is {percent(accuracy)}, below the gate's minimum of 99.99 %"):
         publish_to(tmp_path / "digits", trained, Gate(min_accuracy=0.9999, tolerance=0.0))
     assert not (tmp_path / "digits").exists()
 
@@ -118,7 +119,7 @@ def test_gate_below_threshold_publishes_nothing(tmp_path: Path, trained) -> None
 def test_gate_worse_than_served_by_more_than_the_tolerance_publishes_nothing(model_dir: Path, trained) -> None:
     served = trained.evaluation.accuracy
     worse = dataclasses.replace(trained, evaluation=dataclasses.replace(trained.evaluation, accuracy=served - 0.02))
-    with pytest.raises(GateError, match=r"the served version, 20260102030405, has .* tolerance is 0.0100"):
+    with pytest.raises(GateError, match=r"the served version, 20260102030405, has .* tolerance is 1.00 %"):
         publish_to(model_dir, worse, Gate(min_accuracy=0.0, tolerance=0.01))
     assert names(model_dir) == {".lock", "20260102030405"}
     assert publish_to(model_dir, worse, Gate(min_accuracy=0.0, tolerance=0.03)).served_before == 20260102030405

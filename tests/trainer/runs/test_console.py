@@ -4,6 +4,9 @@ import io
 import json
 import os
 import re
+import shlex
+import subprocess
+import sys
 import time
 from typing import Any
 
@@ -35,6 +38,20 @@ def play(console: Any) -> None:
         pass
     console.note("Published as version 20260101120000.", style="bold green", version=20260101120000)
     console.error("the gate refused it", 5)
+
+
+CLOSED = {"closed": ">&- 2>&-", "a full disk": ">/dev/full 2>/dev/full"}
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+@pytest.mark.parametrize("redirection", CLOSED.values(), ids=CLOSED)
+def test_streams_that_cannot_be_written_are_no_failure(redirection: str, log_format: str) -> None:
+    code = (
+        "from trainer.runs.console import open_console, print_to_stderr; "
+        f"console = open_console({log_format!r}); console.facts({{'data': 'x'}}); console.note('x'); print_to_stderr('x')"
+    )
+    command = f"{shlex.quote(sys.executable)} -c {shlex.quote(code)} {redirection}"
+    assert subprocess.run(["/bin/sh", "-c", command], timeout=60).returncode == 0
 
 
 class Terminal:
