@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
+from google.protobuf import text_format
 from tensorboard import program
 from tensorflow_serving.config import model_server_config_pb2
 
@@ -16,6 +16,7 @@ import serving.local_server.metrics as metrics
 from serving import cli as serving_cli
 from serving.client.config import MAX_CHUNK_IMAGES
 from serving.contract import MODEL_NAME, SIGNATURE
+from serving.local_server.text_files import read_batching_parameters
 from tests.k8s.manifests import K8S, REPOSITORY, STACKS, arguments, environment, named, of_kind, pods, render
 from tests.k8s.test_operations import NO_RETRY
 from trainer import cli as trainer_cli
@@ -137,41 +138,15 @@ def test_every_file_that_an_argument_names_is_in_the_configmap() -> None:
         assert asked == {**config.get("data", {}), **config.get("binaryData", {})}.keys()
 
 
-def text_message(file: str, package: str, name: str, **fields: str) -> Any:
-    """Parse a config file as a message with these fields. TensorFlow Serving's API package does not contain the proto."""
-    proto = descriptor_pb2.FileDescriptorProto(name=f"{file}.proto", package=package, syntax="proto3")
-    proto.dependency.append("google/protobuf/wrappers.proto")
-    from google.protobuf import wrappers_pb2  # noqa: F401 - registers them
-
-    message = proto.message_type.add(name=name)
-    kinds = descriptor_pb2.FieldDescriptorProto
-    for number, (field, kind) in enumerate(fields.items(), 1):
-        added = message.field.add(name=field, number=number, label=kinds.LABEL_OPTIONAL)
-        if kind.startswith("."):
-            added.type, added.type_name = kinds.TYPE_MESSAGE, kind
-        else:
-            added.type = getattr(kinds, f"TYPE_{kind.removeprefix('repeated ').upper()}")
-            added.label = kinds.LABEL_REPEATED if kind.startswith("repeated") else kinds.LABEL_OPTIONAL
-    pool = descriptor_pool.Default()
-    pool.Add(proto)
-    made = message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{package}.{name}"))()
-    return text_format.Parse((CONFIG / file).read_text(), made)
-
-
 def test_batches_have_the_sizes_of_the_warm_up_and_accept_every_request_of_our_client() -> None:
-    integer, boolean = ".google.protobuf.Int64Value", ".google.protobuf.BoolValue"
-    batching = text_message(
-        "batching.config", "tests.batching", "BatchingParameters",
-        max_batch_size=integer, batch_timeout_micros=integer, max_enqueued_batches=integer, num_batch_threads=integer,
-        allowed_batch_sizes="repeated int64", enable_large_batch_splitting=boolean, max_execution_batch_size=integer,
-    )  # fmt: skip
-    assert tuple(batching.allowed_batch_sizes) == WARM_UP_BATCH_SIZES[SIGNATURE]
-    assert batching.max_execution_batch_size.value == WARM_UP_BATCH_SIZES[SIGNATURE][-1]
-    assert batching.enable_large_batch_splitting.value
-    assert batching.max_batch_size.value >= MAX_CHUNK_IMAGES
+    batching = read_batching_parameters(CONFIG / "batching.config")
+    assert batching.allowed_batch_sizes == WARM_UP_BATCH_SIZES[SIGNATURE]
+    assert batching.max_execution_batch_size == WARM_UP_BATCH_SIZES[SIGNATURE][-1]
+    assert batching.enable_large_batch_splitting
+    assert batching.max_batch_size >= MAX_CHUNK_IMAGES
     [pod] = pods([named(render("base"), "Deployment", "serving")])
     [container] = pod.containers
-    assert str(batching.num_batch_threads.value) == container["resources"]["limits"]["cpu"]
+    assert str(batching.num_batch_threads) == container["resources"]["limits"]["cpu"]
     assert environment(pod, container)["CPUS"] == container["resources"]["limits"]["cpu"]
 
 
