@@ -7,14 +7,25 @@ and checks their SHA-256. The prepared data set is compared with MNIST's fingerp
 import errno
 import fcntl
 import sys
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import numpy as np
 
+from trainer.data import idx
 from trainer.data.split import MNIST_FINGERPRINTS, DataError, Split
 
 BUILDER = "mnist:3.0.1"
 LOCK_FILE = ".prepare.lock"
+
+SOURCE = "https://storage.googleapis.com/cvdf-datasets/mnist/"
+"""Where the builder downloads from."""
+
+FILES = [f"{name}.gz" for names in idx.FILES.values() for name in names]
+
+REACH_SECONDS = 5.0
+"""How long to wait for an answer before the builder starts, which retries for minutes and prints every attempt."""
 
 
 def prepare_mnist(data_dir: Path) -> None:
@@ -31,6 +42,8 @@ def prepare_mnist(data_dir: Path) -> None:
     manual = data_dir / "downloads" / "manual"
     try:
         if not Path(builder.data_path).exists():
+            if not all((manual / name).is_file() for name in FILES):
+                _refuse_offline(data_dir)
             data_dir.mkdir(parents=True, exist_ok=True)
             # Workers of one run prepare the same folder at the same time, and the builder fails for all but the first.
             # The operating system releases the lock when the process ends.
@@ -42,11 +55,7 @@ def prepare_mnist(data_dir: Path) -> None:
     except (OSError, EOFError, tfds.download.DownloadError) as error:
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise
-        raise DataError(
-            f"MNIST is not prepared in {data_dir} and could not be downloaded ({_one_line(error)}). Without a network, "
-            f"put train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, t10k-images-idx3-ubyte.gz and "
-            f"t10k-labels-idx1-ubyte.gz into {manual}"
-        ) from error
+        raise _not_available(data_dir, error) from error
 
 
 def read_mnist(data_dir: Path) -> tuple[Split, Split]:
@@ -77,5 +86,28 @@ def read_mnist(data_dir: Path) -> tuple[Split, Split]:
     return read("train"), read("test")
 
 
-def _one_line(error: BaseException) -> str:
+def _refuse_offline(data_dir: Path) -> None:
+    """Refuse to start a download that cannot succeed.
+
+    Raises:
+        DataError: the host does not answer; the message says how to train without a network.
+    """
+    request = urllib.request.Request(SOURCE + FILES[-1], method="HEAD")
+    try:
+        urllib.request.urlopen(request, timeout=REACH_SECONDS).close()
+    except urllib.error.HTTPError:
+        pass  # The host answers; the builder reports what it cannot get.
+    except OSError as error:
+        raise _not_available(data_dir, getattr(error, "reason", error)) from error
+
+
+def _not_available(data_dir: Path, reason: object) -> DataError:
+    return DataError(
+        f"MNIST is not prepared in {data_dir} and could not be downloaded ({_one_line(reason)}). Without a network, put "
+        f"{', '.join(FILES[:-1])} and {FILES[-1]} into {data_dir / 'downloads' / 'manual'}, or train on the embedded "
+        "digits: --preset quickstart"
+    )
+
+
+def _one_line(error: object) -> str:
     return " ".join(str(error).split())

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.ports import free_port
 from tests.trainer.conftest import read_result, run_trainer, write_idx
+from trainer.cli import main
 from trainer.data.divide import hold_back
 from trainer.data.idx import FILES, read_idx, read_idx_folder
 from trainer.data.load import load_splits, read_dataset
@@ -273,3 +275,15 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
     done = run_trainer("data", "verify", "--dataset", "idx", "--data-dir", tmp_path / "nowhere")
     assert done.returncode == ExitCode.DATA
     assert "train-images-idx3-ubyte: missing" in done.stderr
+
+
+def test_mnist_without_a_network_is_refused_at_once_with_what_to_do(tmp_path: Path, monkeypatch, capfd) -> None:
+    """The builder retried for a minute and printed a traceback of urllib3 for each attempt."""
+    monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{free_port()}")
+    assert main(["data", "prepare", "--artifacts", str(tmp_path)]) == ExitCode.DATA
+    error = capfd.readouterr().err
+    assert "Connection refused" in error
+    assert f"t10k-labels-idx1-ubyte.gz into {tmp_path}/data/downloads/manual, or train on the embedded digits" in error
+    assert "Traceback" not in error
+    assert "urllib3" not in error
+    assert not list(tmp_path.rglob("*incomplete*"))
