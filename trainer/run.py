@@ -23,6 +23,7 @@ from trainer.runs.environment import environment as describe_environment
 from trainer.runs.folder import (
     WEIGHTS_FILE,
     explains_resume,
+    find_unfinished,
     is_finished,
     open_run_folder,
     refuse_full_disk,
@@ -58,6 +59,8 @@ def train_run(config: TrainConfig, now: datetime, environment: Mapping[str, str]
     if cluster and not cluster.is_chief:
         _train_as_worker(config, cluster)
         return
+    if not config.run and (unfinished := find_unfinished(config)):
+        console.facts({"unfinished": f"{unfinished.name}, same settings; resume it: {resume_command(unfinished)}"})
     with open_run_folder(config, now) as config:
         if is_finished(config):
             place = f"run {config.run!r} is finished ({config.run_dir})"

@@ -10,11 +10,11 @@ from datetime import datetime
 from pathlib import Path
 
 from trainer.command_line import command_line
-from trainer.config import TrainConfig, refuse_mismatch, resolve, to_json, what_it_computes
+from trainer.config import TrainConfig, differences, refuse_mismatch, resolve, to_json, what_it_computes
 from trainer.errors import ConfigError, ExitCode, RunError
 from trainer.precision import fixed_precision
 from trainer.runs.atomic import PARTIAL_PREFIX, write_atomically
-from trainer.runs.lock import locked
+from trainer.runs.lock import is_locked, locked
 from trainer.runs.result import PUBLISH_FILE, RESULT_FILE, read_result
 from trainer.runs.signals import StoppedError
 
@@ -87,6 +87,27 @@ def is_finished(config: TrainConfig) -> bool:
     results = [read_result(config.run_dir / name) for name in (RESULT_FILE, PUBLISH_FILE)]
     succeeded = [result for result in results if result and result.exit_code == ExitCode.OK]
     return any(result.published or not config.publish for result in succeeded)
+
+
+def find_unfinished(config: TrainConfig) -> Path | None:
+    """The folder of the newest run of the same settings that was stopped or killed and can be resumed, if there is one."""
+    from trainer.runs.checkpoint import FOLDER, checkpoint_files  # numpy: not for `--help`
+
+    configs = sorted(
+        (config.artifacts / "runs").glob(f"*/{CONFIG_FILE}"), key=lambda path: path.stat().st_mtime, reverse=True
+    )
+    for folder in (path.parent for path in configs):
+        try:
+            result = read_result(folder / RESULT_FILE)
+            is_resumable = not result or result.exit_code == ExitCode.STOPPED
+            if not is_resumable or not checkpoint_files(folder / FOLDER) or is_locked(folder / LOCK_FILE):
+                continue
+            saved = resolve(file=folder / CONFIG_FILE)
+        except (ConfigError, OSError, TypeError, ValueError):
+            continue  # A damaged folder, or one of another version of this program.
+        if not differences(what_it_computes(saved), what_it_computes(config)):
+            return folder
+    return None
 
 
 def resume_command(run_dir: Path) -> str:

@@ -11,7 +11,8 @@ import pytest
 
 from trainer.config import ConfigError, TrainConfig
 from trainer.errors import BusyError, ExitCode, exit_code_of
-from trainer.runs.folder import open_run_folder
+from trainer.runs.folder import find_unfinished, open_run_folder
+from trainer.runs.result import RunResult
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -85,3 +86,30 @@ def test_runs_that_start_at_the_same_time_do_not_disturb_each_other(tmp_path: Pa
     for process in processes:
         process.join()
     assert [process.exitcode for process in processes] == [0, 0]
+
+
+def write_stopped_run(artifacts: Path, run: str, **settings: object) -> Path:
+    """A run that was killed after its first checkpoint."""
+    with open_run_folder(TrainConfig(artifacts=artifacts, run=run, **settings), NOW) as config:
+        checkpoint = config.run_dir / "checkpoints" / f"step-00000010-{'0' * 64}.npz"
+        checkpoint.parent.mkdir()
+        checkpoint.touch()
+    return config.run_dir
+
+
+def test_an_unfinished_run_of_the_same_settings_is_found_the_newest_first(tmp_path: Path) -> None:
+    config = TrainConfig(artifacts=tmp_path)
+    assert find_unfinished(config) is None
+    write_stopped_run(tmp_path, "other-seed", seed=1)
+    open_once(tmp_path, "no-checkpoint")
+    (tmp_path / "runs" / "damaged").mkdir()
+    (tmp_path / "runs" / "damaged" / "config.json").write_text("{")
+    finished = write_stopped_run(tmp_path, "finished")
+    (finished / "result.json").write_text(RunResult().to_json())
+    assert find_unfinished(config) is None
+    older, newer = (write_stopped_run(tmp_path, name) for name in ("older", "newer"))
+    (older / "result.json").write_text(RunResult(exit_code=ExitCode.STOPPED).to_json())
+    os.utime(older / "config.json", (1, 1))
+    assert find_unfinished(config) == newer
+    with open_run_folder(TrainConfig(artifacts=tmp_path, run="newer"), NOW):
+        assert find_unfinished(config) == older, "the other one is being trained"
