@@ -6,6 +6,7 @@ What TensorFlow writes on standard error, and when each cell ran, are not kept. 
 """
 
 import argparse
+import os
 from pathlib import Path
 
 import nbformat
@@ -21,6 +22,8 @@ def run(notebook: nbformat.NotebookNode) -> None:
         nbclient.exceptions.CellExecutionError: a cell failed.
     """
     resources = {"metadata": {"path": NOTEBOOK.parent}}
+    # The kernel starts in the notebook's folder; it has to find this project's packages, installed or not.
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(NOTEBOOK.parents[1]), os.environ.get("PYTHONPATH", "")])
     NotebookClient(notebook, resources=resources, timeout=600, record_timing=False).execute()
     for cell in notebook.cells:
         if cell.cell_type == "code":
