@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterator, Sequence
 
 SERVING_COMMANDS = ("predict", "status", "metadata", "wait", "bench", "web", "serve")
-TRAINER_COMMANDS = ("train", "tune", "evaluate", "publish", "rollback", "doctor", "data", "runs", "compare")
+TRAINER_COMMANDS = ("train", "learn", "tune", "evaluate", "publish", "rollback", "doctor", "data", "runs", "compare")
 SHELLS = ("bash", "zsh")
 EXIT_OK, EXIT_USAGE = 0, 2
 

@@ -82,6 +82,7 @@ MAY_IMPORT = {
         "training",
     },
     "trainer.run": {"config", "errors", "runs", "steps", "training"},
+    "trainer.learn": {"config", "data", "errors", "percent", "publishing", "run", "runs", "settings", "training"},
     "trainer.tuning": {"config", "errors", "percent", "evaluation", "run", "runs", "settings", "training"},
     # On the other side of the contract.
     "serving.client": set(),

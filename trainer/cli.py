@@ -1,4 +1,4 @@
-"""The command line: `python -m trainer train | tune | runs | compare | evaluate | publish | rollback | doctor | data`.
+"""The command line: `python -m trainer COMMAND`, from `train` and `learn` to `publish` and `rollback`; `--help` lists all.
 
     python -m trainer train                   # the embedded digits, a minute, no download
     python -m trainer train --preset fast     # MNIST, above 99.2 %
@@ -43,6 +43,12 @@ PUBLISH_SETTINGS = (
 )  # fmt: skip
 """What `publish` may set otherwise than the run's config does."""
 
+LEARN_SETTINGS = (
+    "artifacts", "data_dir", "models_dir", "model_name", "run", "epochs", "learning_rate", "extra_weight", "seed",
+    "publish", "min_accuracy", "tolerance", "significance", "keep_versions",
+)  # fmt: skip
+"""What `learn` may set otherwise than the config of the served version's run does."""
+
 FIELDS = {field.name: field for field in dataclasses.fields(TrainConfig)}
 
 EXAMPLES = """examples:
@@ -73,6 +79,13 @@ def _train(args: argparse.Namespace, console: Console) -> None:
     from trainer.run import train_run
 
     train_run(_config(args), datetime.now(UTC), os.environ, console)
+
+
+def _learn(args: argparse.Namespace, console: Console) -> None:
+    from trainer.learn import learn
+
+    flags = {name: value for name, value in vars(args).items() if name in FIELDS}
+    learn(args.corrections, flags, args.config, datetime.now(UTC), os.environ, console)
 
 
 def _tune(args: argparse.Namespace, console: Console) -> None:
@@ -242,6 +255,7 @@ def build_parser(arguments: Sequence[str], prog: str = "python -m trainer") -> a
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     preset = _preset_in(arguments)
     _add_train(commands, preset)
+    _add_learn(commands)
     _add_tune(commands, preset)
 
     text = "list the runs: state, accuracy, time, and the version that each was published as"
@@ -327,6 +341,28 @@ def _add_train(commands: Any, preset: str) -> None:
     )
     _add_config(sub, preset)
     sub.set_defaults(command=_train)
+
+
+def _add_learn(commands: Any) -> None:
+    text = "train the served version further on corrected pictures, and publish it if it passes the gate"
+    sub = commands.add_parser("learn", help=text, description=text, argument_default=argparse.SUPPRESS)
+    sub.add_argument(
+        "corrections",
+        type=_local_path,
+        metavar="FOLDER",
+        help="pictures in folders named 0 to 9 or listed in labels.csv, such as `serving web --collect FOLDER` keeps",
+    )
+    sub.add_argument(
+        "--config",
+        type=_local_path,
+        default=None,
+        metavar="FILE",
+        help="config.json of the run that trained the served version (default: the one in <artifacts>/runs)",
+    )
+    _add_log_format(sub)
+    for name in LEARN_SETTINGS:
+        _add_setting(sub, name, _help_of(name))
+    sub.set_defaults(command=_learn)
 
 
 def _add_tune(commands: Any, preset: str) -> None:

@@ -32,6 +32,7 @@ STACKS: dict[str, tuple[Any, ...]] = {
     **{f"base+{name}": (("base",), (name,)) for name in COMPONENTS},
     **{path.name: ((f"overlays/{path.name}",), ()) for path in sorted((K8S / "overlays").iterdir())},
     **BESIDE,
+    "base+web+learn": (("base",), ("web", "learn")),
     "base+kueue": (("base", "components/kueue/quota"), ("kueue",)),
     "everything": (("overlays/gpu-multi-worker", "components/kueue/quota"), ("kueue", "prometheus")),
 }
@@ -89,7 +90,7 @@ def render(stack: str) -> list[Object]:
 
 @dataclass(frozen=True)
 class Pod:
-    """The pod that a Job or a Deployment makes."""
+    """The pod that a Job, a CronJob or a Deployment makes."""
 
     owner: Object
     spec: Object
@@ -115,8 +116,13 @@ class Pod:
 
 
 def pods(objects: list[Object]) -> list[Pod]:
-    """The pods of all Deployments and Jobs."""
-    templates = [(found, found["spec"]["template"]) for found in objects if found["kind"] in ("Deployment", "Job")]
+    """The pods of all Deployments, Jobs and CronJobs."""
+    specs = [
+        (found, found["spec"].get("jobTemplate", found)["spec"])
+        for found in objects
+        if found["kind"] in ("Deployment", "Job", "CronJob")
+    ]
+    templates = [(found, spec["template"]) for found, spec in specs]
     return [Pod(owner, template["spec"], template["metadata"].get("labels", {})) for owner, template in templates]
 
 

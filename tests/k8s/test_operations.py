@@ -153,3 +153,19 @@ def test_the_claim_of_a_bucket_fits_its_volume(file: str) -> None:
     assert volume["spec"]["claimRef"] == {name: claim["metadata"][name] for name in ("namespace", "name")}
     for field in ("storageClassName", "accessModes"):
         assert volume["spec"][field] == claim["spec"][field]
+
+
+def test_learning_is_suspended_and_its_job_retries_as_training_does() -> None:
+    objects = render("base+web+learn")
+    cron, job = named(objects, "CronJob", "learn")["spec"], named(objects, "Job", "train")["spec"]
+    assert cron["suspend"] is True
+    assert cron["concurrencyPolicy"] == "Forbid"
+    assert cron["jobTemplate"]["spec"]["podFailurePolicy"] == job["podFailurePolicy"]
+
+
+def test_the_page_keeps_corrections_where_learning_reads_them() -> None:
+    objects = render("base+web+learn")
+    [web, learn] = pods([named(objects, "Deployment", "web"), named(objects, "CronJob", "learn")])
+    [mount] = [mount for mount in web.containers[0]["volumeMounts"] if mount["name"] == "artifacts"]
+    assert f"--collect={mount['mountPath']}" in web.containers[0]["args"]
+    assert learn.containers[0]["args"][2] == f"/artifacts/{mount['subPath']}"
