@@ -53,7 +53,8 @@ def show_digits(images: np.ndarray, titles: Sequence[Any], alt: str, columns: in
     """Images uint8 [N, 28, 28] in rows, each with its title; ink is dark on light."""
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
-    figure = Figure(figsize=(columns, 1.3 * rows), layout="constrained")
+    inches = 1.0 if columns > 4 else 1.8  # A few digits have room for long titles.
+    figure = Figure(figsize=(inches * columns, (inches + 0.3) * rows), layout="constrained")
     for axes, image, title in zip(figure.subplots(rows, columns, squeeze=False).flat, images, titles, strict=False):
         axes.imshow(image, cmap="gray_r", vmin=0, vmax=255)
         axes.set_title(title, fontsize=9)
