@@ -15,6 +15,7 @@ import grpc
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
+from tensorflow.python.framework import ops
 from tensorflow.python.saved_model.loader_impl import SavedModelLoader
 
 from serving.local_server.errors import CODES, StatusError, failed_precondition, invalid_argument
@@ -107,6 +108,8 @@ class Servable:
             self._idle.wait_for(lambda: not self._running)
         self._runs.clear()
         self._session.close()
+        # A graph is a cycle of references: Python would free it and its native memory hundreds of reloads later.
+        ops.dismantle_graph(self._session.graph)
         _release_freed_memory()
 
     @contextmanager
