@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from trainer.errors import ExitCode
+from trainer.errors import ConfigError, ExitCode
 from trainer.percent import percent
 from trainer.runs.console import aligned
 from trainer.runs.folder import CONFIG_FILE, LOCK_FILE
@@ -77,7 +77,7 @@ def text_of(runs: Sequence[ListedRun]) -> str:
 def _describe(folder: Path) -> ListedRun:
     try:
         named = {name: read_result(folder / name) for name in (RESULT_FILE, TRIAL_FILE, EVALUATE_FILE, PUBLISH_FILE)}
-    except (ValueError, TypeError, OSError):
+    except (ConfigError, OSError):
         return ListedRun(run=folder.name, state="unreadable")
     results = sorted((result for result in named.values() if result), key=lambda result: result.finished)
     trained = named[RESULT_FILE] or named[TRIAL_FILE]

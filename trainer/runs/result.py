@@ -27,7 +27,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from trainer.errors import ExitCode, RunError, exit_code_of
+from trainer.errors import ConfigError, ExitCode, RunError, exit_code_of
 from trainer.runs.atomic import write_atomically
 from trainer.runs.console import print_to_stderr
 from trainer.runs.signals import StoppedError
@@ -107,15 +107,20 @@ def read_result(path: Path) -> RunResult | None:
     """The result that `recorded` wrote to `path`; None if there is none.
 
     Raises:
-        ValueError: the file is not a result, or has a later format.
+        ConfigError: the file is damaged, or has a later format.
     """
     if not path.is_file():
         return None
-    values = json.loads(path.read_text())
-    if values.get("format", FORMAT) > FORMAT:
-        raise ValueError(f"{path}: format {values['format']}; this version of the trainer reads up to {FORMAT}")
-    names = {each.name for each in dataclasses.fields(RunResult)}
-    return RunResult(**{name: value for name, value in values.items() if name in names})
+    try:
+        values = json.loads(path.read_text())
+        later = values.get("format", FORMAT) > FORMAT
+        names = {each.name for each in dataclasses.fields(RunResult)}
+        result = RunResult(**{name: value for name, value in values.items() if name in names})
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{path} is damaged ({error}); expected a result that the trainer wrote") from error
+    if later:
+        raise ConfigError(f"{path}: format {result.format}; this version of the trainer reads up to {FORMAT}")
+    return result
 
 
 def latest_result(run_dir: Path) -> RunResult:

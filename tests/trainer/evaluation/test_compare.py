@@ -93,7 +93,10 @@ def test_what_cannot_be_compared_is_refused(artifacts: Path, splits) -> None:
     (write_run(artifacts, "unfinished", splits.test, splits.test.labels) / "predictions.npz").unlink()
     (write_run(artifacts, "trial", splits.test, splits.test.labels) / "predictions.npz").unlink()
     (runs / "trial" / "model.weights.h5").touch()
+    write_run(artifacts, "damaged", splits.test, splits.test.labels)
+    (runs / "damaged" / "result.json").write_text("{")
     for names, message in (
+        (["one", "damaged"], r"result.json is damaged \(.*\); expected a result that the trainer wrote"),
         (["one"], r"compare got 1 run\(s\); expected 2 to 26"),
         (["one", "one"], "the same run twice"),
         (["one", "other"], r"different test digits \(optdigits, SHA-256 \w{12}; optdigits, SHA-256 \w{12}\)"),
