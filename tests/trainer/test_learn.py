@@ -45,6 +45,7 @@ def artifacts(served: Path, tmp_path: Path) -> Path:
     return shutil.copytree(served, tmp_path / "artifacts")
 
 
+@pytest.mark.slow
 def test_the_served_version_is_trained_further_and_the_next_version_published(artifacts: Path, tmp_path: Path) -> None:
     folder = keep_sevens(tmp_path / "kept", 30)
     before = live_versions(artifacts / "models" / "digits")

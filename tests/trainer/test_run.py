@@ -155,7 +155,7 @@ def test_a_finished_run_can_be_evaluated_and_published_again_and_rolled_back(fin
 
     done = run_trainer("publish", run, "--min-accuracy", 0.9999)
     assert done.returncode == ExitCode.GATE
-    assert "min_accuracy 0.9999" in done.stderr
+    assert "below the gate's minimum of 99.99 %" in done.stderr
     assert json.loads((run / "publish.json").read_text())["exit_code"] == ExitCode.GATE
     assert "Not published" in (run / "report.html").read_text()
     assert read_result(run)["published"], "what training did stays on record"

@@ -2,13 +2,13 @@
 
 import gzip
 import shutil
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.ports import free_port
 from tests.trainer.conftest import read_result, run_trainer, write_idx
 from trainer.cli import main
 from trainer.data.divide import hold_back
@@ -279,8 +279,10 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
 
 def test_mnist_without_a_network_is_refused_at_once_with_what_to_do(tmp_path: Path, monkeypatch, capfd) -> None:
     """The builder retried for a minute and printed a traceback of urllib3 for each attempt."""
-    monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{free_port()}")
-    assert main(["data", "prepare", "--artifacts", str(tmp_path)]) == ExitCode.DATA
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # Nobody listens, and no other process can take the port.
+        monkeypatch.setenv("https_proxy", "http://{}:{}".format(*closed.getsockname()))
+        assert main(["data", "prepare", "--artifacts", str(tmp_path)]) == ExitCode.DATA
     error = capfd.readouterr().err
     assert "Connection refused" in error
     assert f"t10k-labels-idx1-ubyte.gz into {tmp_path}/data/downloads/manual, or train on the embedded digits" in error

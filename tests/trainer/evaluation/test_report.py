@@ -113,7 +113,7 @@ def test_the_charts_follow_the_dark_mode(tmp_path: Path) -> None:
 def test_the_report_of_a_refused_guesser_says_so_and_does_not_praise_its_calibration(tmp_path: Path) -> None:
     guesser = evaluation_of(np.zeros(20, np.uint8), confidence=0.1001)
     text = report_of(tmp_path, story_of("Not published: test accuracy is 10.00 %"), guesser)
-    assert "<strong>Not published</strong>Test accuracy is 10.00 %" in text
+    assert "<strong>Not published</strong>Test accuracy is 10.00&nbsp;%" in text
     assert "calibration error" not in text
     assert "nan" not in re.sub(r'data:image/png;base64,[^"]*', "", text)
     assert "python -m trainer publish artifacts/runs/r" in text

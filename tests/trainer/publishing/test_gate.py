@@ -74,7 +74,7 @@ def test_a_served_version_that_was_evaluated_on_other_data_is_replaced_only_on_r
     allowed = Gate(min_accuracy=0.5, tolerance=0.02, allow_other_data=True)
     assert judge(better, test_split, tmp_path, allowed).comparisons == ()
     write_version(tmp_path, 90, test_split, range(0))
-    with pytest.raises(GateError, match=r"the best live version, 90, has 1\.0000 on the same test split"):
+    with pytest.raises(GateError, match=r"the best live version, 90, has 100\.00 % on the same test split"):
         judge(candidate(test_split, range(20)), test_split, tmp_path, allowed)
 
 
@@ -90,7 +90,7 @@ def test_losses_within_the_tolerance_do_not_add_up_over_versions(tmp_path: Path,
     write_version(tmp_path, 100, test_split, range(0))
     write_version(tmp_path, 200, test_split, range(6))
     third = candidate(test_split, range(12))
-    with pytest.raises(GateError, match=r"accuracy is 0\.9700; the best live version, 100, has 1\.0000") as refusal:
+    with pytest.raises(GateError, match=r"accuracy is 97\.00 %; the best live version, 100, has 100\.00 %") as refusal:
         judge(third, test_split, tmp_path, Gate(min_accuracy=0.5, tolerance=0.02, significance=0.0))
     verdict = refusal.value.verdict
     assert verdict
