@@ -45,6 +45,7 @@ def test_ten_corrections_on_the_page_teach_the_served_model_a_new_seven(tmp_path
         assert len(list((kept / "7").glob("*.png"))) == 10
         run_trainer("learn", kept, "--artifacts", artifacts)
         newest = max(int(path.name) for path in (artifacts / "models" / "digits").glob("[0-9]*"))
-        wait_until(lambda: page.text("newer") == f"A newer version of the model answers now: {newest}.", timeout=60)
+        newer = f"A newer version of the model answers now: {newest}."
+        wait_until(lambda: page.text("newer") == newer, timeout_seconds=60)
         wait_until(lambda: page.text("digit").startswith("7"))
         assert not page.errors()

@@ -24,6 +24,9 @@ SAMPLE_SIDE_PIXELS = 256
 ROOM = 4
 """A picture is extended on each side by its longer side divided by this."""
 
+ROOM_MAX_SHORTER_SIDES = 4
+"""But by at most so many shorter sides: a picture of 2x30,000 pixels would need gigabytes, and no digit is so thin."""
+
 
 class Extended(NamedTuple):
     """A picture, and what is known about its rim."""
@@ -71,7 +74,8 @@ def extend(pixels: tf.Tensor) -> Extended:
     has_ink = share(rim, paper, INK_COLOUR_LEVELS) < 1
 
     extends = (is_even | is_drawn) & has_ink
-    room = tf.where(extends, tf.reduce_max(tf.shape(pixels)) // ROOM, 0)
+    shorter, longer = tf.minimum(height, width), tf.maximum(height, width)
+    room = tf.where(extends, tf.minimum(longer // ROOM, ROOM_MAX_SHORTER_SIDES * shorter), 0)
 
     def extended() -> tf.Tensor:
         colour = tf.cast(paper, tf.uint8)

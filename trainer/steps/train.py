@@ -14,6 +14,7 @@ from trainer.data.load import Extra, load_splits
 from trainer.data.split import Splits
 from trainer.errors import memory_errors_explained
 from trainer.initial_weights import read_initial_model
+from trainer.percent import percent
 from trainer.precision import AUTO, Precision, fixed_precision
 from trainer.runs.checkpoint import Checkpoints, is_trained
 from trainer.runs.environment import utc_now
@@ -63,7 +64,7 @@ def train_model(config: TrainConfig, cluster: Cluster | None, tracker: Tracker) 
         initial = read_initial_model(config) if config.init_from else None
         with tracker.console.phase(f"Loading {config.dataset}"):
             splits = load_data(config)
-        drawn = f" ({config.pen_weight:.0%} drawn by the pen)" if config.pen_weight else ""
+        drawn = f" ({percent(config.pen_weight, 0)} drawn by the pen)" if config.pen_weight else ""
         sizes = (
             f"{len(splits.train):,} training{drawn}, {len(splits.validation):,} validation, {len(splits.test):,} test"
         )
@@ -112,7 +113,7 @@ def _facts(config: TrainConfig, splits: Splits, trained: Trained, devices: Devic
     sizes = (len(part) for part in (splits.train, splits.validation, splits.test))
     return {
         "data set": "{}: {:,} training, {:,} validation, {:,} test digits".format(config.dataset, *sizes),
-        **({"pen": f"draws {config.pen_weight:.0%} of the training digits"} if config.pen_weight else {}),
+        **({"pen": f"draws {percent(config.pen_weight, 0)} of the training digits"} if config.pen_weight else {}),
         "network": f"{config.model}, {trained.model.count_params():,} parameters",
         **({"initial weights": f"of {config.init_from}, with a new optimizer"} if config.init_from else {}),
         "training": f"{trained.steps:,} steps of {config.global_batch_size} in {trained.seconds:.1f} s, "

@@ -4,10 +4,12 @@ import io
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image, ImageOps
 
 from testbed.scenes import SCENES, drawing
 from trainer.data.optdigits import read_optdigits
+from trainer.pictures.extend import extend
 
 
 @pytest.fixture(scope="module")
@@ -306,3 +308,12 @@ def test_connected_components_are_those_of_scipy() -> None:
         assert count == expected_count
         pairs = set(zip(labels.numpy().tolist(), expected[mask].tolist(), strict=True))
         assert len(pairs) == expected_count
+
+
+def test_a_very_long_picture_is_extended_by_a_multiple_of_its_shorter_side() -> None:
+    # A JPEG of 2x30,000 pixels has 350 bytes; extended by a quarter of its length it took gigabytes and ten seconds.
+    strip = np.full((2, 30_000, 3), 255, np.uint8)
+    strip[:, 100:110] = 0
+    extended = extend(tf.constant(strip))
+    assert extended.room == 8
+    assert extended.pixels.shape == (18, 30_016, 3)

@@ -54,7 +54,7 @@ def test_a_reader_never_sees_an_incomplete_version_while_publishers_finish_or_ar
     assert len(published) == PUBLISHES
 
     killed = 0
-    longest = sorted(durations)[len(durations) // 2] * 1.1
+    longest = min(durations)  # On a machine whose load changes, others may end before they are killed.
     for _ in range(KILLED_PUBLISHES):
         process = start()
         process.join(generator.uniform(0, longest))
