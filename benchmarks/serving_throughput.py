@@ -182,7 +182,7 @@ def served_without_model() -> Iterator[str]:
     ours, theirs = context.Pipe()
     server = context.Process(target=_respond_at_once, args=(theirs,), daemon=True)
     server.start()
-    theirs.close()  # If the server fails before it has an address, `recv` raises EOFError instead of waiting for ever.
+    theirs.close()  # If the server fails before it has an address, `recv` raises EOFError and does not hang.
     try:
         yield ours.recv()
     finally:

@@ -1,4 +1,4 @@
-"""The second step of a run: score the trained model on unseen data. What it makes is a `Candidate`, for the gate."""
+"""The second step of a run: score the trained model on unseen data. It returns a `Candidate` for the gate."""
 
 from __future__ import annotations
 

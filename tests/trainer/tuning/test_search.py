@@ -105,7 +105,7 @@ def test_the_best_few_are_trained_with_further_seeds_side_by_side(tmp_path, caps
 
 
 def test_a_trial_that_the_system_kills_does_not_block_its_search(tmp_path):
-    """A trial that ran out of memory ended every search that was resumed, for ever."""
+    """A trial that ran out of memory ended its search, and ended it again after every resume."""
     killed: list[int] = []
 
     def kill() -> None:
@@ -259,6 +259,6 @@ def test_a_search_of_20_trials_that_is_killed_five_times_loses_and_repeats_none(
     assert len({tuple(trial["settings"].values()) for trial in trials}) == 20
     for trial in trials:
         steps = [row["step"] for row in read_rows(Path(trial["run_dir"])) if row["kind"] == "train"]
-        assert steps == sorted(set(steps)), "a resumed trial goes on from its checkpoint"
+        assert steps == sorted(set(steps)), "a resumed trial continues from its checkpoint"
     losses = [trial["loss"] for trial in trials if trial["loss"] is not None]
     assert min(losses) <= trials[0]["loss"]
