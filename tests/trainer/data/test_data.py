@@ -3,6 +3,7 @@
 import gzip
 import shutil
 import socket
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -282,6 +283,7 @@ def test_mnist_without_a_network_is_refused_at_once_with_what_to_do(tmp_path: Pa
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))  # Nobody listens, and no other process can take the port.
         monkeypatch.setenv("https_proxy", "http://{}:{}".format(*closed.getsockname()))
+        monkeypatch.setattr(urllib.request, "_opener", None)  # It keeps the proxies of this process's first request.
         assert main(["data", "prepare", "--artifacts", str(tmp_path)]) == ExitCode.DATA
     error = capfd.readouterr().err
     assert "Connection refused" in error
