@@ -44,6 +44,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=12, help="of the baseline (default: %(default)s)")
     parser.add_argument("--presets", nargs="+", choices=PRESETS, default=["sprint", "fast"], help="(default: both)")
     parser.add_argument("--target", type=float, default=0.99, help="test accuracy to reach (default: %(default)s)")
+    parser.add_argument("--figure", type=Path, metavar="FILE.svg", help="draw accuracy against seconds there")
     args = parser.parse_args()
     where = machine()
     print(where, flush=True)
@@ -74,6 +75,8 @@ def main() -> None:
     verdicts = {preset: compare(baselines, points, args.target) for preset, points in ours.items()}
     for preset, verdict in verdicts.items():
         print(f"{preset}: {verdict['sentence']}")
+    if args.figure:
+        draw(baselines, ours, args.target, args.figure)
     write_json(args.json, machine=where, target=args.target, verdicts=verdicts, keras_recipe=baselines, presets=ours)
 
 
@@ -146,6 +149,39 @@ def compare(baselines: list[list[Point]], ours: list[Point], target: float) -> d
         "times_sooner": times or None,
         "is_lower_bound": not reached,
     }
+
+
+def draw(baselines: list[list[Point]], ours: dict[str, list[Point]], target: float, file: Path) -> None:
+    """Draw test accuracy against seconds of training, every round of both, legible on a light and on a dark page."""
+    import matplotlib
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MultipleLocator, PercentFormatter
+
+    grey = "#808080"
+    parts = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
+    with matplotlib.rc_context(dict.fromkeys(parts, grey) | {"svg.hashsalt": "time_to_accuracy", "font.size": 11}):
+        figure = Figure(figsize=(7.2, 4.2), layout="constrained")
+        axes = figure.add_subplot()
+        for points in baselines:
+            axes.plot(*zip(*points, strict=True), color=grey, alpha=0.4, linewidth=1)
+        medians = [[statistics.median(c) for c in zip(*epoch, strict=True)] for epoch in zip(*baselines, strict=True)]
+        label = f"Keras documentation's recipe, after each epoch ({len(baselines)} seeds)"
+        axes.plot(*zip(*medians, strict=True), color=grey, marker="o", markersize=4, label=label)
+        for (preset, points), color in zip(ours.items(), ("#0f9d76", "#e07b00", "#3b82d0", "#b04ec4"), strict=False):
+            axes.scatter(
+                *zip(*points, strict=True), color=color, s=28, label=f"{preset} ({len(points)} seeds)", zorder=3
+            )
+        axes.axhline(target, color=grey, linestyle="--", linewidth=1)
+        axes.set_xscale("log")
+        ticks = [seconds for seconds in (1, 2, 5, 10, 20, 50, 100, 200, 500) if seconds < 2 * baselines[0][-1][0]]
+        axes.set_xticks(ticks, [str(seconds) for seconds in ticks])
+        axes.minorticks_off()
+        axes.yaxis.set_major_locator(MultipleLocator(0.005))
+        axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=1))
+        axes.set(xlabel="seconds of training (logarithmic)", ylabel="MNIST test accuracy")
+        axes.spines[["top", "right"]].set_visible(False)
+        figure.legend(loc="outside upper left", frameon=False)
+        figure.savefig(file, transparent=True, metadata={"Date": None})
 
 
 def _print_table(baselines: list[list[Point]], ours: dict[str, list[Point]]) -> None:

@@ -10,9 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.roofline import training_flop
+from benchmarks.scaling import Cluster, step
 from benchmarks.time_to_accuracy import compare
 from trainer.data.idx import FILES
 from trainer.data.optdigits import read_optdigits
+from trainer.training.model import build_model
 
 REPOSITORY = Path(__file__).parents[2]
 CASES_IN_TURNS = {"strategies": 3, "input_path": 6, "batch_norm": 3, "checkpoint_cost": 3}
@@ -61,13 +64,71 @@ def test_accuracy_scores_every_seed_and_drops_none(idx_folder, tmp_path):
 
 
 def test_time_to_accuracy_scores_the_baseline_after_each_epoch_on_a_growing_clock(idx_folder, tmp_path):
-    flags = ("--epochs", 2, "--target", 0.1, "--data-dir", idx_folder)
+    flags = ("--epochs", 2, "--target", 0.1, "--data-dir", idx_folder, "--figure", tmp_path / "figure.svg")
     printed, figures = _run("time_to_accuracy", *flags, "--json", tmp_path / "figures.json")
     ((first, second),) = figures["keras_recipe"]
     assert 0 < first[0] < second[0]
     assert [len(points) for points in figures["presets"].values()] == [1, 1]
     for preset in ("sprint", "fast"):
         assert f"{preset}: {figures['verdicts'][preset]['sentence']}" in printed
+    assert (tmp_path / "figure.svg").read_text().startswith("<?xml")
+
+
+@pytest.mark.slow
+def test_roofline_shares_of_a_step_are_below_one(tmp_path):
+    flags = ("--presets", "sprint", "fast", "--rounds", 2, "--steps", 4, "--json", tmp_path / "figures.json")
+    printed, figures = _run("roofline", *flags)
+    for preset, row in figures["presets"].items():
+        assert preset in printed
+        assert 0 < row["optimizer"] < 1
+        assert row["augmentation"] < 1
+        assert row["flop"] > 0
+    # The same network and batch; only the augmentation differs.
+    assert figures["presets"]["sprint"]["flop"] == figures["presets"]["fast"]["flop"]
+
+
+def test_the_arithmetic_of_a_dense_network_is_counted_by_hand():
+    images, hidden, digits = 784, 512, 10
+    forwards = [2 * images * hidden, 2 * hidden * hidden, 2 * hidden * digits]
+    assert training_flop(build_model("mlp")) == 3 * sum(forwards) - forwards[0]
+
+
+def test_scaling_is_ideal_without_communication_and_launches():
+    cluster = Cluster(
+        tflops=1.0,
+        launch_ms=0.0,
+        gpus_per_host=8,
+        gbytes_in_host=math.inf,
+        gbytes_between_hosts=math.inf,
+        latency_us=0.0,
+    )
+    alone, many = (step(cluster, gpus, 64, flop=1e9, gradient_bytes=1e6) for gpus in (1, 64))
+    assert alone["step"] == pytest.approx(0.064)
+    assert many["images_per_second"] == pytest.approx(64 * alone["images_per_second"])
+
+
+def test_the_slower_link_counts_between_hosts():
+    cluster = Cluster(
+        tflops=1.0, launch_ms=0.0, gpus_per_host=8, gbytes_in_host=100.0, gbytes_between_hosts=10.0, latency_us=0.0
+    )
+    in_host, between = (step(cluster, gpus, 64, flop=1e9, gradient_bytes=1e9)["all_reduce"] for gpus in (8, 16))
+    assert in_host == pytest.approx(2 * 7 / 8 / 100)
+    assert between == pytest.approx(2 * 15 / 16 / 10)
+
+
+@pytest.mark.slow
+def test_scaling_measures_the_input_pipeline(tmp_path):
+    _, figures = _run("scaling", "--json", tmp_path / "figures.json")
+    assert figures["input_images_per_second"] > 0
+    assert len(figures["rows"]) == 6
+
+
+@pytest.mark.slow
+def test_data_size_trains_on_each_number_of_examples(idx_folder, tmp_path):
+    flags = ("--rounds", 1, "--data-dir", idx_folder, "--json", tmp_path / "figures.json")
+    _, figures = _run("data_size", *flags)
+    sizes = [row["examples"] for row in figures["table"].values()]
+    assert sizes == [sizes[0], 4 * sizes[0], 16 * sizes[0]]
 
 
 def test_a_baseline_that_never_reaches_the_target_gives_a_lower_bound():
