@@ -21,7 +21,7 @@ EXIT_OK, EXIT_USAGE = 0, 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit status."""
+    """Run one command and return its exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
     command, *rest = arguments or ["--help"]
     if command in SERVING_COMMANDS:
@@ -73,7 +73,7 @@ def _help() -> str:
 
 
 def _commands() -> Iterator[argparse._SubParsersAction]:
-    """Yields the subcommands of both sides; those of the trainer only if it is installed."""
+    """Yield the subcommands of both sides; those of the trainer only if it is installed."""
     from serving.cli import build_parser as build_serving_parser
 
     parsers = [build_serving_parser("digits", serve=True)]
@@ -86,7 +86,7 @@ def _commands() -> Iterator[argparse._SubParsersAction]:
 
 
 def completion_script(shell: str) -> str:
-    """Returns a script that completes commands, flags, the values of flags with choices, and file names."""
+    """Return a script that completes commands, flags, the values of flags with choices, and file names."""
     cases = {"completion": f"    completion) words='{' '.join(SHELLS)}' ;;\n"}
     for commands in _commands():
         cases |= {name: _case(name, parser) for name, parser in commands.choices.items()}
@@ -102,7 +102,7 @@ complete -o default -F _digits digits
 
 
 def _case(name: str, parser: argparse.ArgumentParser) -> str:
-    """Returns the shell's case for one command: values after a flag with choices, flags after a dash, or subcommands."""
+    """Return the shell's case for one command: values after a flag with choices, flags after a dash, or subcommands."""
     flags, values, subcommands = [], "", ""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):

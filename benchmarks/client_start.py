@@ -32,7 +32,7 @@ PNG = base64.b64decode(
 
 
 def main() -> None:
-    """Parses the arguments, measures in turns, prints the table and writes the JSON."""
+    """Parse the arguments, measure in turns, print the table and write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--target", help="HOST:PORT of a running server (default: a stand-in that answers at once)")
     parser.add_argument("--rounds", type=int, default=5, help="cold starts of each (default: %(default)s)")
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def measure(commands: dict[str, list[str]], rounds: int) -> dict[str, dict[str, float]]:
-    """Runs the commands in turns, so that a slow moment of the machine hits all of them; the median of each figure.
+    """Run the commands in turns, so that a slow moment of the machine hits all of them; the median of each figure.
 
     A first round, which fills the file cache, is not counted. CalledProcessError if a command fails.
     """

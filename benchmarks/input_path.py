@@ -97,7 +97,7 @@ def train_with(
 
 
 def _steps_on(path: str, data_dir: Path | None, devices, size: int, steps: int, replica_step: Callable) -> Callable:
-    """A function that runs one step on the next global batch of `size` examples and returns the replicas' losses."""
+    """Return a function that runs a step on the next global batch of `size` examples and returns the replicas' losses."""
     import tensorflow as tf
 
     from trainer.training.input_pipeline import ReplicaSlice, replica_datasets

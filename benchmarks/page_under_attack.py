@@ -44,7 +44,7 @@ class Answer:
 
 
 def main() -> None:
-    """Parses the arguments, draws and attacks, and prints the curve and a summary."""
+    """Parse the arguments, draw and attack, and print the curve and a summary."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--connections", type=int, default=900, help="of the attackers (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=60, help="length of the attack (default: %(default)s)")
@@ -65,7 +65,7 @@ def main() -> None:
 
 @contextlib.contextmanager
 def page() -> Iterator[int]:
-    """Runs the page in front of a stand-in and yields its port."""
+    """Run the page in front of a stand-in and yield its port."""
     with contextlib.ExitStack() as stack:
 
         def start(*arguments: str) -> str:
@@ -83,7 +83,7 @@ def page() -> Iterator[int]:
 
 @contextlib.contextmanager
 def attack(port: int, connections: int, source: str) -> Iterator[None]:
-    """Attacks from the address `source`, in a process of its own, until the block ends."""
+    """Attack from the address `source`, in a process of its own, until the block ends."""
     process = multiprocessing.get_context("spawn").Process(target=_run_attack, args=(port, connections, source))
     process.start()
     try:
@@ -94,7 +94,7 @@ def attack(port: int, connections: int, source: str) -> Iterator[None]:
 
 
 def draw(port: int, seconds: float, start: float = 0) -> list[Answer]:
-    """Sends a picture every tenth of a second over a connection that is kept, as a browser does."""
+    """Send a picture every tenth of a second over a connection that is kept, as a browser does."""
     answers, begin = [], time.monotonic()
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30, source_address=(USER, 0))
     while (sent := time.monotonic()) < begin + seconds:

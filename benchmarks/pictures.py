@@ -92,7 +92,7 @@ def _answers(servable: Any, signature: str, name: str, values: Sequence, output:
 
 
 def _run(servable: Any, signature: str, name: str, values: Sequence) -> dict[str, np.ndarray]:
-    """All outputs of one request."""
+    """Return all outputs of one request."""
     dtype = object if name == ENCODED else None
     return servable.run(servable.signature(signature), {name: np.array(values, dtype)})
 

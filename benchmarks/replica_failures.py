@@ -42,7 +42,7 @@ class Record:
 
 
 def main() -> None:
-    """Parses the arguments, runs the cases and prints a curve and a summary of each."""
+    """Parse the arguments, run the cases and print a curve and a summary of each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--callers", type=int, default=16, help="threads that send requests (default: %(default)s)")
     parser.add_argument("--timeout", type=float, default=2.0, metavar="SECONDS", help="(default: %(default)s)")

@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def measure(models_dir: Path, generator: str, rounds: int, seconds: float) -> list[dict[str, dict[str, float]]]:
-    """Returns one dict per round: case -> images_per_second and latency_ms (the median request)."""
+    """Return one dict per round: case -> images_per_second and latency_ms (the median request)."""
     run_bare = load_bare(models_dir)
     load_of = {"h2load": h2load, "python": grpc_load}[generator]
     rest_of = {"h2load": rest_h2load, "python": rest_load}[generator]
@@ -87,7 +87,7 @@ def measure(models_dir: Path, generator: str, rounds: int, seconds: float) -> li
 
 
 def summarise(rounds: list[dict[str, dict[str, float]]]) -> dict[str, object]:
-    """Medians over the rounds, of every figure and of the ratios taken within each round."""
+    """Return the medians over the rounds, of every figure and of the ratios taken within each round."""
     figures = {
         case: {name: statistics.median(one[case][name] for one in rounds) for name in rounds[0][case]}
         for case in rounds[0]
@@ -135,7 +135,7 @@ def render(summary: dict) -> str:
 
 
 def load_bare(models_dir: Path):
-    """Returns a function images -> outputs over the newest version's session: the fastest way to call it."""
+    """Return a function images -> outputs over the newest version's session: the fastest way to call it."""
     from serving.local_server.model.servable import Servable
     from serving.local_server.versions.discovery import VersionPolicy, find_versions
 
@@ -160,7 +160,7 @@ def bare_rate(run_bare, batch_size: int, seconds: float) -> dict[str, float]:
 
 @contextlib.contextmanager
 def served(models_dir: Path) -> Iterator[tuple[str, str]]:
-    """Runs `python -m serving serve` with batching; yields its gRPC and REST `host:port`."""
+    """Run `python -m serving serve` with batching; yield its gRPC and REST `host:port`."""
     flags = ["--port", "0", "--rest-port", "0", "--enable-batching"]
     command = [sys.executable, "-m", "serving", "serve", str(models_dir), *flags]
     server = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
@@ -177,7 +177,7 @@ def served(models_dir: Path) -> Iterator[tuple[str, str]]:
 
 @contextlib.contextmanager
 def served_without_model() -> Iterator[str]:
-    """The same gRPC stack in its own process, whose Predict responds at once; yields its `host:port`."""
+    """Run the same gRPC stack in its own process, with a Predict that responds at once; yield its `host:port`."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     server = context.Process(target=_respond_at_once, args=(theirs,), daemon=True)
@@ -209,7 +209,7 @@ def _respond_at_once(connection: Connection) -> None:
 
 
 def h2load(target: str, concurrency: int, seconds: float) -> dict[str, float]:
-    """Keeps `concurrency` single-image gRPC requests in flight with h2load."""
+    """Keep `concurrency` single-image gRPC requests in flight with h2load."""
     request = _request_bytes()
     with tempfile.TemporaryDirectory() as scratch:
         body = Path(scratch) / "body"
@@ -233,7 +233,7 @@ def _run_h2load(url: str, body: Path, seconds: float, options: list[str]) -> dic
 
 
 def rest_h2load(target: str, concurrency: int, seconds: float) -> dict[str, float]:
-    """Keeps `concurrency` single-image REST requests in flight with h2load over HTTP/1.1."""
+    """Keep `concurrency` single-image REST requests in flight with h2load over HTTP/1.1."""
     with tempfile.TemporaryDirectory() as scratch:
         body = Path(scratch) / "body"
         body.write_bytes(_rest_body())
@@ -241,13 +241,13 @@ def rest_h2load(target: str, concurrency: int, seconds: float) -> dict[str, floa
 
 
 def rest_load(target: str, concurrency: int, seconds: float) -> dict[str, float]:
-    """Keeps `concurrency` single-image REST requests in flight from a separate process. Raises if any fails."""
+    """Keep `concurrency` single-image REST requests in flight from a separate process. Raise if any fails."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_send_rest, (target, _rest_body(), concurrency, seconds))
 
 
 def grpc_load(target: str, concurrency: int, seconds: float) -> dict[str, float]:
-    """Keeps `concurrency` single-image requests in flight from a separate process. Raises if any fails."""
+    """Keep `concurrency` single-image requests in flight from a separate process. Raise if any fails."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_send, (target, _request_bytes(), concurrency, seconds))
 
@@ -334,7 +334,7 @@ def _figures(latencies: list[float], batch_size: int) -> dict[str, float]:
 
 
 def export_convnet(base_path: Path) -> Path:
-    """Writes version 1 of a convnet of about 0.2 M weights, untrained, because only its speed matters."""
+    """Write version 1 of a convnet of about 0.2 M weights, untrained, because only its speed matters."""
     import keras
     import tensorflow as tf
 

@@ -123,7 +123,7 @@ def fit_baseline(train: Split, test: Split, epochs: int, seed: int) -> list[Poin
 
 
 def compare(baselines: list[list[Point]], ours: list[Point], target: float) -> dict[str, object]:
-    """How many times sooner the preset reaches the target, by the medians of the rounds' seconds.
+    """Return how many times sooner the preset reaches the target, by the medians of the rounds' seconds.
 
     A round that does not reach it counts as infinitely long; where that makes the baseline's median infinite, the figure
     is a lower bound, from all the seconds that the baseline ran.

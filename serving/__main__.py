@@ -8,7 +8,7 @@ from serving import cli
 
 
 def main(arguments: Sequence[str] | None = None, prog: str = "python -m serving") -> int:
-    """Runs one command in a process of its own and returns its exit status."""
+    """Run one command in a process of its own and return its exit status."""
     # SIGTERM ends a command as Ctrl-C does. Without a handler, process 1 of a container ignores it. Servers set their own.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     return cli.main(arguments, prog)

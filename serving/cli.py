@@ -34,7 +34,7 @@ _REQUIREMENTS = {"serve": "train", "web": "web"}
 
 
 def main(arguments: Sequence[str] | None = None, prog: str = "python -m serving") -> int:
-    """Runs one command and returns its exit status."""
+    """Run one command and return its exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
     parser = build_parser(prog, serve=list(arguments[:1]) == ["serve"])
     args = parser.parse_args(arguments)
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m serving"
 
 
 def _run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
-    """Imports the chosen command and runs it."""
+    """Import the chosen command and run it."""
     if args.command == "serve":
         import serving.local_server.command as serve_command
 
@@ -74,7 +74,7 @@ def _run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
 
 
 def _run_client_command(args: argparse.Namespace, config: ClientConfig) -> int:
-    """Runs the module of `serving.commands` that has the command's name, and turns its errors into an exit status."""
+    """Run the module of `serving.commands` that has the command's name, and turn its errors into an exit status."""
     from serving.client.errors import ServingError
 
     try:
@@ -99,7 +99,7 @@ def _fail(message: str, exit_status: int) -> int:
 
 
 def build_parser(prog: str = "python -m serving", *, serve: bool) -> argparse.ArgumentParser:
-    """Builds the parser. The options of `serve` are defined by the server's module, which is imported only if chosen."""
+    """Build the parser. The options of `serve` are defined by the server's module, which is imported only if chosen."""
     parser = argparse.ArgumentParser(
         prog=prog,
         description="Query a server of the digit model, wait for it, measure it, draw digits for it, or run a small one.",

@@ -84,7 +84,7 @@ def _single_digits(images: np.ndarray, count: int) -> Iterator[bytes]:
 
 
 def fit(images: np.ndarray, traits: np.ndarray, kinds: np.ndarray) -> dict[str, np.ndarray]:
-    """Train on images uint8 [N, 28, 28], traits float32 [N, `TRAITS`] and kinds int [N]; returns the weights."""
+    """Train on images uint8 [N, 28, 28], traits float32 [N, `TRAITS`] and kinds int [N]; return the weights."""
     from sklearn.neural_network import MLPClassifier
 
     from trainer.pictures.presence import features

@@ -32,7 +32,7 @@ class Replica:
         return f"{self._host}:{self._port}"
 
     def start(self) -> None:
-        """Starts the process and waits until it listens."""
+        """Start the process and wait until it listens."""
         enter = ["ip", "netns", "exec", self._namespace] if self._namespace else []
         flags = ["--host", self._host, "--port", str(self._port), "--version", str(self._version)]
         self._process = subprocess.Popen(
@@ -45,30 +45,30 @@ class Replica:
         self._port = int(self._process.stdout.readline())
 
     def kill(self) -> None:
-        """Ends the process at once."""
+        """End the process at once."""
         self._process.kill()
         self._process.communicate()
 
     def freeze(self) -> None:
-        """Stops the process: connections stay open, and nothing responds."""
+        """Stop the process: connections stay open, and nothing responds."""
         self._process.send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Ends `freeze`."""
+        """End `freeze`."""
         self._process.send_signal(signal.SIGCONT)
 
     def cut(self) -> None:
-        """Takes the link down: packets are dropped."""
+        """Take the link down: packets are dropped."""
         _ip("-n", str(self._namespace), "link", "set", "right", "down")
 
     def restore(self) -> None:
-        """Ends `cut`."""
+        """End `cut`."""
         _ip("-n", str(self._namespace), "link", "set", "right", "up")
 
 
 @contextlib.contextmanager
 def linked_namespace() -> Iterator[str]:
-    """Makes a network namespace with a link to this one and yields its name. Needs root and iproute2."""
+    """Make a network namespace with a link to this one and yield its name. Needs root and iproute2."""
     name = f"digits{os.getpid()}"
     _ip("netns", "add", name)
     try:

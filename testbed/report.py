@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def argument_parser(description: str | None, *, rounds: int, steps: int | None = None) -> argparse.ArgumentParser:
-    """A parser with the flags that several benchmarks share; it has `--steps` only if a number is given."""
+    """Return a parser with the flags that several benchmarks share; it has `--steps` only if a number is given."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=rounds, help="turns of each case (default: %(default)s)")
     if steps:
@@ -25,7 +25,7 @@ def argument_parser(description: str | None, *, rounds: int, steps: int | None =
 
 
 def machine() -> str:
-    """One line about the machine and the versions that the figures come from."""
+    """Return one line about the machine and the versions that the figures come from."""
     cpu = platform.processor() or platform.machine()
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -38,7 +38,7 @@ def machine() -> str:
 
 
 def print_rates(rates: dict[str, list[float]], reference: Callable[[str], str]) -> dict[str, dict[str, float]]:
-    """Print median, range and ratio of each case to its reference's median; returns the same as plain values."""
+    """Print median, range and ratio of each case to its reference's median; return the same as plain values."""
     medians = {name: statistics.median(values) for name, values in rates.items()}
     width = max(map(len, rates))
     print(f"{'':{width}}  images/s      (lowest - highest)   ratio")

@@ -17,7 +17,7 @@ from serving import contract
 
 
 def main() -> None:
-    """Parses the arguments and serves."""
+    """Parse the arguments and serve."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0)
@@ -36,7 +36,7 @@ def main() -> None:
 
 
 def _respond(version: int) -> wire.PredictResponse:
-    """Returns the contract's outputs for one picture: a 7."""
+    """Return the contract's outputs for one picture: a 7."""
     response = wire.PredictResponse()
     response.model_spec.version.value = version
     for name, dtype, shape, field, values in (

@@ -108,7 +108,7 @@ def train_in_turns(turns: Turns, config: TrainConfig, data_dir: Path | None, ste
 
 
 def training_split(data_dir: Path | None) -> Split:
-    """The training split of a folder of IDX files, or as many random images as MNIST has."""
+    """Return the training split of a folder of IDX files, or as many random images as MNIST has."""
     if data_dir:
         return read_idx_folder(data_dir)[0]
     random = np.random.default_rng(0)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 
 def wait_until(condition: Callable[[], object], timeout_seconds: float = 20, pause_seconds: float = 0.02) -> None:
-    """Returns as soon as `condition()` is true; fails the test after `timeout_seconds`."""
+    """Return as soon as `condition()` is true; fail the test after `timeout_seconds`."""
     end = time.monotonic() + timeout_seconds
     while not condition():
         assert time.monotonic() < end, f"the condition is still false after {timeout_seconds} s"

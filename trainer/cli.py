@@ -59,7 +59,7 @@ EXAMPLES = """examples:
 
 
 def main(arguments: Sequence[str] | None = None, prog: str = "python -m trainer") -> int:
-    """Run one command; returns its exit status (see `trainer.errors`)."""
+    """Run one command; return its exit status (see `trainer.errors`)."""
     arguments = sys.argv[1:] if arguments is None else arguments
     args = build_parser(arguments, prog).parse_args(arguments)
     console = open_console(getattr(args, "log_format", "text"))
@@ -243,7 +243,7 @@ def _suggestion(given: str, known: Sequence[str]) -> str:
 
 
 def build_parser(arguments: Sequence[str], prog: str = "python -m trainer") -> argparse.ArgumentParser:
-    """The parser of all commands; with `--preset` in `arguments`, `--help` shows that preset's values."""
+    """Return the parser of all commands; with `--preset` in `arguments`, `--help` shows that preset's values."""
     parser = _Parser(
         prog=prog,
         description="Train a digit recogniser and hand it to TensorFlow Serving.",
@@ -323,7 +323,7 @@ def build_parser(arguments: Sequence[str], prog: str = "python -m trainer") -> a
 
 
 def _preset_in(arguments: Sequence[str]) -> str:
-    """The preset that the arguments name, so that `--help` shows its values."""
+    """Return the preset that the arguments name, so that `--help` shows its values."""
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     finder.add_argument("--preset", default="quickstart")
     preset = finder.parse_known_args([text for text in arguments if text not in ("-h", "--help")])[0].preset

@@ -10,7 +10,7 @@ SCRIPT = "digits"
 
 
 def command_line(*arguments: object) -> str:
-    """The trainer's command with these arguments, started as this process was: `digits train --run r`.
+    """Return the trainer's command with these arguments, started as this process was: `digits train --run r`.
 
     The trainer's Python is often in a virtual environment that is not activated, so `python` may be another one.
     """
@@ -20,7 +20,7 @@ def command_line(*arguments: object) -> str:
 
 
 def _typed(program: Path) -> str:
-    """The shortest text that starts the program: its name, its path from the working folder, or its full path."""
+    """Return the shortest text that starts the program: its name, its path from the working folder, or its full path."""
     found = shutil.which(program.name)
     if found and Path(found).absolute() == program.absolute():
         return program.name

@@ -115,12 +115,12 @@ def resolve(preset: str | None = None, file: Path | None = None, flags: dict[str
 
 
 def what_it_computes(config: TrainConfig) -> dict[str, Any]:
-    """The settings that decide what a run computes: they must stay the same when it is resumed."""
+    """Return the settings that decide what a run computes: they must stay the same when it is resumed."""
     return {name: value for name, value in dataclasses.asdict(config).items() if name not in MAY_CHANGE}
 
 
 def differences(saved: dict[str, Any], current: dict[str, Any]) -> str:
-    """The settings and other facts that differ between a saved run and the current one; empty if none does.
+    """Return the settings and other facts that differ between a saved run and the current one; empty if none does.
 
     A setting that `saved` lacks was added later; its default preserves the earlier behaviour.
     """
@@ -144,7 +144,7 @@ def refuse_mismatch(saved: dict[str, Any], current: dict[str, Any], where: str) 
 
 
 def as_flags(config: TrainConfig) -> list[str]:
-    """The flags that give the same settings again, without the paths and the name of the run."""
+    """Return the flags that give the same settings again, without the paths and the name of the run."""
     base = resolve(config.preset)
     flags = ["--preset", config.preset]
     for name in dataclasses.asdict(config):
@@ -157,7 +157,7 @@ def as_flags(config: TrainConfig) -> list[str]:
 
 
 def to_json(config: TrainConfig) -> str:
-    """The config as JSON text; `resolve(file=...)` of it gives the same config, except for the name of the run."""
+    """Return the config as JSON text; `resolve(file=...)` of it gives the same config, except for the name of the run."""
     return json.dumps({COMPLETE: True, **dataclasses.asdict(config)}, indent=2, default=str) + "\n"
 
 

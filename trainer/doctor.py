@@ -51,7 +51,7 @@ Findings = Iterator[Finding]
 
 
 def examine(artifacts: Path, data_dir: Path, model_dir: Path, environment: Mapping[str, str]) -> list[Finding]:
-    """All findings, the worst first.
+    """Return all findings, the worst first.
 
     Args:
         artifacts: root folder of everything that runs write.
@@ -111,7 +111,7 @@ def _devices() -> Findings:
 
 
 def _driver() -> str:
-    """The GPUs and the driver as nvidia-smi knows them; empty where there are none."""
+    """Return the GPUs and the driver as nvidia-smi knows them; empty where there are none."""
     query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
     try:
         said = subprocess.run(query, capture_output=True, text=True, timeout=20)

@@ -84,7 +84,7 @@ def memory_errors_explained() -> Iterator[None]:
 
 
 def exit_code_of(error: BaseException) -> ExitCode:
-    """The exit status that an error ends the process with."""
+    """Return the exit status that an error ends the process with."""
     if isinstance(error, RunError):
         return error.exit_code
     if isinstance(error, MemoryError):

@@ -47,7 +47,7 @@ def read_initial_model(config: TrainConfig) -> keras.Model:
 
 
 def _find(config: TrainConfig) -> Path:
-    """The folder of the run or the version."""
+    """Return the folder of the run or the version."""
     name = config.init_from
     places = [Path(name), config.artifacts / "runs" / name, config.model_dir / name]
     for folder in places:

@@ -108,7 +108,7 @@ def learn(
 def _served_version(
     corrections: Path, flags: dict[str, Any], file: Path | None, now: datetime
 ) -> tuple[Path, TrainConfig]:
-    """The folder of the newest live version, and the settings to train it further with."""
+    """Return the folder of the newest live version, and the settings to train it further with."""
     from trainer.publishing.export import read_metadata
     from trainer.publishing.versions import live_versions, version_folder
 

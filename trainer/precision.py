@@ -20,7 +20,7 @@ LEAST_COMPUTE_CAPABILITY = 8.0
 
 
 def fixed_precision(precision: Precision) -> Precision:
-    """The precision itself, or the machine's if it is "auto"."""
+    """Return the precision itself, or the machine's if it is "auto"."""
     return machine_precision() if precision == AUTO else precision
 
 

@@ -30,7 +30,7 @@ ACCEPTS = {
 
 
 def setting(default: Any, help_text: str, expected: str = "", *, may_change: bool = False) -> Any:
-    """A field of a settings group.
+    """Return a field of a settings group.
 
     Args:
         default: its value unless a preset, a file or a flag sets another.

@@ -140,7 +140,7 @@ class AsyncDigitClient(BaseClient):
                 return response
 
     async def close(self) -> None:
-        """Closes the channel. Pending requests raise a ClosedError."""
+        """Close the channel. Pending requests raise a ClosedError."""
         self._closed = True
         await self._channel.close()
 

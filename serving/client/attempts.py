@@ -28,7 +28,7 @@ class Deadline:
         self._end = None if timeout_seconds is None else time.monotonic() + timeout_seconds
 
     def remaining_seconds(self) -> float:
-        """Returns the time that a request sent now may take, its retries included."""
+        """Return the time that a request sent now may take, its retries included."""
         return REQUEST_TIMEOUT_SECONDS if self._end is None else max(self._end - time.monotonic(), 0)
 
 
@@ -44,11 +44,11 @@ class RetryThrottle:
         self._tokens = self.MAX_TOKENS
 
     def record_response(self) -> None:
-        """Counts an attempt with a response, which may be an error that no retry can cure."""
+        """Count an attempt with a response, which may be an error that no retry can cure."""
         self._tokens = min(self._tokens + self.TOKENS_PER_RESPONSE, self.MAX_TOKENS)
 
     def record_failure(self) -> bool:
-        """Counts an attempt without a response; returns whether a retry is allowed."""
+        """Count an attempt without a response; return whether a retry is allowed."""
         self._tokens = max(self._tokens - 1, 0)
         return self._tokens > self.MAX_TOKENS / 2
 
@@ -67,18 +67,18 @@ class Attempts:
         self._pause_seconds = FIRST_PAUSE_SECONDS
 
     def next_timeout_seconds(self) -> float:
-        """Starts an attempt and returns its timeout: half of the remaining time, or all of it for the last attempt."""
+        """Start an attempt and return its timeout: half of the remaining time, or all of it for the last attempt."""
         self._start, self._left = time.monotonic(), self._left - 1
         remaining = max(self._end - self._start, 0)
         self._timeout_seconds = remaining / 2 if self._left else remaining
         return self._timeout_seconds
 
     def succeed(self) -> None:
-        """Counts the response."""
+        """Count the response."""
         self._throttle.record_response()
 
     def next_pause_seconds(self, error: grpc.RpcError) -> float | None:
-        """Returns how long to wait before the next attempt, or None if `error` is final."""
+        """Return how long to wait before the next attempt, or None if `error` is final."""
         now = time.monotonic()
         if error.code() is grpc.StatusCode.UNAVAILABLE:
             pause, self._pause_seconds = self._pause_seconds, min(2 * self._pause_seconds, LONGEST_PAUSE_SECONDS)

@@ -57,7 +57,7 @@ class BaseClient:
 
     @contextmanager
     def _serving_errors(self, first: int = 0) -> Iterator[None]:
-        """Turns every failure in the block into a ServingError; `first` is the index of the request's first input."""
+        """Turn every failure in the block into a ServingError; `first` is the index of the request's first input."""
         try:
             yield
         except grpc.RpcError as error:

@@ -41,7 +41,7 @@ LARGEST_REQUEST_BYTES = MAX_PICTURE_BYTES + 4096
 
 
 def open_channel(module: Any, target: str, config: ClientConfig) -> Any:
-    """Opens a channel.
+    """Open a channel.
 
     Args:
         module: `grpc` or `grpc.aio`.
@@ -59,7 +59,7 @@ def open_channel(module: Any, target: str, config: ClientConfig) -> Any:
 
 
 def tls_credentials(tls: Tls) -> grpc.ChannelCredentials:
-    """Returns the channel credentials of `tls`; raises as `open_channel` does."""
+    """Return the channel credentials of `tls`; raise as `open_channel` does."""
     ca = _read_pem(tls.ca_file, b"CERTIFICATE")
     key, certificate = _read_pem(tls.key_file, b"KEY"), _read_pem(tls.certificate_file, b"CERTIFICATE")
     return grpc.ssl_channel_credentials(ca, key, certificate)
@@ -76,7 +76,7 @@ def _read_pem(path: Path | None, kind: bytes) -> bytes | None:
 
 
 def channel_options(config: ClientConfig) -> list[tuple[str, Any]]:
-    """Returns gRPC's channel arguments, for a channel of grpc or of grpc.aio."""
+    """Return gRPC's channel arguments, for a channel of grpc or of grpc.aio."""
     options: list[tuple[str, Any]] = [
         ("grpc.service_config", json.dumps(SERVICE_CONFIG)),
         ("grpc.service_config_disable_resolution", 1),  # a TXT record in DNS must not replace ours

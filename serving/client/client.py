@@ -48,7 +48,7 @@ class DigitClient(BaseClient):
         super().__init__(grpc, target, config, settings)
 
     def predict(self, images: Any, *, timeout_seconds: float | None = None) -> Predictions:
-        """Predicts the digits in `images`.
+        """Predict the digits in `images`.
 
         Args:
             images: uint8 [N, 28, 28] or [28, 28], 0 = paper, 255 = ink. More than a chunk is sent as several requests,
@@ -70,7 +70,7 @@ class DigitClient(BaseClient):
     def predict_pictures(
         self, pictures: Picture | Sequence[Picture], *, timeout_seconds: float | None = None
     ) -> PicturePredictions:
-        """Predicts the digits in pictures of any size. The model itself converts them to MNIST's form.
+        """Predict the digits in pictures of any size. The model itself converts them to MNIST's form.
 
         Args:
             pictures: PNG, JPEG, BMP or GIF files, as paths or as their content. Many are sent as several requests.
@@ -132,17 +132,17 @@ class DigitClient(BaseClient):
         return decode(response, one.count)
 
     def status(self, version: int | None = None, *, timeout_seconds: float | None = None) -> tuple[VersionStatus, ...]:
-        """Returns the state of every version, newest first, or of `version` only. Of several replicas, one is queried."""
+        """Return the state of every version, newest first, or of `version` only. Of several replicas, one is queried."""
         response = self._call(self._stubs.status, self._requests.status(version), self._deadline(timeout_seconds))
         return responses.decode_status(response)
 
     def metadata(self, *, timeout_seconds: float | None = None) -> ModelMetadata:
-        """Returns the signatures of the version that serves this client's requests."""
+        """Return the signatures of the version that serves this client's requests."""
         response = self._call(self._stubs.metadata, self._requests.metadata(), self._deadline(timeout_seconds))
         return responses.decode_metadata(response)
 
     def is_live(self, *, timeout_seconds: float | None = None) -> bool:
-        """Returns whether a server responds at all, with or without a model."""
+        """Return whether a server responds at all, with or without a model."""
         try:
             self.status(timeout_seconds=timeout_seconds)
         except (UnavailableError, DeadlineError):
@@ -152,7 +152,7 @@ class DigitClient(BaseClient):
         return True
 
     def is_ready(self, *, timeout_seconds: float | None = None) -> bool:
-        """Returns whether a server serves the config's model and version now."""
+        """Return whether a server serves the config's model and version now."""
         try:
             self.metadata(timeout_seconds=timeout_seconds)
         except ServingError:
@@ -160,7 +160,7 @@ class DigitClient(BaseClient):
         return True
 
     def wait_until_available(self, version: int | None = None, *, timeout_seconds: float = 60.0) -> int:
-        """Waits until `version`, or with None any version, is AVAILABLE. Each poll queries one of several replicas.
+        """Wait until `version`, or with None any version, is AVAILABLE. Each poll queries one of several replicas.
 
         Returns:
             The AVAILABLE version, the newest if there are several.
@@ -197,7 +197,7 @@ class DigitClient(BaseClient):
                 return response
 
     def close(self) -> None:
-        """Closes the channel. Pending requests raise a ClosedError."""
+        """Close the channel. Pending requests raise a ClosedError."""
         self._closed = True
         self._channel.close()
 

@@ -111,11 +111,11 @@ class ClientConfig:
                 raise ValueError(f"{name} must be from 1 to {largest}, not {value}")
 
     def header_items(self) -> tuple[tuple[str, str], ...]:
-        """Returns the headers as pairs."""
+        """Return the headers as pairs."""
         return tuple(self.headers.items() if isinstance(self.headers, Mapping) else self.headers)
 
 
 def check_seconds(name: str, value: float) -> None:
-    """Raises a ValueError unless `value` is a finite time above 0."""
+    """Raise a ValueError unless `value` is a finite time above 0."""
     if not 0 < value < math.inf:  # NaN fails every comparison
         raise ValueError(f"{name} must be above 0 and finite, not {value}")

@@ -100,7 +100,7 @@ _NAMED_PICTURE = re.compile(contract.NAMED_PICTURE)
 
 
 def request_error(error: grpc.RpcError, target: str, first: int = 0) -> RequestError:
-    """Converts gRPC's error to one of ours.
+    """Convert gRPC's error to one of ours.
 
     Args:
         error: a finished call; all errors of grpc and grpc.aio are such calls.

@@ -28,7 +28,7 @@ class Requests:
         self._config = config
 
     def split(self, images: Any) -> list[np.ndarray]:
-        """Splits `images`, uint8 [N, 28, 28] or [28, 28], into one uint8 [n, 28, 28] per request.
+        """Split `images`, uint8 [N, 28, 28] or [28, 28], into one uint8 [n, 28, 28] per request.
 
         Raises:
             ValueError: if `images` is anything else.
@@ -37,7 +37,7 @@ class Requests:
         return [images[start : start + size] for start in range(0, len(images), size)]
 
     def predict(self, images: np.ndarray) -> wire.PredictRequest:
-        """Returns the request for one of the parts that `split` gives."""
+        """Return the request for one of the parts that `split` gives."""
         request = wire.PredictRequest(model_spec=self._model_spec())
         request.model_spec.signature_name = contract.SIGNATURE
         tensor = request.inputs[contract.IMAGES]
@@ -49,7 +49,7 @@ class Requests:
         return request
 
     def split_pictures(self, pictures: Any) -> list[list[Picture]]:
-        """Splits pictures into one list per request, limited in number and in bytes.
+        """Split pictures into one list per request, limited in number and in bytes.
 
         Raises:
             OSError: if there is no file at a path.
@@ -67,7 +67,7 @@ class Requests:
         return chunks
 
     def predict_pictures(self, pictures: Sequence[Picture]) -> wire.PredictRequest:
-        """Returns the request for one of the parts that `split_pictures` gives; reads the paths in it."""
+        """Return the request for one of the parts that `split_pictures` gives; read the paths in it."""
         request = wire.PredictRequest(model_spec=self._model_spec())
         request.model_spec.signature_name = contract.PICTURES
         tensor = request.inputs[contract.ENCODED]
@@ -78,11 +78,11 @@ class Requests:
         return request
 
     def metadata(self) -> wire.GetModelMetadataRequest:
-        """Returns the request for the signatures, the only metadata that servers offer."""
+        """Return the request for the signatures, the only metadata that servers offer."""
         return wire.GetModelMetadataRequest(model_spec=self._model_spec(), metadata_field=["signature_def"])
 
     def status(self, version: int | None) -> wire.GetModelStatusRequest:
-        """Returns the request for the state of `version`, or with None of all versions, whatever the config's version."""
+        """Return the request for the state of `version`, or with None of all versions, whatever the config's version."""
         request = wire.GetModelStatusRequest(model_spec=wire.ModelSpec(name=self._config.model_name))
         if version is not None:
             request.model_spec.version.value = version
@@ -104,7 +104,7 @@ def _size_bytes(picture: Picture) -> int:
 
 
 def check_pictures(pictures: Any) -> Sequence[Picture]:
-    """Returns `pictures` as a sequence; a single picture becomes a sequence of one.
+    """Return `pictures` as a sequence; a single picture becomes a sequence of one.
 
     Raises:
         ValueError: if `pictures` is anything else; the message says what is wrong and how to fix it.
@@ -125,7 +125,7 @@ def check_pictures(pictures: Any) -> Sequence[Picture]:
 
 
 def check_images(images: Any) -> np.ndarray:
-    """Returns `images` as uint8 [N, 28, 28], N at least 1.
+    """Return `images` as uint8 [N, 28, 28], N at least 1.
 
     Raises:
         ValueError: if `images` is anything else; the message says what is wrong and how to fix it.

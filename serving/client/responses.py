@@ -58,7 +58,7 @@ _FIELDS: dict[int, tuple[np.dtype, str]] = {
 
 
 def decode_predictions(response: bytes, count: int) -> Predictions:
-    """Returns the predictions for `count` images.
+    """Return the predictions for `count` images.
 
     Raises:
         ResponseError: if the response does not hold the contract's outputs for so many images.
@@ -67,7 +67,7 @@ def decode_predictions(response: bytes, count: int) -> Predictions:
 
 
 def decode_picture_predictions(response: bytes, count: int) -> PicturePredictions:
-    """Returns the predictions for `count` pictures; raises as `decode_predictions` does."""
+    """Return the predictions for `count` pictures; raise as `decode_predictions` does."""
     message = _parse(wire.PredictResponse, response)
     outputs, stand_ins = dict(_PICTURE_OUTPUTS), {}
     for name, (dtype, shape, value) in _LATER_PICTURE_OUTPUTS.items():
@@ -137,7 +137,7 @@ def _read_varints(content: bytes, count: int) -> tuple[list[int], bytes]:
 
 
 def join(parts: list[_PredictionsT]) -> _PredictionsT:
-    """Joins the predictions of all chunks, in order."""
+    """Join the predictions of all chunks, in order."""
     if len(parts) == 1:
         return parts[0]
     names = [field.name for field in fields(parts[0])]
@@ -145,7 +145,7 @@ def join(parts: list[_PredictionsT]) -> _PredictionsT:
 
 
 def decode_status(response: bytes) -> tuple[VersionStatus, ...]:
-    """Returns one entry per version, newest first."""
+    """Return one entry per version, newest first."""
     statuses = [
         VersionStatus(
             version=entry.version,
@@ -159,7 +159,7 @@ def decode_status(response: bytes) -> tuple[VersionStatus, ...]:
 
 
 def decode_metadata(content: bytes) -> ModelMetadata:
-    """Returns the signatures, unpacked from the response's Any."""
+    """Return the signatures, unpacked from the response's Any."""
     response = _parse(wire.GetModelMetadataResponse, content)
     if "signature_def" not in response.metadata:
         raise ResponseError(f"the response has no 'signature_def'; it has {sorted(response.metadata)}")

@@ -20,7 +20,7 @@ class _Fields:
     __hash__ = None  # type: ignore[assignment]  # arrays have no hash
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the fields as plain values and lists, for JSON or a data frame."""
+        """Return the fields as plain values and lists, for JSON or a data frame."""
         return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in vars(self).items()}
 
 

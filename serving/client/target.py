@@ -18,7 +18,7 @@ _FORMS = "give HOST:PORT, such as localhost:8500, or dns:///HOST:PORT, ipv4:IP:P
 
 
 def check_target(target: str) -> str:
-    """Returns `target`.
+    """Return `target`.
 
     Raises:
         ValueError: if `target` is not one of the forms above; gRPC would use another port or scheme than was meant.
@@ -28,7 +28,7 @@ def check_target(target: str) -> str:
 
 
 def addresses_of(target: str) -> list[tuple[str, int]]:
-    """Returns the hosts and ports in `target`; none for a UNIX socket. Raises as `check_target` does."""
+    """Return the hosts and ports in `target`; none for a UNIX socket. Raise as `check_target` does."""
     if "://" in target and not _SCHEME.fullmatch(target):
         raise ValueError(f"target {target!r} is a URL, and gRPC has no such scheme; {_FORMS}")
     scheme, rest = match.groups() if (match := _SCHEME.fullmatch(target)) else ("", target)

@@ -25,7 +25,7 @@ class Wait:
         self._last_error: ServingError | None = None
 
     def next_timeout_seconds(self) -> float:
-        """Returns the deadline for the next status request. The first request is always sent.
+        """Return the deadline for the next status request. The first request is always sent.
 
         Raises:
             NotReadyError: when the time is over.
@@ -38,7 +38,7 @@ class Wait:
         return min(max(remaining, 1.0), 5.0)
 
     def check(self, statuses: Sequence[VersionStatus]) -> int | None:
-        """Returns the AVAILABLE version, the newest if there are several, or None to poll again.
+        """Return the AVAILABLE version, the newest if there are several, or None to poll again.
 
         Raises:
             NotReadyError: if the version waited for failed to load.
@@ -57,7 +57,7 @@ class Wait:
         return None
 
     def note(self, error: ServingError) -> None:
-        """Keeps a transient error, to report it if the wait ends without the version."""
+        """Keep a transient error, to report it if the wait ends without the version."""
         # The last request has a short deadline: its DeadlineError says less than what was seen before.
         if self._last_seen is None or not isinstance(error, DeadlineError):
             self._last_seen, self._last_error = str(error), error

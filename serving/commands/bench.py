@@ -13,7 +13,7 @@ from serving.exit_codes import EXIT_FAILED, EXIT_OK
 
 
 def run(args: argparse.Namespace, config: ClientConfig) -> int:
-    """Prints one line per load; fails if any measured request failed or could not be sent."""
+    """Print one line per load; fail if any measured request failed or could not be sent."""
     timing = {"batch": args.batch, "seconds": args.seconds, "warmup_seconds": args.warmup}
     if args.rate:
         loads = [Load(rate=rate, **timing) for rate in args.rate]

@@ -45,7 +45,7 @@ _FIGURE = """<figure>
 
 
 def write_contact_sheet(path: Path, predictions: Sequence[FilePrediction]) -> None:
-    """Writes the page.
+    """Write the page.
 
     Raises:
         OSError: if the file cannot be written.
@@ -69,7 +69,7 @@ def _picture_element(picture: bytes | None) -> str:
 
 
 def encode_png(image: np.ndarray) -> bytes:
-    """Encodes uint8 [H, W] as a grey PNG, so that the client needs no imaging library."""
+    """Encode uint8 [H, W] as a grey PNG, so that the client needs no imaging library."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))

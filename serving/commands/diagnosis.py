@@ -17,7 +17,7 @@ _HTTP2_START = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
 
 
 def explain(error: ServingError, target: str, config: ClientConfig) -> str:
-    """Returns a message for `error`: the reason that a connection to the target shows, or else the error's own."""
+    """Return a message for `error`: the reason that a connection to the target shows, or else the error's own."""
     cause = error.__cause__ if isinstance(error.__cause__, ServingError) else error
     if not isinstance(cause, UnavailableError | DeadlineError) or config.channel_credentials is not None:
         return str(error)
@@ -28,7 +28,7 @@ def explain(error: ServingError, target: str, config: ClientConfig) -> str:
 
 
 def _probe(host: str, port: int, tls: Tls | None) -> str | None:
-    """Connects to the server; returns what is wrong, as the rest of a sentence, or None if it speaks HTTP/2."""
+    """Connect to the server; return what is wrong, as the rest of a sentence, or None if it speaks HTTP/2."""
     try:
         return _probe_plain_text((host, port)) if tls is None else _probe_tls((host, port), tls)
     except socket.gaierror as error:

@@ -49,7 +49,7 @@ class FilePrediction:
 
 
 def predict_files(paths: Sequence[Path], client: DigitClient, *, min_confidence: float) -> list[FilePrediction]:
-    """Predicts all images of all files, in order. Every file is read before the first request is sent.
+    """Predict all images of all files, in order. Every file is read before the first request is sent.
 
     Raises:
         OSError, ValueError: if a file cannot be read, or if a model version without the output `problem` cannot use it;

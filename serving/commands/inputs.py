@@ -37,7 +37,7 @@ _UNSUPPORTED = {
 
 
 def read_input(path: Path) -> np.ndarray | bytes:
-    """Reads one file.
+    """Read one file.
 
     Args:
         path: a .npy of uint8 [N, 28, 28] or [28, 28], an IDX file of such images, or a picture; `STDIN` and pipes, too.

@@ -78,7 +78,7 @@ class Report:
 
     @staticmethod
     def columns() -> tuple[str, ...]:
-        """Returns the header of the table of `row`s."""
+        """Return the header of the table of `row`s."""
         return (
             "load",
             "batch",
@@ -91,7 +91,7 @@ class Report:
         )
 
     def row(self) -> tuple[str, ...]:
-        """Returns the report as a row of the table."""
+        """Return the report as a row of the table."""
         load = f"{self.load.concurrency} in flight" if self.load.concurrency else f"{self.load.rate:g}/s"
         times = [self.average_ms, *(self.percentiles_ms.get(f"p{p}") for p in PERCENTILES)]
         return (
@@ -116,7 +116,7 @@ class _Record:
 
 
 def measure(target: str, config: ClientConfig, load: Load, progress: TextIO | None = None) -> Report:
-    """Puts `load` on `target` and returns the measurements; writes a line per second to `progress`.
+    """Put `load` on `target` and return the measurements; write a line per second to `progress`.
 
     Raises:
         RequestError: if the very first request fails, because there is nothing to measure. Later failures are counted.

@@ -13,7 +13,7 @@ from serving.exit_codes import EXIT_OK
 
 
 def run(args: argparse.Namespace, config: ClientConfig) -> int:
-    """Prints one line per tensor of each signature."""
+    """Print one line per tensor of each signature."""
     with DigitClient(args.target, config) as client:
         metadata = client.metadata()
     if args.json:

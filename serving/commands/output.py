@@ -8,12 +8,12 @@ from typing import Any
 
 
 def print_json(value: Any) -> None:
-    """Prints `value` as indented JSON."""
+    """Print `value` as indented JSON."""
     print(json.dumps(value, indent=2))
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Prints the rows under the header, each column as wide as its widest cell."""
+    """Print the rows under the header, each column as wide as its widest cell."""
     table = [[printable(str(cell)) for cell in row] for row in (header, *rows)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for row in table:
@@ -21,6 +21,6 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None
 
 
 def printable(text: str) -> str:
-    """Returns `text` on one line and without terminal escapes: server messages and file names may hold anything."""
+    """Return `text` on one line and without terminal escapes: server messages and file names may hold anything."""
     one_line = " ".join(text.split())
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in one_line)

@@ -17,7 +17,7 @@ from serving.exit_codes import EXIT_OK, EXIT_USAGE
 
 
 def run(args: argparse.Namespace, config: ClientConfig) -> int:
-    """Prints one line per picture, and per image of an array; names the pictures that the model cannot use."""
+    """Print one line per picture, and per image of an array; name the pictures that the model cannot use."""
     with DigitClient(args.target, config) as client:
         predictions = predict_files(args.files, client, min_confidence=args.min_confidence)
     usable = [one for one in predictions if not one.problem]

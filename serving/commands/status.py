@@ -12,7 +12,7 @@ from serving.exit_codes import EXIT_OK
 
 
 def run(args: argparse.Namespace, config: ClientConfig) -> int:
-    """Prints one line per version."""
+    """Print one line per version."""
     with DigitClient(args.target, config) as client:
         statuses = client.status(config.version)
     if args.json:

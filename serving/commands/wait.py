@@ -11,7 +11,7 @@ from serving.exit_codes import EXIT_OK
 
 
 def run(args: argparse.Namespace, config: ClientConfig) -> int:
-    """Prints the version that became AVAILABLE."""
+    """Print the version that became AVAILABLE."""
     with DigitClient(args.target, config) as client:
         version = client.wait_until_available(config.version, timeout_seconds=args.timeout)
     if args.json:

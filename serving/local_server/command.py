@@ -21,7 +21,7 @@ from serving.local_server.versions.discovery import VersionPolicy
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags of `digits serve` to `parser`."""
+    """Add the flags of `digits serve` to `parser`."""
     parser.description = (
         "Serve a folder of versions with TensorFlow Serving's gRPC and REST APIs on this machine: for laptops, tests and "
         "demos. For production give the same folder to the tensorflow/serving container."
@@ -78,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serves until SIGTERM or SIGINT, then finishes the requests in flight.
+    """Serve until SIGTERM or SIGINT, then finish the requests in flight.
 
     Returns:
         The exit status: 0 after a signal, 1 if nothing could be served, 2 for a setting out of range.

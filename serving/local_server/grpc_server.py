@@ -36,7 +36,7 @@ Method = Callable[[Any], Awaitable[Message]]
 
 
 async def start_server(config: ServerConfig, service: Service) -> tuple[grpc.aio.Server, int]:
-    """Returns a started server and its port. Raises RuntimeError if the port is taken."""
+    """Return a started server and its port. Raise RuntimeError if the port is taken."""
     options = [
         ("grpc.max_receive_message_length", config.max_message_bytes),
         ("grpc.max_send_message_length", -1),
@@ -58,7 +58,7 @@ async def start_server(config: ServerConfig, service: Service) -> tuple[grpc.aio
 
 
 def parse_channel_arguments(text: str) -> list[tuple[str, int | str]]:
-    """Returns the gRPC options in `name=value,name=value`; a value that looks like an integer is one.
+    """Return the gRPC options in `name=value,name=value`; a value that looks like an integer is one.
 
     Raises:
         ValueError: A part has no "=".

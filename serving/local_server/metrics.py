@@ -43,7 +43,7 @@ class Metrics:
             series.setdefault(tuple(labels.items()), _Histogram()).add(seconds * 1e6)
 
     def render(self) -> str:
-        """Returns all metrics in Prometheus' text format."""
+        """Return all metrics in Prometheus' text format."""
         with self._lock:
             return "\n".join([*self._counter_lines(), *self._histogram_lines(), ""])
 

@@ -79,14 +79,14 @@ class RestServer:
         self._serving = asyncio.create_task(self._server.serve([listener]))
 
     async def wait_until_started(self) -> None:
-        """Returns when the server accepts connections."""
+        """Return when the server accepts connections."""
         while not self._server.started and not self._serving.done():
             await asyncio.sleep(0.001)
         if self._serving.done():
             self._serving.result()
 
     async def stop(self, grace_period_seconds: float) -> None:
-        """Rejects new requests and waits for those in flight, for at most the grace period."""
+        """Reject new requests and wait for those in flight, for at most the grace period."""
         self._server.config.timeout_graceful_shutdown = max(1, round(grace_period_seconds))
         self._server.should_exit = True
         await self._serving
@@ -101,7 +101,7 @@ class RestApp:
         self._page = page
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Responds to one HTTP request."""
+        """Respond to one HTTP request."""
         request = Request(scope, receive)
         try:
             response = await self._respond(request)

@@ -56,7 +56,7 @@ class Runtime:
         self._models.set_labels(models)
 
     def wait_until_serving(self, timeout_seconds: float | None) -> bool:
-        """Returns whether the ports are open. Raises RuntimeError if a model cannot become available."""
+        """Return whether the ports are open. Raise RuntimeError if a model cannot become available."""
         with self._changed:
             self._changed.wait_for(
                 lambda: self.port is not None or self._error or self._models.failure, timeout_seconds
@@ -68,7 +68,7 @@ class Runtime:
         return self.port is not None
 
     def stop(self, grace_period_seconds: float) -> None:
-        """Stops all parts, in the order in which a request passes them."""
+        """Stop all parts, in the order in which a request passes them."""
         with self._opening:
             self._stopping = True
         if self._opened:

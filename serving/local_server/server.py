@@ -50,7 +50,7 @@ class LocalServer:
         return self._address(self._runtime.rest_port if self._runtime else None)
 
     def start(self) -> None:
-        """Starts to poll and load.
+        """Start to poll and load.
 
         Raises:
             OSError: A port is taken or a file cannot be read.
@@ -61,7 +61,7 @@ class LocalServer:
         self._runtime = Runtime(self.config)
 
     def wait_until_serving(self, timeout_seconds: float | None = None) -> bool:
-        """Waits at most `timeout_seconds` (None: without limit) and returns whether the port is open.
+        """Wait at most `timeout_seconds` (None: without limit) and return whether the port is open.
 
         Raises:
             RuntimeError: Every version failed to load. TensorFlow Serving exits then.
@@ -70,7 +70,7 @@ class LocalServer:
         return self._runtime.wait_until_serving(timeout_seconds)
 
     def stop(self, grace_period_seconds: float | None = None) -> None:
-        """Rejects new requests, waits for those in flight for at most the grace period, and frees all resources."""
+        """Reject new requests, wait for those in flight for at most the grace period, and free all resources."""
         if self._runtime:
             grace = self.config.grace_period_seconds if grace_period_seconds is None else grace_period_seconds
             self._runtime.stop(grace)

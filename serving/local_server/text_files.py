@@ -21,7 +21,7 @@ INT64, BOOL, STRING = ".google.protobuf.Int64Value", ".google.protobuf.BoolValue
 
 
 def read_batching_parameters(path: Path) -> BatchingParameters:
-    """Reads a `--batching_parameters_file`.
+    """Read a `--batching_parameters_file`.
 
     Raises:
         OSError: The file cannot be read.
@@ -39,7 +39,7 @@ def read_batching_parameters(path: Path) -> BatchingParameters:
 
 
 def read_server_credentials(path: Path) -> grpc.ServerCredentials:
-    """Reads an `--ssl_config_file`: the server's certificate and, for mutual TLS, who signs the clients' certificates.
+    """Read an `--ssl_config_file`: the server's certificate and, for mutual TLS, who signs the clients' certificates.
 
     Raises:
         OSError: The file cannot be read.
@@ -65,7 +65,7 @@ def _read(path: Path, message_class: Any) -> Any:
 
 
 def _declare(name: str, **fields: tuple[int, str]) -> Any:
-    """Returns a message class. Each field has a number and a type: a message's name or a scalar's, maybe "repeated"."""
+    """Return a message class. Each field has a number and a type: a message's name or a scalar's, maybe "repeated"."""
     file = descriptor_pb2.FileDescriptorProto(
         name=f"serving/local_server/{name}.proto", package="serving.local_server", syntax="proto3"
     )

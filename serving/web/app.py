@@ -56,7 +56,7 @@ def build_app(
     allowed_hosts: Collection[str] = (),
     kept: KeptPictures | None = None,
 ) -> Starlette:
-    """Builds the ASGI application.
+    """Build the ASGI application.
 
     Args:
         target: the model server.
@@ -143,7 +143,7 @@ async def _turn(semaphore: asyncio.Semaphore) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _read_picture(request: Request) -> AsyncIterator[bytes]:
-    """Reads the picture in the body; its bytes count as held until the block ends."""
+    """Read the picture in the body; its bytes count as held until the block ends."""
     # A form on another site can send neither type without a CORS preflight, which this server never allows.
     if not request.headers.get("content-type", "").startswith(("image/", "application/octet-stream")):
         raise HTTPException(415, "Send the bytes of a picture, as image/... or application/octet-stream.")
@@ -168,7 +168,7 @@ async def _read_picture(request: Request) -> AsyncIterator[bytes]:
 
 
 def _refuse_other_sites(request: Request) -> None:
-    """Rejects what a page of another site sends. The content type, checked later, stops browsers without this header."""
+    """Reject what a page of another site sends. The content type, checked later, stops browsers without this header."""
     if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
         raise HTTPException(403, "Only this server's own page may send corrections.")
 
@@ -219,7 +219,7 @@ async def _respond_to_disconnect(_: Request, __: Exception) -> Response:
 
 
 async def _respond_to_serving_error(_: Request, error: Exception) -> Response:
-    """Responds with 503 if waiting helps, 422 if the picture cannot be used, 502 for any other error of the server."""
+    """Respond with 503 if waiting helps, 422 if the picture cannot be used, 502 for any other error of the server."""
     if isinstance(error, UnavailableError | NotFoundError):
         return JSONResponse({"error": _NO_MODEL}, 503)
     if isinstance(error, DeadlineError):

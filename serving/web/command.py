@@ -18,7 +18,7 @@ from serving.web.limits import build_server
 
 
 def run(args: argparse.Namespace, config: ClientConfig) -> int:
-    """Serves until SIGTERM or SIGINT, and lets pending requests finish.
+    """Serve until SIGTERM or SIGINT, and let pending requests finish.
 
     Returns:
         The exit status: 0 after a signal, 1 if it cannot listen on the address, 2 for an invalid target or folder.

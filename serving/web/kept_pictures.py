@@ -37,7 +37,7 @@ class KeptPictures:
     """The folder of the kept pictures; several threads may use it."""
 
     def __init__(self, folder: Path, *, max_pictures: int = MAX_PICTURES, max_bytes: int = MAX_BYTES) -> None:
-        """Makes the folders.
+        """Make the folders.
 
         Raises:
             OSError: they cannot be made, or not be written to.
@@ -50,11 +50,11 @@ class KeptPictures:
                 raise PermissionError(f"{folder / name} is not writable")
 
     def count(self) -> int:
-        """Returns the number of kept pictures."""
+        """Return the number of kept pictures."""
         return self._usage()[0]
 
     def keep(self, picture: bytes, digit: int, prediction: PicturePrediction) -> int:
-        """Keeps a picture, on the disk when this returns.
+        """Keep a picture, on the disk when this returns.
 
         Args:
             picture: the file's bytes, at most `serving.contract.MAX_PICTURE_BYTES`.
@@ -98,7 +98,7 @@ class KeptPictures:
             )
 
     def _usage(self) -> tuple[int, int]:
-        """Returns the number of pictures and their bytes; counted anew, so that files may be added and removed by hand."""
+        """Return the number of pictures and their bytes; counted anew, so that files may be added and removed by hand."""
         sizes = [path.stat().st_size for path in self._folder.glob("[0-9]/[!.]*")]
         return len(sizes), sum(sizes)
 
@@ -108,7 +108,7 @@ def _suffix(picture: bytes) -> str:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Writes a file completely or not at all: under a hidden name, which readers ignore, then one rename."""
+    """Write a file completely or not at all: under a hidden name, which readers ignore, then one rename."""
     partial = path.with_name(f".partial-{path.name}")
     try:
         with partial.open("wb") as file:
@@ -122,7 +122,7 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _sync(folder: Path) -> None:
-    """Flushes the names in a folder to the disk."""
+    """Flush the names in a folder to the disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

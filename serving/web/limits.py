@@ -34,7 +34,7 @@ REPEAT_SECONDS = 10
 
 
 def build_server(app: ASGIApp) -> PageServer:
-    """Builds the server of the page, with its limits on connections and on its log."""
+    """Build the server of the page, with its limits on connections and on its log."""
     descriptors = _raise_descriptor_limit()
     config = uvicorn.Config(
         app,
@@ -56,7 +56,7 @@ class PageServer(uvicorn.Server):
     """uvicorn's server, with a kernel queue that is longer than asyncio's `backlog`, which also sets `MAX_ACCEPTS`."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Starts to accept connections."""
+        """Start to accept connections."""
         await super().startup(sockets)
         for listener in sockets or ():
             listener.listen(BACKLOG)
@@ -71,7 +71,7 @@ class LimitedConnection(H11Protocol):
     _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Makes room for the connection, in its peer's share and in all."""
+        """Make room for the connection, in its peer's share and in all."""
         super().connection_made(transport)
         self._set_deadline(HEADER_SECONDS)
         assert self.client
@@ -84,14 +84,14 @@ class LimitedConnection(H11Protocol):
             self._make_room(connections)
 
     def data_received(self, data: bytes) -> None:
-        """Sets the deadline of the request when its headers are complete."""
+        """Set the deadline of the request when its headers are complete."""
         cycle = self.cycle
         super().data_received(data)
         if self.cycle is not cycle:
             self._set_deadline(REQUEST_SECONDS)
 
     def on_response_complete(self) -> None:
-        """Sets the deadline of the next headers, or of the next request if it has been received already."""
+        """Set the deadline of the next headers, or of the next request if it has been received already."""
         cycle = self.cycle
         self._set_deadline(HEADER_SECONDS)
         super().on_response_complete()
@@ -99,7 +99,7 @@ class LimitedConnection(H11Protocol):
             self._set_deadline(REQUEST_SECONDS)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Removes the deadline."""
+        """Remove the deadline."""
         super().connection_lost(exc)
         if self._deadline:
             self._deadline.cancel()
@@ -130,7 +130,7 @@ class RepeatFilter(logging.Filter):
         self._seen: dict[str, tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Returns whether the record is to be logged."""
+        """Return whether the record is to be logged."""
         message = str(record.msg).partition("\n")[0]  # before its arguments; asyncio appends the objects concerned
         logged, dropped = self._seen.get(message, (float("-inf"), 0))
         if (now := time.monotonic()) < logged + REPEAT_SECONDS:
@@ -143,7 +143,7 @@ class RepeatFilter(logging.Filter):
 
 
 def _raise_descriptor_limit() -> int:
-    """Raises the limit on open files as far as the system allows and is of use, and returns it."""
+    """Raise the limit on open files as far as the system allows and is of use, and return it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 4 * MAX_CONNECTIONS
     raised = max(soft, wanted if hard == resource.RLIM_INFINITY else min(hard, wanted))

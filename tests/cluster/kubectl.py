@@ -37,7 +37,7 @@ class Cluster:
         return done.stdout
 
     def apply(self, manifests: str, *flags: str) -> list[str]:
-        """Apply rendered manifests, where any warning is an error; returns the lines of kubectl's report."""
+        """Apply rendered manifests, where any warning is an error; return the lines of kubectl's report."""
         return self("apply", "--warnings-as-errors", *flags, "--filename=-", stdin=manifests).splitlines()
 
     def get(self, kind: str, name: str) -> Object:
@@ -82,7 +82,7 @@ class Cluster:
         )  # fmt: skip
 
     def wait_for_job(self, name: str, outcome: str, seconds: float) -> Object:
-        """Wait until a Job is Complete or Failed; returns that condition.
+        """Wait until a Job is Complete or Failed; return that condition.
 
         Raises:
             AssertionError: it has the other outcome, or none in time.
@@ -97,7 +97,7 @@ class Cluster:
 
     @contextmanager
     def port_forward(self, resource: str, port: int) -> Iterator[int]:
-        """Forward a port of a Service or Deployment while the block runs; yields the port on this machine."""
+        """Forward a port of a Service or Deployment while the block runs; yield the port on this machine."""
         command = [
             "kubectl",
             f"--context={self.context}",

@@ -47,12 +47,12 @@ class Engine:
         return self._volumes[-1]
 
     def run(self, image: str, *arguments: str, options: tuple[str, ...] = (), check: bool = True) -> str:
-        """Run a container to its end with the pods' security settings; returns its standard output."""
+        """Run a container to its end with the pods' security settings; return its standard output."""
         line = ("run", "--rm", *HARDENED, f"--network={self.network}", *options, self.image(image), *arguments)
         return self(*line, check=check).stdout
 
     def start(self, image: str, *arguments: str, options: tuple[str, ...] = ()) -> str:
-        """Start a container in the background with the pods' security settings; returns its name."""
+        """Start a container in the background with the pods' security settings; return its name."""
         self._containers.append(f"{self.prefix}-{len(self._containers)}")
         name = self._containers[-1]
         line = ("run", "--detach", f"--name={name}", *HARDENED, f"--network={self.network}", *options)
@@ -60,7 +60,7 @@ class Engine:
         return name
 
     def wait(self, container: str) -> int:
-        """Wait until a container ends; returns its exit status."""
+        """Wait until a container ends; return its exit status."""
         return int(self("wait", container).stdout)
 
     def read(self, volume: str, path: str) -> str:

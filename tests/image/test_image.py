@@ -11,7 +11,7 @@ DIGITS = REPOSITORY / "k8s" / "components" / "smoke" / "digits"
 
 
 def wait_for(engine: Engine, container: str, text: str) -> None:
-    """Wait until the container's log contains the text; fails if the container ends before."""
+    """Wait until the container's log contains the text; fail if the container ends before."""
 
     def printed() -> bool:
         running = engine("inspect", "--format={{.State.Running}}", container).stdout.strip() == "true"

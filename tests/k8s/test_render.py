@@ -12,7 +12,7 @@ KUBERNETES = ("1.31", "1.37")
 
 
 def validate(found: Object, kubernetes: str) -> None:
-    """Raises for a field that does not exist, a wrong type, or a kind that neither Kubernetes nor our schemas know."""
+    """Raise for a field that does not exist, a wrong type, or a kind that neither Kubernetes nor our schemas know."""
     schema = SCHEMAS.get((found["apiVersion"], found["kind"]))
     if schema:
         jsonschema.validate(found, schema)

@@ -33,7 +33,7 @@ class Browser:
         self.driver = driver
 
     def open(self, url: str, *, size: tuple[int, int] = (1100, 760), dark: bool = False, touch: bool = False) -> None:
-        """Loads the page, as a phone with `touch`, and clears the logs."""
+        """Load the page, as a phone with `touch`, and clear the logs."""
         self.close()
         self._devtools(
             "Emulation.setEmulatedMedia", features=[_feature("prefers-color-scheme", "dark" if dark else "light")]
@@ -51,7 +51,7 @@ class Browser:
         self.driver.get(url)
 
     def close(self) -> None:
-        """Leaves the page."""
+        """Leave the page."""
         self.driver.get("about:blank")
 
     def find(self, name: str) -> WebElement:
@@ -64,7 +64,7 @@ class Browser:
         return self.driver.execute_script(script, *arguments)
 
     def draw(self, corners: Sequence[tuple[float, float]] = SEVEN, *, kind: str = "mouse") -> None:
-        """Draws one stroke with a real pointer: mouse, touch or pen."""
+        """Draw one stroke with a real pointer: mouse, touch or pen."""
         area = self.find("ink").rect
         # Selenium's offsets are from the middle of the element.
         places = [(round((x - 0.5) * area["width"]), round((y - 0.5) * area["height"])) for x, y in corners]
@@ -77,7 +77,7 @@ class Browser:
         actions.perform()
 
     def drop(self, path: Path) -> None:
-        """Drags a file from outside the browser and drops it on the drawing area."""
+        """Drag a file from outside the browser and drop it on the drawing area."""
         area = self.find("ink").rect
         place = {"x": area["x"] + area["width"] / 2, "y": area["y"] + area["height"] / 2}
         data = {"items": [], "files": [str(path)], "dragOperationsMask": 1}
@@ -85,11 +85,11 @@ class Browser:
             self._devtools("Input.dispatchDragEvent", type=kind, data=data, **place)
 
     def errors(self) -> list[str]:
-        """Returns the console's errors since `open`, violations of the content security policy included."""
+        """Return the console's errors since `open`, violations of the content security policy included."""
         return [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]
 
     def requested(self) -> set[str]:
-        """Returns every URL requested since `open`."""
+        """Return every URL requested since `open`."""
         events = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
         return {event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"}
 
@@ -106,7 +106,7 @@ def _feature(name: str, value: str) -> dict[str, str]:
 
 @contextlib.contextmanager
 def start_browser() -> Iterator[Browser]:
-    """Runs Chromium with an empty profile and none of its background requests."""
+    """Run Chromium with an empty profile and none of its background requests."""
     options = webdriver.ChromeOptions()
     options.binary_location = str(CHROMIUM)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})

@@ -15,7 +15,7 @@ def call_sync(
     timeout_seconds: float | None = None,
     **settings: Any,
 ) -> Any:
-    """Creates a `DigitClient`, calls `method` once, and closes it. The timeout goes to the method."""
+    """Create a `DigitClient`, call `method` once, and close it. The timeout goes to the method."""
     options = {} if timeout_seconds is None else {"timeout_seconds": timeout_seconds}
     with DigitClient(target, config, **settings) as client:
         return getattr(client, method)(*args, **options)
@@ -29,7 +29,7 @@ def call_async(
     timeout_seconds: float | None = None,
     **settings: Any,
 ) -> Any:
-    """Does the same with an `AsyncDigitClient` in an event loop of its own."""
+    """Do the same with an `AsyncDigitClient` in an event loop of its own."""
     options = {} if timeout_seconds is None else {"timeout_seconds": timeout_seconds}
 
     async def call() -> Any:

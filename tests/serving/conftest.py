@@ -71,7 +71,7 @@ def model_entry(
     policy: VersionPolicy = LATEST,
     labels: Mapping[str, int] = NO_LABELS,
 ) -> str:
-    """Returns a `config` entry of a `model_config_list` in text format."""
+    """Return a `config` entry of a `model_config_list` in text format."""
     inner = {
         "latest": f"num_versions: {policy.count}",
         "all": "",
@@ -143,7 +143,7 @@ def _write_model_config(base_path: Path, flags: dict[str, Any]) -> tuple[Path, d
 
 @contextmanager
 def serve_in_a_process(base_path: Path, *flags: str) -> Iterator[tuple[subprocess.Popen, Stubs]]:
-    """Runs `python -m serving serve` with REST, as a user would, during the block."""
+    """Run `python -m serving serve` with REST, as a user would, during the block."""
     command = [sys.executable, "-m", "serving", "serve", str(base_path), "--port", "0", "--rest-port", "0", *flags]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         try:

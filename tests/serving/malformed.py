@@ -29,7 +29,7 @@ class Malformed:
 
 
 def malformed_requests(seed: int) -> Iterator[Malformed]:
-    """Yields requests without end; the same ones for the same seed."""
+    """Yield requests without end; the same ones for the same seed."""
     generator = random.Random(seed)
     kinds = [random_bytes, damaged_bytes, wrong_shape, wrong_dtype, wrong_size, wrong_names, wrong_picture, wrong_query]
     while True:
@@ -142,7 +142,7 @@ def wrong_query(generator: random.Random) -> Case:
 
 
 def malformed_bodies(seed: int) -> Iterator[bytes]:
-    """Yields Predict bodies without end; TensorFlow Serving rejects each with 400."""
+    """Yield Predict bodies without end; TensorFlow Serving rejects each with 400."""
     generator = random.Random(seed)
     kinds = [random_body, truncated_body, wrong_value, wrong_shape_body, wrong_keys, wrong_base64, deep_body]
     while True:

@@ -18,7 +18,7 @@ HttpResponse = tuple[int, dict[str, str], bytes]
 def start_web(
     target: str, *flags: str, python: str | Path = sys.executable, cwd: Path = ROOT
 ) -> Iterator[tuple[subprocess.Popen, int]]:
-    """Runs `python -m serving web`, as a user would, and yields the process and its port."""
+    """Run `python -m serving web`, as a user would, and yield the process and its port."""
     command = [python, "-m", "serving", "web", "--target", target, "--port", "0", *flags]
     with subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
@@ -31,7 +31,7 @@ def start_web(
 
 
 def request(port: int, method: str, path: str, body=None, headers=None) -> HttpResponse:
-    """Sends one request on a connection of its own."""
+    """Send one request on a connection of its own."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     with contextlib.closing(connection):
         connection.request(method, path, body, headers or {})
@@ -40,6 +40,6 @@ def request(port: int, method: str, path: str, body=None, headers=None) -> HttpR
 
 
 def error_of(response: HttpResponse) -> tuple[int, str]:
-    """Returns the status and the message of a response that reports an error."""
+    """Return the status and the message of a response that reports an error."""
     status, _, body = response
     return status, json.loads(body)["error"]

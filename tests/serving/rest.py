@@ -16,19 +16,19 @@ class Rest:
         self.address = address
 
     def get(self, path: str) -> tuple[int, Any]:
-        """Returns the status and the body, parsed if it is JSON."""
+        """Return the status and the body, parsed if it is JSON."""
         return self.request("GET", path)
 
     def post(self, path: str, document: Any) -> tuple[int, Any]:
-        """Posts a JSON document, or bytes as they are."""
+        """Post a JSON document, or bytes as they are."""
         return self.request("POST", path, document if isinstance(document, bytes) else json.dumps(document).encode())
 
     def predict(self, document: Any, *, model: str = contract.MODEL_NAME, select: str = "") -> tuple[int, Any]:
-        """Posts a Predict request; `select` is "", "/versions/N" or "/labels/L"."""
+        """Post a Predict request; `select` is "", "/versions/N" or "/labels/L"."""
         return self.post(f"/v1/models/{model}{select}:predict", document)
 
     def request(self, method: str, path: str, body: bytes | None = None) -> tuple[int, Any]:
-        """Returns the status and the body, parsed if it is JSON."""
+        """Return the status and the body, parsed if it is JSON."""
         connection = http.client.HTTPConnection(self.address, timeout=TIMEOUT_SECONDS)
         try:
             connection.request(method, path, body)

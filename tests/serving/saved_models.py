@@ -19,18 +19,18 @@ INK_STEP = 256 / contract.CLASSES
 
 
 def expected_digits(images: np.ndarray, *, shift: int = 0) -> np.ndarray:
-    """Returns the digits of a version with `shift`: int64 [N] for images uint8 [N, 28, 28]."""
+    """Return the digits of a version with `shift`: int64 [N] for images uint8 [N, 28, 28]."""
     return (images.mean(axis=(1, 2)) // INK_STEP + shift).astype(np.int64) % contract.CLASSES
 
 
 def images_of(*digits: int) -> np.ndarray:
-    """Returns one plain grey image per digit, uint8 [N, 28, 28]; with `shift=0` each is recognised as its digit."""
+    """Return one plain grey image per digit, uint8 [N, 28, 28]; with `shift=0` each is recognised as its digit."""
     ink = [round(digit * INK_STEP + INK_STEP / 2) for digit in digits]
     return np.repeat(np.array(ink, np.uint8), 28 * 28).reshape(-1, *contract.IMAGE_SHAPE)
 
 
 def write_version(base_path: Path | str, version: int | str, *, shift: int = 0, work: int = 0) -> Path:
-    """Writes a SavedModel under `base_path/version` in one rename and returns its path.
+    """Write a SavedModel under `base_path/version` in one rename and return its path.
 
     Args:
       base_path: created if missing.
@@ -49,7 +49,7 @@ def write_version(base_path: Path | str, version: int | str, *, shift: int = 0, 
 
 
 def write_half_plus_two(base_path: Path | str, version: int = 1) -> Path:
-    """Writes a model of y = x / 2 + 2 under `base_path/version` and returns its path.
+    """Write a model of y = x / 2 + 2 under `base_path/version` and return its path.
 
     `serving_default`: x (float32 [-1, 1]) -> y. `with_default`: the same, x is 2.0 if omitted. `regress_x_to_y` and
     `classify_x_to_y`: Examples with the feature x -> y, as value or as score.
@@ -78,7 +78,7 @@ def write_half_plus_two(base_path: Path | str, version: int = 1) -> Path:
 
 
 def write_without_variables(base_path: Path | str, version: int) -> Path:
-    """Writes a version whose `variables` directory is missing and returns its path."""
+    """Write a version whose `variables` directory is missing and return its path."""
     path = write_version(base_path, f".{version}")
     shutil.rmtree(path / "variables")
     return path.rename(path.with_name(str(version)))
@@ -94,7 +94,7 @@ def _signature(method: str, inputs: dict[str, tf.Tensor], outputs: dict[str, tf.
 
 
 def write_two_versions(base_path: Path | str) -> Path:
-    """Writes version 1 and version 2, which adds one to every digit, and returns `base_path`."""
+    """Write version 1 and version 2, which adds one to every digit, and return `base_path`."""
     for version in (1, 2):
         write_version(base_path, version, shift=version - 1)
     return Path(base_path)

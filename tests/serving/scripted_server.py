@@ -24,7 +24,7 @@ Handler = Callable[[object, grpc.ServicerContext], object]
 
 
 def predict_response(request: predict_pb2.PredictRequest, *, version: int = 1) -> predict_pb2.PredictResponse:
-    """Returns the contract's outputs; an image's digit is its first pixel modulo ten, a picture's its first byte."""
+    """Return the contract's outputs; an image's digit is its first pixel modulo ten, a picture's its first byte."""
     if request.model_spec.signature_name == contract.PICTURES:
         return pictures_response(request.inputs[contract.ENCODED].string_val, version=version)
     digits = tf.make_ndarray(request.inputs[contract.IMAGES])[:, 0, 0].astype(np.int64) % contract.CLASSES
@@ -32,7 +32,7 @@ def predict_response(request: predict_pb2.PredictRequest, *, version: int = 1) -
 
 
 def pictures_response(encoded: Sequence[bytes], *, version: int = 1) -> predict_pb2.PredictResponse:
-    """Returns the contract's outputs for these files; `normalized` is a file's first byte, everywhere.
+    """Return the contract's outputs for these files; `normalized` is a file's first byte, everywhere.
 
     A file that begins with `NOT_A_PICTURE` gets a problem, and `found` is 1 for all but `NO_DIGIT` and `TWO_DIGITS`.
     """
@@ -53,7 +53,7 @@ def pictures_response(encoded: Sequence[bytes], *, version: int = 1) -> predict_
 
 
 def earlier_response(request: predict_pb2.PredictRequest, context: grpc.ServicerContext) -> object:
-    """Responds as a version without the later outputs does: one unusable file fails the request."""
+    """Respond as a version without the later outputs does: one unusable file fails the request."""
     encoded = request.inputs[contract.ENCODED].string_val
     for index, picture in enumerate(encoded):
         if picture.startswith(NOT_A_PICTURE):
@@ -66,7 +66,7 @@ def earlier_response(request: predict_pb2.PredictRequest, context: grpc.Servicer
 
 
 def digits_response(digits: np.ndarray, *, version: int = 1) -> predict_pb2.PredictResponse:
-    """Returns the contract's outputs for these digits, int64 [N], as `tensor_content`."""
+    """Return the contract's outputs for these digits, int64 [N], as `tensor_content`."""
     probabilities = np.full((len(digits), contract.CLASSES), 0.02, np.float32)
     probabilities[np.arange(len(digits)), digits] = 0.82
     response = predict_pb2.PredictResponse()
@@ -78,7 +78,7 @@ def digits_response(digits: np.ndarray, *, version: int = 1) -> predict_pb2.Pred
 
 
 def status_response(*versions: tuple[int, str], error_code: int = 0, error_message: str = "") -> object:
-    """Returns a status response with these versions and states, all with the same error."""
+    """Return a status response with these versions and states, all with the same error."""
     response = get_model_status_pb2.GetModelStatusResponse()
     for version, state in versions:
         entry = response.model_version_status.add(version=version, state=state)
@@ -87,7 +87,7 @@ def status_response(*versions: tuple[int, str], error_code: int = 0, error_messa
 
 
 def metadata_response() -> object:
-    """Returns a metadata response without signatures."""
+    """Return a metadata response without signatures."""
     response = get_model_metadata_pb2.GetModelMetadataResponse()
     response.model_spec.name = contract.MODEL_NAME
     response.metadata["signature_def"].Pack(get_model_metadata_pb2.SignatureDefMap())
@@ -96,7 +96,7 @@ def metadata_response() -> object:
 
 @contextlib.contextmanager
 def garbage_server() -> Iterator[str]:
-    """Runs a server whose every response is bytes that no message has; yields its `host:port`."""
+    """Run a server whose every response is bytes that no message has; yield its `host:port`."""
 
     class Garbage(grpc.GenericRpcHandler):
         def service(self, _):
@@ -112,12 +112,12 @@ def garbage_server() -> Iterator[str]:
 
 
 def images_of(*digits: int) -> np.ndarray:
-    """Returns one image per digit, uint8 [N, 28, 28]; the scripted server predicts that digit."""
+    """Return one image per digit, uint8 [N, 28, 28]; the scripted server predicts that digit."""
     return np.repeat(np.array(digits, np.uint8), 28 * 28).reshape(-1, *contract.IMAGE_SHAPE)
 
 
 def fail(code: grpc.StatusCode, message: str = "scripted failure", times: int | None = None) -> Handler:
-    """Returns a handler that fails every time, or only the first `times`; `handler.calls` counts the calls."""
+    """Return a handler that fails every time, or only the first `times`; `handler.calls` counts the calls."""
 
     def handler(request, context):
         handler.calls += 1
@@ -139,7 +139,7 @@ def scripted_server(
     credentials: grpc.ServerCredentials | None = None,
     max_message_bytes: int = 4 * 1024 * 1024,
 ) -> Iterator[str]:
-    """Runs the server; yields its `host:port`."""
+    """Run the server; yield its `host:port`."""
     options = [("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", max_message_bytes)]
     server = grpc.server(futures.ThreadPoolExecutor(32), options=options)
 

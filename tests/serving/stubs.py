@@ -63,7 +63,7 @@ class Stubs:
         return self.prediction.GetModelMetadata(request, timeout=TIMEOUT_SECONDS)
 
     def status(self, **spec):
-        """Returns {version: (state's name, error code, error message)}, in the order received."""
+        """Return {version: (state's name, error code, error message)}, in the order received."""
         request = get_model_status_pb2.GetModelStatusRequest(model_spec=model_spec(**spec))
         answer = self.model.GetModelStatus(request, timeout=TIMEOUT_SECONDS)
         name_of = get_model_status_pb2.ModelVersionStatus.State.Name
@@ -73,7 +73,7 @@ class Stubs:
         }
 
     def state(self, version: int) -> str | None:
-        """Returns the name of a version's state, None for a version never seen."""
+        """Return the name of a version's state, None for a version never seen."""
         return self.status().get(version, (None,))[0]
 
 
@@ -89,14 +89,14 @@ def model_spec(
 
 
 def predict_request(images: np.ndarray, **spec) -> predict_pb2.PredictRequest:
-    """Returns a request for uint8 [N, 28, 28] images; keywords go into its model spec."""
+    """Return a request for uint8 [N, 28, 28] images; keywords go into its model spec."""
     request = predict_pb2.PredictRequest(model_spec=model_spec(**spec))
     request.inputs[contract.IMAGES].CopyFrom(tf.make_tensor_proto(images))
     return request
 
 
 def request_of(*, signature: str = "", **inputs) -> predict_pb2.PredictRequest:
-    """Returns a request with any inputs, by alias."""
+    """Return a request with any inputs, by alias."""
     request = predict_pb2.PredictRequest(model_spec=model_spec(signature=signature))
     for alias, value in inputs.items():
         request.inputs[alias].CopyFrom(tf.make_tensor_proto(value))
@@ -123,7 +123,7 @@ def version_of(response: predict_pb2.PredictResponse) -> int:
 
 @contextmanager
 def rejected(code: str, *words: str) -> Iterator[None]:
-    """Expects the block's RPC to fail with `code` and a message that holds every one of `words`."""
+    """Expect the block's RPC to fail with `code` and a message that holds every one of `words`."""
     with pytest.raises(grpc.RpcError) as caught:
         yield
     error = caught.value

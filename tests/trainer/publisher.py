@@ -28,7 +28,7 @@ from trainer.training.model import build_model
 
 
 def take_as_prepared(pixels: Any) -> Any:
-    """Takes the place of `normalize_pixels` in tests of publishing: tracing that graph takes seconds."""
+    """Take the place of `normalize_pixels` in tests of publishing: tracing that graph takes seconds."""
     import tensorflow as tf
 
     return normalize.no_digit()._replace(image=tf.image.resize_with_crop_or_pad(pixels[..., :1], *IMAGE_SHAPE)[..., 0])

@@ -60,7 +60,7 @@ def mix_in(train: Split, extra: Split, share: float) -> Split:
 
 
 def extra_count(examples: int, share: float) -> int:
-    """How many examples to add to `examples`, so that they are `share` of all."""
+    """Return how many examples to add to `examples`, so that they are `share` of all."""
     return round(share / (1 - share) * examples)
 
 

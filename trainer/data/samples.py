@@ -8,7 +8,7 @@ from trainer.data.split import Split
 
 
 def write_samples(split: Split, folder: Path, count: int) -> list[Path]:
-    """Write the first `count` images as 28x28 PNG files named `<position>-is-a-<label>.png`; returns their paths."""
+    """Write the first `count` images as 28x28 PNG files named `<position>-is-a-<label>.png`; return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for position, (image, label) in enumerate(zip(split.images[:count], split.labels[:count], strict=True)):

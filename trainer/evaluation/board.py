@@ -57,7 +57,7 @@ def show_batch(board: TensorBoard, images: np.ndarray) -> None:
 
 
 def sprites(images: np.ndarray) -> bytes:
-    """A square PNG file of images uint8 [N, 28, 28], row by row, dark on light; the last rows may stay empty."""
+    """Return a square PNG file of images uint8 [N, 28, 28], row by row, dark on light; the last rows may stay empty."""
     side = int(np.ceil(np.sqrt(len(images))))
     tiles = np.zeros((side * side, 28, 28), np.uint8)
     tiles[: len(images)] = images

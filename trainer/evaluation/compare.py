@@ -103,7 +103,7 @@ def read_runs(folders: Sequence[Path]) -> list[ComparedRun]:
 
 
 def compare(first: Evaluation, other: Evaluation) -> Difference:
-    """How `other` differs from `first`, both on the same digits."""
+    """Return how `other` differs from `first`, both on the same digits."""
     was, now = first.digits == first.labels, other.digits == other.labels
     correct, wrong = np.flatnonzero(~was & now), np.flatnonzero(was & ~now)
     return Difference(
@@ -116,7 +116,7 @@ def compare(first: Evaluation, other: Evaluation) -> Difference:
 
 
 def comparison_text(runs: Sequence[ComparedRun]) -> str:
-    """The comparison as lines of text: scores, differences, and settings that differ."""
+    """Return the comparison as lines of text: scores, differences, and settings that differ."""
     lines = [
         aligned([["", *SCORES], *([f"{letter}  {run.config.run}", *_scores(run)] for letter, run in _named(runs))])
     ]
@@ -151,7 +151,7 @@ def write_comparison(path: Path, runs: Sequence[ComparedRun]) -> None:
 
 
 def differing_settings(runs: Sequence[ComparedRun]) -> dict[str, list[str]]:
-    """Settings, network, devices and git revision that are not the same in all runs: name -> value of each run."""
+    """Return what is not the same in all runs, of settings, network, devices and revision: name -> value of each run."""
     columns = [
         {
             **{name: value for name, value in dataclasses.asdict(run.config).items() if name not in NOT_COMPARED},
@@ -248,7 +248,7 @@ def _gallery(
 
 
 def _test_images(run: ComparedRun) -> np.ndarray | str:
-    """The test images uint8 [N, 28, 28], or why they cannot be shown."""
+    """Return the test images uint8 [N, 28, 28], or why they cannot be shown."""
     try:
         _, test = read_dataset(run.config.dataset, run.config.data_path)
     except DataError as error:

@@ -216,7 +216,7 @@ def _epochs_per_step(rows: Sequence[dict[str, Any]]) -> float:
 
 
 def _window_means(rows: Sequence[dict[str, Any]], name: str) -> tuple[list[float], list[float]]:
-    """The training values' means over `WINDOWS` windows of equal length, at the middle of each window.
+    """Return the training values' means over `WINDOWS` windows of equal length, at the middle of each window.
 
     A row is a mean over the steps since the row before it, so it counts as many times as it has steps.
     """

@@ -84,7 +84,7 @@ class Evaluation:
         return -np.log(np.maximum(of_labels, np.float32(1e-38)))
 
     def summary(self) -> dict[str, object]:
-        """The numbers without the examples, as plain values for JSON."""
+        """Return the numbers without the examples, as plain values for JSON."""
         return {
             "examples": len(self.labels),
             "accuracy": self.accuracy,
@@ -101,7 +101,7 @@ class Evaluation:
 
 
 def compile_predict(model: keras.Model, batch_size: int = 500) -> Predict:
-    """A function from images to logits. It compiles once and uses the weights that the model has when it is called."""
+    """Return a function from images to logits. It compiles once and uses the model's current weights."""
 
     @tf.function(input_signature=[tf.TensorSpec((None, *IMAGE_SHAPE), tf.uint8)])
     def forward(images: tf.Tensor) -> tf.Tensor:
@@ -115,13 +115,13 @@ def compile_predict(model: keras.Model, batch_size: int = 500) -> Predict:
 
 
 def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Mean cross-entropy in nats of logits [N, 10] against labels [N], computed in float64."""
+    """Return the mean cross-entropy in nats of logits [N, 10] against labels [N], computed in float64."""
     log_probabilities = log_softmax(logits.astype(np.float64), axis=1)
     return float(-log_probabilities[np.arange(len(labels)), labels].mean())
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    """The temperature within `TEMPERATURE_RANGE` that minimises the cross-entropy of logits [N, 10] / temperature.
+    """Return the temperature within `TEMPERATURE_RANGE` that minimises the cross-entropy of logits [N, 10] / temperature.
 
     One temperature divides all logits, so that predictions of 90 % confidence are right nine times in ten. It changes
     no predicted digit (C. Guo et al., "On Calibration of Modern Neural Networks", ICML 2017).
@@ -144,7 +144,7 @@ def evaluate(predict: Predict, split: Split, temperature: float = 1.0) -> Evalua
 
 
 def score(probabilities: np.ndarray, labels: np.ndarray, loss: float, temperature: float = 1.0) -> Evaluation:
-    """The Evaluation of given predictions: probabilities float32 [N, 10] for labels uint8 [N]."""
+    """Return the Evaluation of given predictions: probabilities float32 [N, 10] for labels uint8 [N]."""
     digits, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
     correct = digits == labels
     precision, recall, f1, _ = precision_recall_fscore_support(
@@ -170,13 +170,13 @@ def score(probabilities: np.ndarray, labels: np.ndarray, loss: float, temperatur
 
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
-    """95 % interval of a proportion (E. B. Wilson, JASA 22, 1927): valid near 1, where the normal one is not."""
+    """Return the 95 % interval of a proportion (E. B. Wilson, JASA 22, 1927): valid near 1, unlike the normal one."""
     interval = binomtest(successes, trials).proportion_ci(confidence_level=0.95, method="wilson")
     return float(interval.low), float(interval.high)
 
 
 def paired_difference(newly_correct: int, newly_wrong: int, examples: int) -> tuple[float, float, float]:
-    """Difference of two accuracies on the same examples, and its 95 % interval.
+    """Return the difference of two accuracies on the same examples, and its 95 % interval.
 
     The adjusted Wald interval of D. G. Bonett and R. M. Price, J. Educ. Behav. Stat. 37 (2012): valid for few changes too.
     """
@@ -186,7 +186,7 @@ def paired_difference(newly_correct: int, newly_wrong: int, examples: int) -> tu
 
 
 def mcnemar(newly_wrong: int, newly_correct: int, *, alternative: str = "two-sided") -> float:
-    """The p-value of the exact McNemar test: how often two equally good models differ so much on the same examples.
+    """Return the p-value of the exact McNemar test: how often two equally good models differ so much on the same examples.
 
     Args:
         newly_wrong: examples that the first model gets right and the second gets wrong.
@@ -198,7 +198,7 @@ def mcnemar(newly_wrong: int, newly_correct: int, *, alternative: str = "two-sid
 
 
 def calibration(confidence: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray, float]:
-    """Reliability [bins, 3] and expected calibration error over bins of equal width (Guo et al., ICML 2017)."""
+    """Return reliability [bins, 3] and expected calibration error over bins of equal width (Guo et al., ICML 2017)."""
     bin_of = np.minimum((confidence * RELIABILITY_BINS).astype(int), RELIABILITY_BINS - 1)
     table = np.full((RELIABILITY_BINS, 3), np.nan)
     for number in np.unique(bin_of):

@@ -49,7 +49,7 @@ with DigitClient("localhost:8500") as client:
 
 
 def model_card(story: Story, evaluation: Evaluation) -> dict[str, Any]:
-    """The facts of the card, as plain values for JSON."""
+    """Return the facts of the card, as plain values for JSON."""
     source = SOURCES[story.config.dataset]
     low, high = evaluation.accuracy_interval
     return {
@@ -133,7 +133,7 @@ On {len(evaluation.labels):,} test digits. No setting and no checkpoint was chos
 
 
 def _header(story: Story, evaluation: Evaluation) -> str:
-    """The YAML block of the hub. JSON strings and lists are YAML too, so values need no quoting rules of their own."""
+    """Return the YAML block of the hub. JSON strings and lists are YAML too, so values need no other quoting."""
     source = SOURCES[story.config.dataset]
     dataset = source.hub_id or story.config.dataset
     datasets = f"datasets: [{json.dumps(source.hub_id)}]\n" if source.hub_id else ""

@@ -25,7 +25,7 @@ COLORS = {BLUE: "--blue", ORANGE: "--orange", RED: "--red", GREEN: "--green", PU
 
 
 def page(title: str, body: str) -> str:
-    """A complete HTML page; `title` is text, `body` is HTML."""
+    """Return a complete HTML page; `title` is text, `body` is HTML."""
     body = body.replace(" %", "&nbsp;%")  # A number and its sign stay on one line.
     return f"""<!doctype html>
 <html lang="en">
@@ -46,13 +46,13 @@ def page(title: str, body: str) -> str:
 
 
 def facts(rows: Mapping[str, Any]) -> str:
-    """A table of names and values."""
+    """Return a table of names and values."""
     cells = "".join(f'<tr><th scope="row">{escape(k)}</th><td>{escape(str(v))}</td></tr>' for k, v in rows.items())
     return f'<table class="facts">{cells}</table>'
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]], label: str) -> str:
-    """A table of numbers that scrolls sideways where it is too wide; the first column names the row."""
+    """Return a table of numbers that scrolls sideways where it is too wide; the first column names the row."""
     columns = "".join(f'<th scope="col"{_number(i)}>{escape(name)}</th>' for i, name in enumerate(head))
     lines = []
     for first, *others in rows:
@@ -62,17 +62,17 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]], label: str) -> str
 
 
 def scroll(content: str, label: str) -> str:
-    """A region that scrolls sideways, by keyboard too."""
+    """Return a region that scrolls sideways, by keyboard too."""
     return f'<div class="scroll" role="region" aria-label="{escape(label)}" tabindex="0">{content}</div>'
 
 
 def commands(*lines: str) -> str:
-    """Commands to copy."""
+    """Return commands to copy."""
     return f"<pre><code>{escape(chr(10).join(lines))}</code></pre>"
 
 
 def chart(figure: Figure, caption: str, description: str) -> str:
-    """A figure as inline SVG with a caption; `description` is what a screen reader says.
+    """Return a figure as inline SVG with a caption; `description` is what a screen reader says.
 
     Text stays text, in the page's font, and colours become CSS variables.
     """
@@ -94,12 +94,12 @@ def chart(figure: Figure, caption: str, description: str) -> str:
 
 
 def charts(*items: str) -> str:
-    """Charts side by side, or below each other where there is no room."""
+    """Return charts side by side, or below each other where there is no room."""
     return f'<div class="charts">{"".join(items)}</div>'
 
 
 def digits(images: Iterable[np.ndarray], labels: Iterable[int], captions: Iterable[str]) -> str:
-    """Pictures of digits, each with a caption (HTML); images uint8 [28, 28], 0 = paper, 255 = ink."""
+    """Return pictures of digits, each with a caption (HTML); images uint8 [28, 28], 0 = paper, 255 = ink."""
     items = (
         f'<li><img src="{_png(image)}" alt="handwritten {label}" width="84" height="84">{caption}</li>'
         for image, label, caption in zip(images, labels, captions, strict=False)

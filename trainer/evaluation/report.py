@@ -100,7 +100,7 @@ def _outcome(story: Story) -> str:
 
 
 def _gate(gate: dict[str, Any], images: np.ndarray, examples: int) -> str:
-    """The limit that the gate set, and how the model differs from each live version that it was compared with."""
+    """Return the limit that the gate set, and how the model differs from each live version that it was compared with."""
     if not gate:
         return ""
     rows = {
@@ -178,7 +178,7 @@ def _gallery(evaluation: Evaluation, images: np.ndarray, positions: np.ndarray) 
 
 
 def _confusion(evaluation: Evaluation) -> str:
-    """The confusion matrix as a table, shaded by mistakes only: correct predictions are too many to share a scale."""
+    """Return the confusion matrix as a table, shaded by mistakes only: correct predictions are too many for one scale."""
     matrix = evaluation.confusion
     most = max(4, int((matrix - np.diag(np.diag(matrix))).max()))
     head = "".join(f'<th scope="col">{digit}</th>' for digit in range(CLASSES))

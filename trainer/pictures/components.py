@@ -155,6 +155,6 @@ def choose_digit(mask: tf.Tensor, ink: tf.Tensor) -> Chosen:
 
 
 def choose_nothing(mask: tf.Tensor) -> Chosen:
-    """The choice where there is no ink."""
+    """Return the choice where there is no ink."""
     zero = tf.constant(0.0)
     return Chosen(zero, tf.zeros_like(mask), zero, zero, zero, zero, zero)

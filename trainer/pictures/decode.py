@@ -73,7 +73,7 @@ def _too_large(value: tf.Tensor, unit: str, limit: int) -> tf.Tensor:
 
 
 def _or_else(encoded: tf.Tensor, attempt: Callable[[tf.Tensor], tf.Tensor], otherwise: tf.Tensor) -> tf.Tensor:
-    """The result of `attempt`, or of `otherwise` where it fails.
+    """Return the result of `attempt`, or of `otherwise` where it fails.
 
     A graph has no `except`, so a data set that drops failed elements takes its place. The data set instantiates `attempt`
     at every call, so `attempt` should be small.

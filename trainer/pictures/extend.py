@@ -56,7 +56,7 @@ def extend(pixels: tf.Tensor) -> Extended:
         return tf.reduce_mean(tf.cast(tf.reduce_max(tf.abs(colours - paper), axis=1) <= tolerance, tf.float32))
 
     def paper_share(colour: tf.Tensor) -> tf.Tensor:
-        """Paper has most of the rim and of the picture; where they differ, both count."""
+        """Return the share of paper: it has most of the rim and of the picture; where they differ, both count."""
         return (share(rim, colour, EXACT_COLOUR_LEVELS) + share(sample, colour, EXACT_COLOUR_LEVELS)) / 2
 
     usual = tf.sort(rim, axis=0)[tf.shape(rim)[0] // 2]

@@ -68,7 +68,7 @@ def _measure_ink(pixels: tf.Tensor, located: Located) -> tf.Tensor:
     scale = tf.cast(size, tf.float32) / extent
 
     def enlarged(values: tf.Tensor) -> tf.Tensor:
-        """The digit's part of an image of the reduced picture."""
+        """Return the digit's part of an image of the reduced picture."""
         shift = -tf.cast(first, tf.float32) * scale
         return scale_and_translate(values[..., tf.newaxis], size, scale * ratio, shift, "triangle")[..., 0]
 
@@ -81,7 +81,7 @@ def _measure_ink(pixels: tf.Tensor, located: Located) -> tf.Tensor:
 
 
 def _with_usual_stroke_width(ink: tf.Tensor) -> tf.Tensor:
-    """The digit as if written with a pen of a width within `STROKE_RANGE_PIXELS` after fitting."""
+    """Return the digit as if written with a pen of a width within `STROKE_RANGE_PIXELS` after fitting."""
     room = MAX_WIDENING_PIXELS
     ink = tf.pad(ink, [[room, room], [room, room]])
     top, bottom, left, right = bounding_box(ink >= 0.5 * tf.reduce_max(ink))

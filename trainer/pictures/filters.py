@@ -46,5 +46,5 @@ def scale_and_translate(
 
 
 def contraharmonic_mean(values: tf.Tensor) -> tf.Tensor:
-    """The mean of values weighted by their squares. A few large values outweigh many small ones."""
+    """Return the mean of values weighted by their squares. A few large values outweigh many small ones."""
     return tf.reduce_sum(values**3) / (tf.reduce_sum(values**2) + 1e-12)

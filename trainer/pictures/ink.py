@@ -72,7 +72,7 @@ class Ink(NamedTuple):
 
 
 def principal_axis(differences: tf.Tensor) -> tf.Tensor:
-    """The direction, float32 [3] of length one, of colour differences float32 [3, n]; large ones count most.
+    """Return the direction, float32 [3] of length one, of colour differences float32 [3, n]; large ones count most.
 
     It is the first eigenvector of their weighted covariance, by power iteration.
     """
@@ -106,7 +106,7 @@ def find_ink_axis(rgb: tf.Tensor, rim_is_paper: tf.Tensor) -> tuple[tf.Tensor, t
 
 
 def _axis_against_background(rgb: tf.Tensor, sigma: float) -> tuple[tf.Tensor, tf.Tensor]:
-    """The axis along which colours differ from their blurred background, and the skewness of the differences along it."""
+    """Return the axis along which colours differ from their blurred background, and the skewness along it."""
     differences = rgb - gaussian_blur(rgb, sigma)
     axis = principal_axis(tf.reshape(differences, [3, -1]))
     along = tf.tensordot(axis, differences, 1)
@@ -114,7 +114,7 @@ def _axis_against_background(rgb: tf.Tensor, sigma: float) -> tuple[tf.Tensor, t
 
 
 def _towards_paper(rgb: tf.Tensor, axis: tf.Tensor, skewness: tf.Tensor) -> tf.Tensor:
-    """The axis or its opposite, so that it points to paper.
+    """Return the axis or its opposite, so that it points to paper.
 
     Ink covers less than paper does, so the differences are skewed towards ink. The rim of a picture is paper more often
     than not.
@@ -125,7 +125,7 @@ def _towards_paper(rgb: tf.Tensor, axis: tf.Tensor, skewness: tf.Tensor) -> tf.T
 
 
 def rim(values: tf.Tensor) -> tf.Tensor:
-    """The outermost rows and columns of [h, w], as [n]."""
+    """Return the outermost rows and columns of [h, w], as [n]."""
     return tf.concat([values[0], values[-1], values[:, 0], values[:, -1]], axis=0)
 
 
@@ -175,7 +175,7 @@ def ink_mask(ink: Ink, *, may_hold_shadow: tf.Tensor, room: tf.Tensor) -> tf.Ten
 
 
 def unexplained(ink: Ink, mask: tf.Tensor) -> tf.Tensor:
-    """Mean darkness, in strengths of ink, of what is darker than paper and not ink."""
+    """Return the mean darkness, in strengths of ink, of what is darker than paper and not ink."""
     values = tf.clip_by_value((ink.values - STRENGTH_NOISES * ink.noise) / ink.strength, 0, INK_MIN_STRENGTH)
     return tf.reduce_mean(tf.where(mask, 0.0, values))
 

@@ -131,7 +131,7 @@ def locate_digit(picture: Extended) -> tuple[Part, Located]:
 
 
 def _locate_in(picture: Extended) -> tuple[Located, tf.Tensor]:
-    """What lies in a picture, and its sheet as int32 [4]: top, bottom, left, right; zeros where there is none."""
+    """Return what lies in a picture, and its sheet as int32 [4]: top, bottom, left, right; zeros where there is none."""
     pixels = picture.pixels
     full = tf.cast(tf.shape(pixels)[:2], tf.float32)
     longer = tf.reduce_max(full)
@@ -201,7 +201,7 @@ def _locate_with_windows(
 
 
 def _nothing(size: tf.Tensor) -> Located:
-    """A start for loops: its score is below that of any picture."""
+    """Return a start for loops: its score is below that of any picture."""
     empty = tf.zeros(size)
     return Located(tf.constant(-1.0), tf.zeros([3]), empty, empty, empty > 0, tf.zeros([TRAITS]))
 
@@ -211,7 +211,7 @@ def _median(values: tf.Tensor) -> tf.Tensor:
 
 
 def _sharpness(digit: tf.Tensor, ink: tf.Tensor) -> tf.Tensor:
-    """How abruptly ink begins along the edges of the digit, 0 to 1."""
+    """Return how abruptly ink begins along the edges of the digit, 0 to 1."""
     inside = tf.cast(digit, tf.float32)
     edge = inside - erode(inside, 3)  # its outermost pixels
     step = dilate(ink, 5) - erode(ink, 5)

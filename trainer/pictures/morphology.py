@@ -19,12 +19,12 @@ MIN_RULE_COVERAGE = 0.75
 
 
 def dilate(values: tf.Tensor, window: int) -> tf.Tensor:
-    """Maximum of float32 [h, w] over a square of `window` pixels around each pixel."""
+    """Return the maximum of float32 [h, w] over a square of `window` pixels around each pixel."""
     return tf.transpose(dilate_columns(tf.transpose(dilate_columns(values, window)), window))
 
 
 def dilate_columns(values: tf.Tensor, window: int) -> tf.Tensor:
-    """Maximum of float32 [h, w] over `window` pixels of the column around each pixel.
+    """Return the maximum of float32 [h, w] over `window` pixels of the column around each pixel.
 
     Rows are given to the pooling op as channels, so that it works on whole vectors.
     """
@@ -32,17 +32,17 @@ def dilate_columns(values: tf.Tensor, window: int) -> tf.Tensor:
 
 
 def erode(values: tf.Tensor, window: int) -> tf.Tensor:
-    """Minimum of float32 [h, w] over a square of `window` pixels around each pixel."""
+    """Return the minimum of float32 [h, w] over a square of `window` pixels around each pixel."""
     return -dilate(-values, window)
 
 
 def closing(grey: tf.Tensor, window: int) -> tf.Tensor:
-    """Morphological closing: fill what is darker than its surroundings and nowhere as wide as the window."""
+    """Apply a morphological closing: fill what is darker than its surroundings and nowhere as wide as the window."""
     return erode(dilate(grey, window), window)
 
 
 def bounding_box(mask: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Top, bottom, left and right, float32, of the true pixels of bool [h, w]; at least one must be true."""
+    """Return top, bottom, left and right, float32, of the true pixels of bool [h, w]; at least one must be true."""
     sides = []
     for axis in (1, 0):
         where = tf.cast(tf.where(tf.reduce_any(mask, axis))[:, 0], tf.float32)
@@ -52,7 +52,7 @@ def bounding_box(mask: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.T
 
 
 def stroke_width(ink: tf.Tensor) -> tf.Tensor:
-    """Mean width of the strokes of float32 [h, w], in pixels: twice their area over the length of their edges."""
+    """Return the mean stroke width of float32 [h, w], in pixels: twice their area over the length of their edges."""
     down, across = tf.image.image_gradients(ink[tf.newaxis, ..., tf.newaxis])
     edges = tf.reduce_sum(tf.sqrt(down**2 + across**2))
     return 2 * tf.reduce_sum(ink) / (edges + 1e-6)
@@ -96,7 +96,7 @@ def connected_components(mask: tf.Tensor, where: tf.Tensor) -> tuple[tf.Tensor, 
 
 
 def ruled_lines(mask: tf.Tensor) -> tf.Tensor:
-    """The lines that paper is ruled with: the thin straight lines from rim to rim of bool [h, w].
+    """Return the lines that paper is ruled with: the thin straight lines from rim to rim of bool [h, w].
 
     Pixels where a wider stroke crosses a line are not part of the result.
     """

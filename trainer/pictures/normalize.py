@@ -85,7 +85,7 @@ def normalize_pixels(pixels: tf.Tensor) -> Prepared:
 
 
 def _is_prepared(pixels: tf.Tensor) -> tf.Tensor:
-    """Whether the picture has MNIST's form already: 28x28, grey, mostly 0, box and centre of mass where MNIST has them."""
+    """Return whether the picture has MNIST's form already: 28x28, grey, mostly 0, box and centre of mass as in MNIST."""
 
     def has_form() -> tf.Tensor:
         grey = pixels[..., 0]
@@ -144,5 +144,5 @@ def _prepare(pixels: tf.Tensor) -> Prepared:
 
 
 def no_digit() -> Prepared:
-    """What a picture without any ink gives."""
+    """Return what a picture without any ink gives."""
     return Prepared(tf.zeros(IMAGE_SHAPE, tf.uint8), tf.constant(0, tf.int64), tf.zeros([4]), tf.zeros([TRAITS]))

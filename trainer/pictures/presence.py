@@ -111,7 +111,7 @@ def measure_traits(chosen: Chosen, mask: tf.Tensor, ink: Ink, shade: tf.Tensor, 
 
 
 def features(images: tf.Tensor, traits: tf.Tensor) -> tf.Tensor:
-    """What the network gets, float32 [N, features]: traits without extremes, then the image's pixels, all around 0 to 3.
+    """Return what the network gets, float32 [N, features]: traits without extremes, then pixels, all around 0 to 3.
 
     Args:
         images: uint8 [N, 28, 28], 0 = paper, 255 = ink.

@@ -109,7 +109,7 @@ def export_model(
 
 
 def read_metadata(folder: Path) -> dict[str, Any]:
-    """The metadata that `export_model` wrote to `folder`; empty for a model written by another program.
+    """Return the metadata that `export_model` wrote to `folder`; empty for a model written by another program.
 
     Raises:
         ValueError: the file is damaged; the message names it.
@@ -128,7 +128,7 @@ def read_metadata(folder: Path) -> dict[str, Any]:
 
 
 def read_weights(folder: Path) -> list[np.ndarray]:
-    """The weights of a model that `export_model` wrote to `folder`, in the order of the model's weights.
+    """Return the weights of a model that `export_model` wrote to `folder`, in the order of the model's weights.
 
     Raises:
         ConfigError: the folder holds no such model, or it cannot be read.

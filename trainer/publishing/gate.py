@@ -78,7 +78,7 @@ class Comparison:
     """The first `LISTED_CHANGES` of them, newly wrong ones first."""
 
     def reason_to_refuse(self, accuracy: float, gate: Gate) -> str:
-        """Why the candidate must not be published; empty if it may."""
+        """Return why the candidate must not be published; empty if it may."""
         if not accuracy >= self.limit:
             return (
                 f"test accuracy is {_shown(accuracy)}; {self.role}, {self.version}, has {percent(self.accuracy)} on the "
@@ -107,7 +107,7 @@ class Verdict:
         return max(self.gate.min_accuracy, *(comparison.limit for comparison in self.comparisons), 0.0)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, for a version's metadata and for a run's result."""
+        """Return plain values, for a version's metadata and for a run's result."""
         return {
             **asdict(self.gate),
             "accuracy": self.accuracy,
@@ -165,7 +165,7 @@ def judge(evaluation: Evaluation, test: Split, model_dir: Path, gate: Gate) -> V
 
 
 def predict_version(folder: Path, images: np.ndarray, batch_size: int = 500) -> np.ndarray:
-    """The probabilities that a published version predicts, float32 [N, 10], computed from its own files.
+    """Return the probabilities that a published version predicts, float32 [N, 10], computed from its own files.
 
     Raises:
         Exception: whatever TensorFlow raises for files that it cannot load or run.
@@ -182,7 +182,7 @@ def predict_version(folder: Path, images: np.ndarray, batch_size: int = 500) -> 
 
 
 def _comparable_versions(model_dir: Path, live: Sequence[int], test: Split, gate: Gate) -> dict[int, float]:
-    """The live versions that were evaluated on this test split, and their accuracy.
+    """Return the live versions that were evaluated on this test split, and their accuracy.
 
     A served version without metadata, from another program, counts as comparable: its accuracy is measured.
     """
@@ -221,7 +221,7 @@ def _compare_with_served(evaluation: Evaluation, test: Split, model_dir: Path, v
 def _compare_with_best(
     evaluation: Evaluation, test: Split, model_dir: Path, live: Sequence[int], comparable: dict[int, float], gate: Gate
 ) -> list[Comparison]:
-    """The comparison with the best version, unless that is the served one; a version that cannot be loaded is skipped."""
+    """Return the comparison with the best version, unless that is the served one; skip what cannot be loaded."""
     for version in sorted(comparable, key=lambda version: (comparable[version], version), reverse=True):
         if version == live[-1]:
             break

@@ -129,7 +129,7 @@ def publish(
 
 
 def find_published(model_dir: Path, metadata: dict[str, Any]) -> Path | None:
-    """The folder of the version, live or retired, whose metadata has these values.
+    """Return the folder of the version, live or retired, whose metadata has these values.
 
     A run that was killed after it had published, and is started again, finds its version this way.
     """
@@ -146,7 +146,7 @@ def find_published(model_dir: Path, metadata: dict[str, Any]) -> Path | None:
 
 
 def _predict_on_cpu(model: keras.Model, images: np.ndarray, temperature: float) -> np.ndarray:
-    """The model's probabilities, float32 [N, 10], computed where the verification computes them.
+    """Return the model's probabilities, float32 [N, 10], computed where the verification computes them.
 
     The kernels of a GPU round differently, by more than the verification accepts.
     """

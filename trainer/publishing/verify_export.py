@@ -209,7 +209,7 @@ def _require_problem(pictures: _Call, files: np.ndarray) -> None:
 
 
 def _other_shapes(images: np.ndarray, files: np.ndarray) -> dict[str, list[tuple[str, np.ndarray]]]:
-    """Inputs of each signature whose shape is not the contract's, and which a graph without a check may accept."""
+    """Return inputs of shapes that are not the contract's, which a graph without a check may accept, by signature."""
     height, width = IMAGE_SHAPE
     shapes = [(-1, height, width, 1), (-1, height // 2, 2 * width), (-1, height * width), (-1, width)]
     return {
@@ -262,7 +262,7 @@ def _replay_warm_up(folder: Path, calls: dict[str, _Call]) -> int:
 
 
 def main(arguments: list[str]) -> int:
-    """Print the measured values, or the reason of the failure; returns the exit status."""
+    """Print the measured values, or the reason of the failure; return the exit status."""
     quiet_tensorflow.install(hidden=("keras",))  # which takes half of the import, and which TensorFlow Serving has not
     folder, expected, *wait = arguments
     try:

@@ -36,14 +36,14 @@ class VersionError(RunError):
 
 
 def live_versions(model_dir: Path) -> list[int]:
-    """The versions that TensorFlow Serving sees, oldest first."""
+    """Return the versions that TensorFlow Serving sees, oldest first."""
     if not model_dir.is_dir():
         return []
     return sorted(number for child in model_dir.iterdir() if (number := _version_of(child.name)) is not None)
 
 
 def next_version(model_dir: Path, now: datetime) -> int:
-    """The UTC time as YYYYMMDDhhmmss, or one more than the highest number used so far, whichever is higher.
+    """Return the UTC time as YYYYMMDDhhmmss, or one more than the highest number used so far, whichever is higher.
 
     Raises:
         VersionError: the highest number used is the highest possible one.
@@ -140,7 +140,7 @@ def roll_back(
 
 
 def remove_old_versions(model_dir: Path, keep: int) -> list[int]:
-    """Remove all live versions but the newest `keep`; returns the removed ones. The caller holds the lock.
+    """Remove all live versions but the newest `keep`; return the removed ones. The caller holds the lock.
 
     Each is renamed first, so the server sees a version vanish as a whole. Retired versions stay.
 
@@ -158,7 +158,7 @@ def remove_old_versions(model_dir: Path, keep: int) -> list[int]:
 
 
 def unreadable_parents(version: Path) -> list[Path]:
-    """The folders above a version that keep other users from reading it.
+    """Return the folders above a version that keep other users from reading it.
 
     The user's home and the folders above it are left out: they are often closed, and a server for others is elsewhere.
     """
@@ -169,7 +169,7 @@ def unreadable_parents(version: Path) -> list[Path]:
 
 
 def version_folders(model_dir: Path) -> list[Path]:
-    """The folders of all versions, live and retired, newest first."""
+    """Return the folders of all versions, live and retired, newest first."""
     numbered = {
         child: number
         for child in model_dir.iterdir()
@@ -179,7 +179,7 @@ def version_folders(model_dir: Path) -> list[Path]:
 
 
 def version_folder(model_dir: Path, version: int) -> Path:
-    """The folder of a live version; its name may have leading zeros."""
+    """Return the folder of a live version; its name may have leading zeros."""
     return next(child for child in model_dir.iterdir() if _version_of(child.name) == version)
 
 

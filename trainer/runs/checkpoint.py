@@ -85,12 +85,12 @@ class Checkpoints:
         return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
 
     def newest(self) -> str:
-        """Name of the newest intact checkpoint, empty if there is none; damaged ones are reported and renamed."""
+        """Return the name of the newest intact checkpoint, empty if there is none; report and rename damaged ones."""
         found = newest_checkpoint(self.folder)
         return found[0].name if found else ""
 
     def read(self, name: str) -> Checkpoint:
-        """The checkpoint of that name. Its `identity` may be another run's: the caller compares it.
+        """Return the checkpoint of that name. Its `identity` may be another run's: the caller compares it.
 
         Raises:
             OSError: it is missing, or cannot be read.
@@ -100,13 +100,13 @@ class Checkpoints:
         return checkpoint
 
     def due(self, step: int) -> bool:
-        """Whether the next checkpoint is due after `step`."""
+        """Return whether the next checkpoint is due after `step`."""
         by_time = self._every_seconds and time.monotonic() - self._last_time >= self._every_seconds
         by_steps = self._every_steps and step - self._last_step >= self._every_steps
         return bool(by_time or by_steps)
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Start to write `checkpoint`, whose arrays must not change afterwards; waits for the previous write.
+        """Start to write `checkpoint`, whose arrays must not change afterwards; wait for the previous write.
 
         A failed write is reported on standard error and does not stop training: the next write may succeed.
         """
@@ -149,7 +149,7 @@ class Checkpoints:
 
 
 def is_trained(run_dir: Path) -> bool:
-    """Whether the newest checkpoint of a run is the one at its end; False if that file is damaged."""
+    """Return whether the newest checkpoint of a run is the one at its end; False if that file is damaged."""
     files = checkpoint_files(run_dir / FOLDER)
     try:
         return bool(files) and read_checkpoint(files[-1]).facts.get("is_trained", False)
@@ -158,7 +158,7 @@ def is_trained(run_dir: Path) -> bool:
 
 
 def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
-    """Write one checkpoint; returns its file.
+    """Write one checkpoint; return its file.
 
     Raises:
         OSError: nothing was written.
@@ -174,7 +174,7 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
 
 
 def newest_checkpoint(folder: Path) -> tuple[Path, Checkpoint] | None:
-    """The newest checkpoint that matches its checksum, and its file; damaged files are reported and renamed."""
+    """Return the newest checkpoint that matches its checksum, and its file; damaged files are reported and renamed."""
     for path in reversed(checkpoint_files(folder)):
         try:
             return path, read_checkpoint(path)
@@ -204,11 +204,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def step_of(path: Path) -> int:
-    """The step in the name of a checkpoint file."""
+    """Return the step in the name of a checkpoint file."""
     return int(path.stem.split("-")[1])
 
 
 def checkpoint_files(folder: Path) -> list[Path]:
-    """The checkpoints in a folder, oldest first."""
+    """Return the checkpoints in a folder, oldest first."""
     files = [path for path in folder.glob("step-*.npz") if re.fullmatch(r"step-\d{8,}-[0-9a-f]{64}", path.stem)]
     return sorted(files, key=lambda path: (step_of(path), path.stat().st_mtime_ns))

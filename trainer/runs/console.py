@@ -65,7 +65,7 @@ SILENT = Console()
 
 
 def open_console(log_format: LogFormat = "text", out: TextIO | None = None, err: TextIO | None = None) -> Console:
-    """The console for a log format and the streams: lines of JSON, a live line on a terminal, else lines of text."""
+    """Return the console for a log format and the streams: lines of JSON, a live line on a terminal, or lines of text."""
     # Python has no stream where the shell closed it, as `train >&-` does.
     nowhere = Path(os.devnull).open("w")  # noqa: SIM115  (for as long as the process runs)
     out, err = out or sys.stdout or nowhere, err or sys.stderr or nowhere
@@ -197,7 +197,7 @@ class Progress:
             self._validation = row
 
     def text(self, width: int | None = None) -> str:
-        """The line, with a bar if `width` columns have room for one, and never longer than that."""
+        """Return the line, with a bar if `width` columns have room for one, and never longer than that."""
         parts = self._parts()
         while width and len(parts) > 1 and len(" ".join(parts)) > width:
             parts.pop()
@@ -243,7 +243,7 @@ class _Pace:
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of cells as lines of text: the first column is aligned to the left, the others to the right."""
+    """Return rows of cells as lines of text: the first column is aligned to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for first, *others in rows:

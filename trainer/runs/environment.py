@@ -16,7 +16,7 @@ REVISION = "DIGITS_REVISION"
 
 
 def environment() -> dict[str, str]:
-    """The facts, by name."""
+    """Return the facts, by name."""
     return {
         "command": shlex.join(["python", "-m", "trainer", *sys.argv[1:]]),
         "revision": revision(),
@@ -28,7 +28,7 @@ def environment() -> dict[str, str]:
 
 @cache
 def revision() -> str:
-    """The git revision of this code, with "-dirty" after it if files were changed since; "unknown" outside of git."""
+    """Return the git revision of this code, with "-dirty" after it if files were changed; "unknown" outside of git."""
     repository = Path(__file__).parents[2]
     found = ""
     if (repository / ".git").exists():  # An installed copy may lie inside the repository of another project.
@@ -39,7 +39,7 @@ def revision() -> str:
 
 
 def processor() -> str:
-    """The name of the CPU."""
+    """Return the name of the CPU."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -47,5 +47,5 @@ def processor() -> str:
 
 
 def utc_now() -> str:
-    """The time, for people: "2026-01-01 12:00:00 UTC"."""
+    """Return the time, for people: "2026-01-01 12:00:00 UTC"."""
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())

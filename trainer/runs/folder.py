@@ -47,7 +47,7 @@ class DiskError(RunError):
 
 @contextmanager
 def open_run_folder(config: TrainConfig, now: datetime, lock_seconds: float = LOCK_SECONDS) -> Iterator[TrainConfig]:
-    """Make the run's folder and save the config in it; yields the config with the run's name and precision filled in.
+    """Make the run's folder and save the config in it; yield the config with the run's name and precision filled in.
 
     A run that has checkpoints is resumed from them, and one that `is_finished` is left as it is. Otherwise the files of an
     earlier attempt are removed.
@@ -83,14 +83,14 @@ def open_run_folder(config: TrainConfig, now: datetime, lock_seconds: float = LO
 
 
 def is_finished(config: TrainConfig) -> bool:
-    """Whether the run has been trained and, unless the config says not to publish, published."""
+    """Return whether the run has been trained and, unless the config says not to publish, published."""
     results = [read_result(config.run_dir / name) for name in (RESULT_FILE, PUBLISH_FILE)]
     succeeded = [result for result in results if result and result.exit_code == ExitCode.OK]
     return any(result.published or not config.publish for result in succeeded)
 
 
 def find_unfinished(config: TrainConfig) -> Path | None:
-    """The folder of the newest run of the same settings that was stopped or killed and can be resumed, if there is one."""
+    """Return the folder of the newest run of the same settings that can be resumed, if there is one."""
     from trainer.runs.checkpoint import FOLDER, checkpoint_files  # numpy: not for `--help`
 
     configs = sorted(
@@ -111,7 +111,7 @@ def find_unfinished(config: TrainConfig) -> Path | None:
 
 
 def resume_command(run_dir: Path) -> str:
-    """The command that resumes a run, to be copied from the terminal."""
+    """Return the command that resumes a run, to be copied from the terminal."""
     return command_line("train", "--config", run_dir / "config.json", "--run", run_dir.name)
 
 

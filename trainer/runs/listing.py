@@ -51,13 +51,13 @@ class ListedRun:
 
 
 def list_runs(runs_dir: Path) -> list[ListedRun]:
-    """The runs in a folder, the latest last; empty if the folder does not exist."""
+    """Return the runs in a folder, the latest last; empty if the folder does not exist."""
     folders = [path.parent for path in runs_dir.glob(f"*/{CONFIG_FILE}")]
     return sorted((_describe(folder) for folder in folders), key=lambda run: (run.started, run.run))
 
 
 def text_of(runs: Sequence[ListedRun]) -> str:
-    """The list as lines of text."""
+    """Return the list as lines of text."""
     rows = [["run", "state", "accuracy", "started (UTC)", "took", "published as"]]
     for run in runs:
         accuracy = "-" if run.accuracy is None else percent(run.accuracy)
@@ -98,7 +98,7 @@ def _describe(folder: Path) -> ListedRun:
 
 
 def _state(results: Sequence[RunResult]) -> str:
-    """The state that the last of the commands that train or publish left, in the order of time."""
+    """Return the state that the last of the commands that train or publish left, in the order of time."""
     if not results:
         return "interrupted"
     if results[-1].exit_code != ExitCode.OK:

@@ -46,7 +46,7 @@ def locked(path: Path, *, timeout_seconds: float = 0.0, busy: str) -> Iterator[N
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a process holds the lock of the file `path`. On a filesystem without locks: no."""
+    """Return whether a process holds the lock of the file `path`. On a filesystem without locks: no."""
     if not path.is_file():
         return False
     with path.open() as file:

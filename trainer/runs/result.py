@@ -80,14 +80,14 @@ class RunResult:
         self.finished = now.isoformat(timespec="seconds")
 
     def to_json(self) -> str:
-        """The JSON form, without the parts that are empty."""
+        """Return the JSON form, without the parts that are empty."""
         kept = {name: value for name, value in dataclasses.asdict(self).items() if value not in ("", {})}
         return json.dumps(kept, indent=2, allow_nan=False) + "\n"
 
 
 @contextmanager
 def recorded(path: Path, started: datetime) -> Iterator[RunResult]:
-    """A result for the body to fill in; it is written to `path` however the body ends."""
+    """Yield a result for the body to fill in; it is written to `path` however the body ends."""
     result, failure = RunResult(started=started.isoformat(timespec="seconds")), None
     try:
         yield result
@@ -104,7 +104,7 @@ def recorded(path: Path, started: datetime) -> Iterator[RunResult]:
 
 
 def read_result(path: Path) -> RunResult | None:
-    """The result that `recorded` wrote to `path`; None if there is none.
+    """Return the result that `recorded` wrote to `path`; None if there is none.
 
     Raises:
         ConfigError: the file is damaged, or has a later format.
@@ -124,7 +124,7 @@ def read_result(path: Path) -> RunResult | None:
 
 
 def latest_result(run_dir: Path) -> RunResult:
-    """How the last command that could publish this run ended."""
+    """Return how the last command that could publish this run ended."""
     results = (read_result(run_dir / name) for name in (RESULT_FILE, TRIAL_FILE, PUBLISH_FILE))
     latest = max((result for result in results if result), key=lambda result: result.finished, default=RunResult())
     if not latest.outcome:  # of a trial, or written before results had an outcome

@@ -75,7 +75,7 @@ def score(model: keras.Model, validation: Split, split: Split) -> Evaluation:
 
 
 def reload_candidate(config: TrainConfig, result: RunResult, console: Console) -> Candidate:
-    """The candidate of a run that was trained before, from its saved weights; its scores and facts go into `result`.
+    """Return the candidate of an earlier run, from its saved weights; its scores and facts go into `result`.
 
     Raises:
         ConfigError: the run was not trained to its end.

@@ -74,7 +74,7 @@ def report(candidate: Candidate, result: RunResult, console: Console, *, succeed
 
 
 def _publish(candidate: Candidate, result: RunResult, console: Console, *, once: bool) -> str:
-    """Publish the candidate; returns the outcome in one sentence."""
+    """Publish the candidate; return the outcome in one sentence."""
     config = candidate.config
     if not config.publish:
         return "Trained; not published, as --no-publish says."

@@ -103,7 +103,7 @@ def train_model(config: TrainConfig, cluster: Cluster | None, tracker: Tracker) 
 
 
 def load_data(config: TrainConfig) -> Splits:
-    """The splits of the config's data set, with the pen's digits and the extra pictures mixed in."""
+    """Return the splits of the config's data set, with the pen's digits and the extra pictures mixed in."""
     extra = Extra(config.extra_data, config.extra_weight) if config.extra_data else None
     return load_splits(config.dataset, config.data_path, config.validation_size, config.pen_weight, extra)
 
@@ -126,7 +126,7 @@ def _facts(config: TrainConfig, splits: Splits, trained: Trained, devices: Devic
 
 
 def _peak_memory_bytes(devices: Devices) -> int:
-    """The most memory that the process has used; with GPUs, the most memory of a GPU."""
+    """Return the most memory that the process has used; with GPUs, the most memory of a GPU."""
     gpus = [name for name in devices.names if name.startswith("GPU")]
     if gpus:
         return max(tf.config.experimental.get_memory_info(name)["peak"] for name in gpus)

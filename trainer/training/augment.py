@@ -79,7 +79,7 @@ def augment(
 
 
 def first_batch(split: Split, config: TrainConfig) -> np.ndarray:
-    """The images of a run's first step as the model sees them: uint8 [B, 28, 28]."""
+    """Return the images of a run's first step as the model sees them: uint8 [B, 28, 28]."""
     positions = batch_indices(config.seed, len(split), config.global_batch_size, 0, 1)[0]
     images, labels = tf.constant(split.images[positions]), tf.constant(split.labels[positions])
     if config.unaugmented_epochs >= config.epochs:
@@ -89,20 +89,20 @@ def first_batch(split: Split, config: TrainConfig) -> np.ndarray:
 
 
 def is_identity(settings: AugmentationSettings) -> bool:
-    """Whether the settings switch on no change."""
+    """Return whether the settings switch on no change."""
     affine = settings.rotate_degrees or settings.zoom or settings.shift_pixels or settings.shear_degrees
     strokes = settings.stroke_width_jitter_pixels or settings.stroke_gap_fraction or settings.serif_ones_fraction
     return not (affine or strokes or settings.low_resolution_fraction)
 
 
 def group_size(global_batch_size: int) -> int:
-    """The largest divisor of the batch size that keeps within `LEAST_GROUPS` and `LARGEST_GROUP`; 1 if there is none."""
+    """Return the largest divisor of the batch size within `LEAST_GROUPS` and `LARGEST_GROUP`; 1 if there is none."""
     largest = min(LARGEST_GROUP, global_batch_size // LEAST_GROUPS)
     return next((size for size in range(largest, 1, -1) if global_batch_size % size == 0), 1)
 
 
 def group_slots(part: ReplicaSlice) -> tuple[np.ndarray, np.ndarray]:
-    """Which images of a slice are in each group of the global batch.
+    """Return which images of a slice are in each group of the global batch.
 
     All replicas have all groups, so that they compute each group in the same way, to the last bit. Where a group has fewer
     images in this slice than another, its row is padded with the slice's first image, whose result is discarded.
@@ -121,7 +121,7 @@ def group_slots(part: ReplicaSlice) -> tuple[np.ndarray, np.ndarray]:
 
 
 def affine_maps(noise: tf.Tensor, ranges: AugmentationSettings) -> tf.Tensor:
-    """Random maps that rotate, shear, zoom and shift around the centre of an image.
+    """Draw random maps that rotate, shear, zoom and shift around the centre of an image.
 
     Args:
         noise: float32 [G, 6], uniform in [-1, 1).
@@ -183,7 +183,7 @@ def warp(images: tf.Tensor, maps: tf.Tensor) -> tf.Tensor:
 
 
 def _bilinear_matrix(maps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The sparse matrix from pixels of padded images to pixels of warped ones, block by block for each of G maps.
+    """Return the sparse matrix from pixels of padded images to pixels of warped ones, block by block for each of G maps.
 
     Returns:
         int64 [G 28 28 4, 2], row and column of each weight, and float32 [G 28 28 4], the weights.
@@ -233,7 +233,7 @@ def _with_serifs(images: tf.Tensor, noise: tf.Tensor) -> tf.Tensor:
     width = tf.clip_by_value(tf.reduce_sum(ink, axis=[1, 2]) / (255 * height), 1.0, 5.0)
 
     def end(row: tf.Tensor, inwards: float) -> tuple[tf.Tensor, tf.Tensor]:
-        """Middle of the stroke, (y, x), half a stroke width inwards from its end."""
+        """Return the middle of the stroke, (y, x), half a stroke width inwards from its end."""
         values = tf.gather(ink, row, batch_dims=1)
         x = tf.reduce_sum(values * tf.cast(rows, tf.float32), axis=1) / (tf.reduce_sum(values, axis=1) + 1e-6)
         return tf.cast(row, tf.float32) + inwards * (width - 1) / 2, x

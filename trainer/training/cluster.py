@@ -57,7 +57,7 @@ class Cluster:
 
 
 def find_cluster(environment: Mapping[str, str]) -> Cluster | None:
-    """The cluster that the environment describes; None for a single worker.
+    """Return the cluster that the environment describes; None for a single worker.
 
     Raises:
         ConfigError: the description is incomplete or contradicts itself.
@@ -184,7 +184,7 @@ def _listening(address: str) -> socket.socket:
 
 
 def unreachable(address: str) -> str:
-    """The reason why a worker cannot be reached; empty if it can."""
+    """Return the reason why a worker cannot be reached; empty if it can."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()

@@ -94,13 +94,13 @@ class Devices:
             abort.cancel()
 
     def any_across_workers(self, *flags: bool) -> tuple[bool, ...]:
-        """For each flag, whether it is set on any worker. A collective: all workers have to call it."""
+        """Return, for each flag, whether it is set on any worker. A collective: all workers have to call it."""
         if not self.cluster:
             return flags
         return tuple(bool(count) for count in self._sum([float(flag) for flag in flags]))
 
     def broadcast_from_chief(self, text: Callable[[], str]) -> str:
-        """The chief's text, on all workers; `text` is called on the chief only. A collective: all have to call it."""
+        """Return the chief's text, on all workers; `text` is called on the chief only. A collective."""
         if not self.cluster:
             return text()
         message = text().encode() if self.is_chief else b""

@@ -18,7 +18,7 @@ from trainer.data.split import Split
 
 
 def batch_indices(seed: int, examples: int, global_batch_size: int, start_step: int, stop_step: int) -> np.ndarray:
-    """Positions in the training split of each step's examples: int32 [stop_step - start_step, global_batch_size]."""
+    """Return the positions in the training split of each step's examples: int32 [steps, global_batch_size]."""
     first, last = start_step * global_batch_size, stop_step * global_batch_size
     epochs = range(first // examples, -(-last // examples))
     order = [_permutation(seed, epoch, examples) for epoch in epochs]
@@ -45,7 +45,7 @@ class ReplicaSlice:
         return slice(self.replica, None, self.replicas)
 
     def uniform(self, stream: int, step: tf.Tensor, values: int) -> tf.Tensor:
-        """Noise for each example of the slice: a function of the seed, the stream, the step and the example's position.
+        """Return noise for each example of the slice: a function of the seed, stream, step and the example's position.
 
         Args:
             stream: a number for each use, so that no two uses get the same noise.
@@ -59,7 +59,7 @@ class ReplicaSlice:
 
 
 def uniform(seed: int, stream: int, step: tf.Tensor, shape: list[int]) -> tf.Tensor:
-    """float32 of that shape, uniform in [0, 1): a function of the seed, which is below 2**32, the stream and the step."""
+    """Return float32 of that shape, uniform in [0, 1): a function of the seed (below 2**32), stream and step."""
     key = tf.stack([tf.constant(seed + stream * 2**32, tf.int64), tf.cast(step, tf.int64)])
     return tf.random.stateless_uniform(shape, seed=key)
 
@@ -67,7 +67,7 @@ def uniform(seed: int, stream: int, step: tf.Tensor, shape: list[int]) -> tf.Ten
 def replica_datasets(
     split: Split, steps: range, parts: Sequence[ReplicaSlice], devices: Sequence[str]
 ) -> list[tf.data.Dataset]:
-    """One dataset per local replica; its elements are (step int64, images uint8 [B/R, 28, 28], labels uint8 [B/R]).
+    """Return one dataset per local replica; its elements are (step int64, images uint8 [B/R, 28, 28], labels uint8 [B/R]).
 
     Args:
         split: the examples, N of them.

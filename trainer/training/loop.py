@@ -155,7 +155,7 @@ def train(
 def build_learner(
     config: TrainConfig, rates: np.ndarray, devices: Devices, initial: keras.Model | None = None
 ) -> Learner:
-    """A new model and its optimizer, mirrored on all replicas, and averages of its weights if the config wants them.
+    """Build a model and its optimizer, mirrored on all replicas, and averages of its weights if the config wants them.
 
     Args:
         config: model, optimizer and precision.
@@ -213,7 +213,7 @@ def _compile(
 
 
 def _validate(predict: Predict, validation: Split, step: int, tracker: Tracker) -> float:
-    """The loss on the validation split, which is recorded together with the accuracy."""
+    """Return the loss on the validation split, which is recorded together with the accuracy."""
     logits = predict(validation.images)
     loss = cross_entropy(logits, validation.labels)
     if not np.isfinite(loss):
@@ -223,12 +223,12 @@ def _validate(predict: Predict, validation: Split, step: int, tracker: Tracker) 
 
 
 def total_steps(epochs: float, examples: int, global_batch_size: int) -> int:
-    """Number of steps that cover `epochs` passes, rounded up."""
+    """Return the number of steps that cover `epochs` passes, rounded up."""
     return max(1, -(-round(epochs * examples) // global_batch_size))
 
 
 def evaluation_steps(steps: int, examples: int, global_batch_size: int, *, every: int = 0) -> list[int]:
-    """The steps after which to evaluate, the last one among them.
+    """Return the steps after which to evaluate, the last one among them.
 
     Args:
         steps: of the whole run.
@@ -244,7 +244,7 @@ def evaluation_steps(steps: int, examples: int, global_batch_size: int, *, every
 
 
 def call_boundaries(steps: int, steps_per_call: int, stops: set[int], profiled: range = range(0)) -> list[int]:
-    """The steps after which the compiled function returns to Python.
+    """Return the steps after which the compiled function returns to Python.
 
     All profiled steps are in one call, unless it has to stop among them.
     """

@@ -20,7 +20,7 @@ Hidden = Callable[[keras.KerasTensor], keras.KerasTensor]
 
 
 def build_model(name: str, *, width: float = 1.0, dropout: float = 0.0, precision: str = "float32") -> keras.Model:
-    """A fresh network with random weights: uint8 [N, 28, 28] -> logits float32 [N, 10].
+    """Build a fresh network with random weights: uint8 [N, 28, 28] -> logits float32 [N, 10].
 
     Args:
         name: "mlp", "lenet" or "cnn".
@@ -46,12 +46,12 @@ def build_model(name: str, *, width: float = 1.0, dropout: float = 0.0, precisio
 
 
 def weights_digest(model: keras.Model) -> str:
-    """SHA-256 of all weights, bit for bit."""
+    """Return the SHA-256 of all weights, bit for bit."""
     return hashlib.sha256(b"".join(weight.tobytes() for weight in model.get_weights())).hexdigest()
 
 
 def mlp(x: keras.KerasTensor, width: float, dropout: float) -> keras.KerasTensor:
-    """Two dense ReLU layers of 512 units, each followed by dropout."""
+    """Build two dense ReLU layers of 512 units, each followed by dropout."""
     x = layers.Flatten()(x)
     for index in range(2):
         x = layers.Dense(_units(512, width), activation="relu")(x)
@@ -60,7 +60,7 @@ def mlp(x: keras.KerasTensor, width: float, dropout: float) -> keras.KerasTensor
 
 
 def lenet(x: keras.KerasTensor, width: float, dropout: float) -> keras.KerasTensor:
-    """Two convolutions and a dense layer: the fastest network to 99 %.
+    """Build two convolutions and a dense layer: the fastest network to 99 %.
 
     Pooling comes before the ReLU: the two commute, and the ReLU is then four times cheaper.
     """
@@ -74,7 +74,7 @@ def lenet(x: keras.KerasTensor, width: float, dropout: float) -> keras.KerasTens
 
 
 def cnn(x: keras.KerasTensor, width: float, dropout: float) -> keras.KerasTensor:
-    """Four convolutions with batch norm, two of them with stride 2: the most accurate network for its time on a CPU.
+    """Build four convolutions with batch norm, two of stride 2: the most accurate network for its time on a CPU.
 
     The first layer has a stride: at full resolution it would cost more than all others together.
     """

@@ -11,7 +11,7 @@ LOSS_SCALE_GROWTH_STEPS = 2000
 
 
 def learning_rates(steps: int, settings: OptimizerSettings) -> np.ndarray:
-    """Learning rate of each of `steps` steps, float32 [steps]: a linear rise, then constant, linear or cosine decay."""
+    """Return the learning rate of each step, float32 [steps]: a linear rise, then constant, linear or cosine decay."""
     warmup = round(steps * settings.warmup_fraction)
     rise = np.arange(1, warmup + 1) / max(warmup, 1)
     done = np.arange(steps - warmup) / max(steps - warmup - 1, 1)

@@ -45,7 +45,7 @@ class TrainingState:
         return self.ended_early or self.step == self.steps
 
     def capture(self) -> Checkpoint:
-        """A copy of the state, which stays as it is while training changes the variables."""
+        """Return a copy of the state, which stays as it is while training changes the variables."""
         arrays = {f"variable.{i}": np.array(variable.numpy()) for i, variable in enumerate(self.variables)}
         arrays |= {f"best.{i}": weight for i, weight in enumerate(self.best.weights)}
         arrays["losses"] = np.concatenate([np.empty(0, np.float32), *self.losses])

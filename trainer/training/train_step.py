@@ -31,7 +31,7 @@ class Learner:
         return [*self.model.variables, *self.optimizer.variables, *self.ema_weights]
 
     def weights(self) -> list[np.ndarray]:
-        """The weights to evaluate: the averages where they are kept, else those of the model."""
+        """Return the weights to evaluate: the averages where they are kept, else those of the model."""
         return [weight.numpy() for weight in (self.ema_weights or self.model.weights)]
 
 
@@ -142,7 +142,7 @@ def replica_step(
 def loss_and_gradients(
     learner: Learner, part: ReplicaSlice, label_smoothing: float, batch: Batch
 ) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
-    """Gradients of the loss that the optimizer scales, the loss, and the number of correct examples.
+    """Return the gradients of the loss that the optimizer scales, the loss, and the number of correct examples.
 
     The sums over all replicas of gradients and losses are those of the mean over the global batch.
     """

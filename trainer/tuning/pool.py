@@ -215,7 +215,7 @@ def _end_with(lifeline: Connection) -> None:
 
 
 def _gpus(environment: Mapping[str, str]) -> list[str]:
-    """The GPUs that a process may use, as CUDA_VISIBLE_DEVICES names them."""
+    """Return the GPUs that a process may use, as CUDA_VISIBLE_DEVICES names them."""
     if (visible := environment.get("CUDA_VISIBLE_DEVICES")) is not None:
         return [name for name in visible.split(",") if name not in ("", "-1")]
     try:

@@ -69,7 +69,7 @@ class Trial:
 
 
 def read_trial(number: int, settings: dict[str, Any], configs: Sequence[TrainConfig]) -> Trial | None:
-    """A trial from the folders of its runs, one per seed; None unless the first of them has ended.
+    """Return a trial from the folders of its runs, one per seed; None unless the first of them has ended.
 
     Raises:
         ConfigError: its runs were trained on different data.
@@ -97,7 +97,7 @@ def read_trial(number: int, settings: dict[str, Any], configs: Sequence[TrainCon
 
 
 def is_result(result: RunResult) -> bool:
-    """Whether a trial's record is of one that has ended, and not of one that was interrupted or failed."""
+    """Return whether a trial's record is of one that has ended, and not of one that was interrupted or failed."""
     return result.exit_code in (ExitCode.OK, ExitCode.DIVERGED, ExitCode.MEMORY)
 
 
@@ -114,12 +114,12 @@ def refuse_other_data(results: Sequence[tuple[Path, RunResult]]) -> None:
 
 
 def rank(trials: Sequence[Trial]) -> list[Trial]:
-    """The trials, best first: those with several seeds before the others, since the best of many single ones are lucky."""
+    """Return the trials, best first: those with several seeds before the others, since the best of many are lucky."""
     return sorted(trials, key=lambda trial: (-len(trial.scores), trial.loss))
 
 
 def difference(first: Trial, second: Trial) -> tuple[float, float]:
-    """How much more loss `second` has than `first`, and half of its 95 % interval, on the same validation examples."""
+    """Return how much more loss `second` has than `first` on the same examples, and half of its 95 % interval."""
     pairs = [np.mean([score.losses for score in trial.scores], axis=0) for trial in (first, second)]
     examples = pairs[1].astype(np.float64) - pairs[0]
     variance = np.var(examples, ddof=1) / len(examples) + _variance_of_mean(first) + _variance_of_mean(second)
@@ -127,7 +127,7 @@ def difference(first: Trial, second: Trial) -> tuple[float, float]:
 
 
 def warn(ranked: Sequence[Trial]) -> list[str]:
-    """What a reader of the table must know: a lead that may be chance, a temperature on its bound."""
+    """Return what a reader of the table must know: a lead that may be chance, a temperature on its bound."""
     scored, warnings = [trial for trial in ranked if trial.scores], []
     if len(scored) > 1:
         first, second = scored[:2]
@@ -150,7 +150,7 @@ def warn(ranked: Sequence[Trial]) -> list[str]:
 
 
 def table(ranked: Sequence[Trial]) -> str:
-    """The trials as lines of text."""
+    """Return the trials as lines of text."""
     rows = [["run", "seeds", "loss", "+-", "accuracy", *ranked[0].settings]]
     for trial in ranked:
         values = [str(value) for value in trial.settings.values()]
@@ -162,7 +162,7 @@ def table(ranked: Sequence[Trial]) -> str:
 
 
 def to_json(trial: Trial) -> dict[str, Any]:
-    """Plain values for trials.json; what is unknown is null."""
+    """Return plain values for trials.json; what is unknown is null."""
     return {
         "run_dir": str(trial.run_dir),
         "number": trial.number,

@@ -62,7 +62,7 @@ class Search:
         self.trials: dict[int, Trial] = {}
 
     def run(self, now: datetime, log_format: LogFormat = "text") -> list[Trial]:
-        """Run the trials that have not ended; returns all, the best first.
+        """Run the trials that have not ended; return all, the best first.
 
         After each, the folder has trials.json, trials.png, importances.png and tensorboard/ of those that have ended.
 
@@ -185,13 +185,13 @@ class Search:
         return dataclasses.replace(self._config, **settings, run=f"{self._config.run}-{number:03}")
 
     def _configs_of_seeds(self, trial: Trial) -> list[TrainConfig]:
-        """The trial's own run and one for each further seed."""
+        """Return the trial's own run and one for each further seed."""
         first = self._config_of(trial.number, trial.settings)
         seeds = range(first.seed + 1, first.seed + self._options.seeds)
         return [first, *(dataclasses.replace(first, seed=seed, run=f"{first.run}-seed{seed}") for seed in seeds)]
 
     def _has_ended(self, config: TrainConfig) -> bool:
-        """Whether a run has a result of this search.
+        """Return whether a run has a result of this search.
 
         Raises:
             ConfigError: the run belongs to something else.

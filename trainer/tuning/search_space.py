@@ -42,15 +42,15 @@ class Choice:
         trial.suggest_categorical(self.name, self.values)
 
     def random(self, generator: np.random.Generator) -> Any:
-        """A random setting."""
+        """Return a random setting."""
         return self.values[int(generator.integers(len(self.values)))]
 
     def contains(self, value: Any) -> bool:
-        """Whether the dimension allows a value."""
+        """Return whether the dimension allows a value."""
         return value in self.values
 
     def setting(self, value: Any) -> Any:
-        """The setting for a value that Optuna drew."""
+        """Return the setting for a value that Optuna drew."""
         return value
 
 
@@ -82,17 +82,17 @@ class Range:
             trial.suggest_float(self.name, self.low, self.high, log=self.is_log)
 
     def random(self, generator: np.random.Generator) -> int | float:
-        """A random setting."""
+        """Return a random setting."""
         if self.is_whole:
             return int(generator.integers(int(self.low), int(self.high) + 1))
         return self.setting(float(generator.uniform(self.low, self.high)))
 
     def contains(self, value: Any) -> bool:
-        """Whether the dimension allows a value."""
+        """Return whether the dimension allows a value."""
         return self.low <= value <= self.high
 
     def setting(self, value: float) -> int | float:
-        """The setting for a value that Optuna drew, with no more digits than tell a thousand of them apart."""
+        """Return the setting for a value that Optuna drew, with no more digits than tell a thousand of them apart."""
         if self.is_whole:
             return int(value)
         digits = 3 - math.floor(math.log10(self.high - self.low))
@@ -104,7 +104,7 @@ Dimension = Choice | Range
 
 
 def parse(text: str) -> Dimension:
-    """The dimension that a text describes: NAME=A,B,C or NAME=LOW:HIGH or NAME=LOW:HIGH:log.
+    """Return the dimension that a text describes: NAME=A,B,C or NAME=LOW:HIGH or NAME=LOW:HIGH:log.
 
     Raises:
         ConfigError: no such setting, one that all trials share, or no values of its kind.
@@ -147,7 +147,7 @@ def check_values(config: TrainConfig, dimensions: Sequence[Dimension]) -> None:
 
 
 def settings_of(config: TrainConfig, dimensions: Sequence[Dimension]) -> dict[str, Any]:
-    """The values that a config has of what is varied."""
+    """Return the values that a config has of what is varied."""
     return {dimension.name: getattr(config, dimension.name) for dimension in dimensions}
 
 

@@ -97,7 +97,7 @@ class Study:
         return math.prod(dimension.size for dimension in self._dimensions) + given_outside
 
     def running(self) -> list[int]:
-        """The trials that a killed search left unfinished; drawn settings stay, missing ones are drawn."""
+        """Return the trials that a killed search left unfinished; drawn settings stay, missing ones are drawn."""
         left = [trial.number for trial in self._trials(TrialState.RUNNING)]
         for number in left:
             self._study.sampler = self._make_sampler(number)
@@ -105,12 +105,12 @@ class Study:
         return [number for number in left if not self._discard_if_repeated(number)]
 
     def numbers(self) -> list[int]:
-        """The trials that have begun, without the drawings that were discarded."""
+        """Return the trials that have begun, without the drawings that were discarded."""
         begun = self._trials(TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
         return [trial.number for trial in begun if "discarded" not in trial.user_attrs]
 
     def begin_trial(self) -> int:
-        """Begin the next trial; returns its number."""
+        """Begin the next trial; return its number."""
         for _ in range(REDRAWS):
             begun = [trial for trial in self._study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING]
             self._study.sampler = self._make_sampler(len(begun))
@@ -121,14 +121,14 @@ class Study:
         raise ConfigError(f"no different settings were found in {REDRAWS} drawings; ask for fewer --trials")
 
     def settings(self, number: int) -> dict[str, Any]:
-        """The settings of a trial of what is varied."""
+        """Return the settings of a trial of what is varied."""
         params = self._frozen(number).params
         if number == 0 and not self._contains_given():
             return dict(self._given)
         return {dimension.name: dimension.setting(params[dimension.name]) for dimension in self._dimensions}
 
     def report(self, number: int, epoch: int, loss: float) -> bool:
-        """Note the validation loss of a running trial; returns whether it should stop early."""
+        """Note the validation loss of a running trial; return whether it should stop early."""
         trial = self._trial(number)
         if epoch not in self._frozen(number).intermediate_values:
             trial.report(loss, epoch)
@@ -146,7 +146,7 @@ class Study:
             self._study.tell(number, loss)
 
     def importances(self) -> dict[str, float]:
-        """How much of the differences in loss each varied setting explains; empty with fewer than four finished trials."""
+        """Return how much of the differences in loss each setting explains; empty with fewer than four finished trials."""
         finished = self._trials(TrialState.COMPLETE)
         if len(finished) < 4 or len({trial.value for trial in finished}) < 2:
             return {}

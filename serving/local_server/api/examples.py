@@ -21,7 +21,7 @@ CLASSIFY, REGRESS = "tensorflow/serving/classify", "tensorflow/serving/regress"
 
 
 def serialize_examples(given: input_pb2.Input) -> np.ndarray:
-    """Returns the serialized examples, bytes [N]. The context's features are added to every example.
+    """Return the serialized examples, bytes [N]. The context's features are added to every example.
 
     Raises:
         StatusError: INVALID_ARGUMENT; there is no example.
@@ -39,7 +39,7 @@ def serialize_examples(given: input_pb2.Input) -> np.ndarray:
 
 
 def classification_signature(servable: Servable, name: str) -> LoadedSignature:
-    """Returns a signature with the inputs and outputs of a classification.
+    """Return a signature with the inputs and outputs of a classification.
 
     Raises:
         StatusError: INVALID_ARGUMENT; there is no such signature.
@@ -53,7 +53,7 @@ def classification_signature(servable: Servable, name: str) -> LoadedSignature:
 
 
 def regression_signature(servable: Servable, name: str) -> LoadedSignature:
-    """Returns a signature with the inputs and outputs of a regression.
+    """Return a signature with the inputs and outputs of a regression.
 
     Raises:
         StatusError: INVALID_ARGUMENT; there is no such signature.
@@ -67,7 +67,7 @@ def regression_signature(servable: Servable, name: str) -> LoadedSignature:
 
 
 def classification_result(outputs: Mapping[str, np.ndarray], count: int) -> classification_pb2.ClassificationResult:
-    """Returns labels and scores of every example.
+    """Return labels and scores of every example.
 
     Raises:
         StatusError: INVALID_ARGUMENT; an output has an unexpected type or shape.
@@ -94,7 +94,7 @@ def classification_result(outputs: Mapping[str, np.ndarray], count: int) -> clas
 
 
 def regression_result(outputs: Mapping[str, np.ndarray], count: int) -> regression_pb2.RegressionResult:
-    """Returns the value of every example.
+    """Return the value of every example.
 
     Raises:
         StatusError: INVALID_ARGUMENT; the output has an unexpected type or shape.
@@ -118,7 +118,7 @@ class Task:
     method: str
 
     def add_result(self, result: inference_pb2.InferenceResult, outputs: Mapping[str, np.ndarray], count: int) -> None:
-        """Writes the outputs into `result`. Raises StatusError as the functions above."""
+        """Write the outputs into `result`. Raise StatusError as the functions above."""
         if self.method == CLASSIFY:
             result.classification_result.CopyFrom(classification_result(outputs, count))
         else:
@@ -126,7 +126,7 @@ class Task:
 
 
 def multi_inference_tasks(servable: Servable, request: inference_pb2.MultiInferenceRequest) -> list[Task]:
-    """Returns the tasks of `request`.
+    """Return the tasks of `request`.
 
     Raises:
         StatusError: INVALID_ARGUMENT for an empty or second model name, an unknown, repeated or unsuitable signature, or

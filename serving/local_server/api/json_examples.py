@@ -19,7 +19,7 @@ _LIST_OF = {bool: "int64_list", int: "int64_list", float: "float_list", str: "by
 
 
 def parse_examples(document: Mapping[str, Any]) -> input_pb2.Input:
-    """Returns the examples of a Classify or Regress request.
+    """Return the examples of a Classify or Regress request.
 
     Raises:
         StatusError: INVALID_ARGUMENT; there is no example, or a feature is no list of one kind of values.
@@ -35,13 +35,13 @@ def parse_examples(document: Mapping[str, Any]) -> input_pb2.Input:
 
 
 def render_classifications(result: classification_pb2.ClassificationResult) -> str:
-    """Returns [label, score] pairs for each example."""
+    """Return [label, score] pairs for each example."""
     rows = [[[entry.label, _shortest(entry.score)] for entry in row.classes] for row in result.classifications]
     return json.dumps({"results": rows})
 
 
 def render_regressions(result: regression_pb2.RegressionResult) -> str:
-    """Returns the value of each example."""
+    """Return the value of each example."""
     return json.dumps({"results": [_shortest(entry.value) for entry in result.regressions]})
 
 

@@ -36,7 +36,7 @@ _INTEGER_RANGES: dict[str, np.iinfo] = {
 
 
 def parse_document(body: bytes) -> dict[str, Any]:
-    """Returns the JSON object in a request's body.
+    """Return the JSON object in a request's body.
 
     Raises:
         StatusError: INVALID_ARGUMENT; the body is no JSON object.
@@ -53,7 +53,7 @@ def parse_document(body: bytes) -> dict[str, Any]:
 
 
 def signature_name(document: Mapping[str, Any]) -> str:
-    """Returns the `signature_name` of a request, "" for none. Raises StatusError if it is no string."""
+    """Return the `signature_name` of a request, "" for none. Raise StatusError if it is no string."""
     name = document.get("signature_name", "")
     if not isinstance(name, str):
         raise invalid_argument(
@@ -63,7 +63,7 @@ def signature_name(document: Mapping[str, Any]) -> str:
 
 
 def prepare_json(servable: Servable, document: Mapping[str, Any]) -> Prepared:
-    """Checks a Predict request against the signature it names and converts its inputs.
+    """Check a Predict request against the signature it names and convert its inputs.
 
     Raises:
         StatusError: INVALID_ARGUMENT for an unknown signature and for values that do not form its inputs; UNIMPLEMENTED
@@ -84,7 +84,7 @@ def prepare_json(servable: Servable, document: Mapping[str, Any]) -> Prepared:
 
 
 def format_of(document: Mapping[str, Any]) -> str:
-    """Returns `ROW` or `COLUMN`. Raises StatusError if the request has neither or both."""
+    """Return `ROW` or `COLUMN`. Raise StatusError if the request has neither or both."""
     if ROW in document and COLUMN in document:
         raise invalid_argument(
             f"JSON Value: {_short(document)} expecting only one of '{COLUMN}' or '{ROW}' keys to exist"
@@ -95,7 +95,7 @@ def format_of(document: Mapping[str, Any]) -> str:
 
 
 def to_array(value: Any, tensor: SignatureTensor) -> np.ndarray:
-    """Returns nested lists of values as an array of the input's dtype.
+    """Return nested lists of values as an array of the input's dtype.
 
     Raises:
         StatusError: INVALID_ARGUMENT for uneven lists and values of another type, UNIMPLEMENTED for an unsupported dtype.
@@ -121,7 +121,7 @@ def to_array(value: Any, tensor: SignatureTensor) -> np.ndarray:
 
 
 def render_outputs(document: Mapping[str, Any], outputs: Mapping[str, np.ndarray]) -> str:
-    """Returns the response to `document`, in its format.
+    """Return the response to `document`, in its format.
 
     Raises:
         StatusError: INVALID_ARGUMENT for outputs that the format or JSON cannot carry.
@@ -143,7 +143,7 @@ def render_outputs(document: Mapping[str, Any], outputs: Mapping[str, np.ndarray
 
 
 def decode_base64(value: Mapping[str, Any]) -> bytes:
-    """Returns the bytes of `{"b64": "..."}`. Raises StatusError for anything else."""
+    """Return the bytes of `{"b64": "..."}`. Raise StatusError for anything else."""
     if not is_base64(value):
         raise invalid_argument(f"JSON Value: {_short(value)} not formatted correctly for base64 data")
     text = value["b64"]
@@ -154,7 +154,7 @@ def decode_base64(value: Mapping[str, Any]) -> bytes:
 
 
 def is_base64(value: Any) -> bool:
-    """Returns whether `value` has the form `{"b64": "..."}`."""
+    """Return whether `value` has the form `{"b64": "..."}`."""
     return type(value) is dict and len(value) == 1 and type(value.get("b64")) is str
 
 

@@ -22,7 +22,7 @@ class Prepared:
 
 
 def prepare(servable: Servable, request: predict_pb2.PredictRequest, *, max_tensor_bytes: int) -> Prepared:
-    """Checks `request` against the signature it names and decodes its inputs.
+    """Check `request` against the signature it names and decode its inputs.
 
     Raises:
         StatusError: FAILED_PRECONDITION for an unknown signature; INVALID_ARGUMENT for missing or unknown inputs, unknown
@@ -42,7 +42,7 @@ def prepare(servable: Servable, request: predict_pb2.PredictRequest, *, max_tens
 def respond(
     name: str, version: int, prepared: Prepared, outputs: Mapping[str, np.ndarray]
 ) -> predict_pb2.PredictResponse:
-    """Builds the response. Its spec has the requested name, the resolved signature and the version, never a label."""
+    """Build the response. Its spec has the requested name, the resolved signature and the version, never a label."""
     response = predict_pb2.PredictResponse()
     response.model_spec.name = name
     response.model_spec.signature_name = prepared.signature.name

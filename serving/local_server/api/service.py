@@ -40,7 +40,7 @@ class Service:
         self._max_tensor_bytes = max_tensor_bytes
 
     async def predict(self, request: predict_pb2.PredictRequest) -> predict_pb2.PredictResponse:
-        """Runs a signature on the inputs in `request`."""
+        """Run a signature on the inputs in `request`."""
         _require_spec(request)
         version, prepared, outputs = await self.run(
             request.model_spec, lambda servable: prepare(servable, request, max_tensor_bytes=self._max_tensor_bytes)
@@ -50,7 +50,7 @@ class Service:
     async def run(
         self, spec: model_pb2.ModelSpec, prepare: Callable[[Servable], Prepared]
     ) -> tuple[int, Prepared, Mapping[str, np.ndarray]]:
-        """Runs the signature and inputs that `prepare` returns for the selected version.
+        """Run the signature and inputs that `prepare` returns for the selected version.
 
         Returns:
             The version, what `prepare` returned, and every output of the signature.
@@ -63,7 +63,7 @@ class Service:
     async def classify(
         self, request: classification_pb2.ClassificationRequest
     ) -> classification_pb2.ClassificationResponse:
-        """Runs a classification signature on the examples in `request`."""
+        """Run a classification signature on the examples in `request`."""
         _require_spec(request)
         with self._models.lease(request.model_spec) as (version, servable):
             signature = examples.classification_signature(servable, request.model_spec.signature_name)
@@ -75,7 +75,7 @@ class Service:
             )
 
     async def regress(self, request: regression_pb2.RegressionRequest) -> regression_pb2.RegressionResponse:
-        """Runs a regression signature on the examples in `request`."""
+        """Run a regression signature on the examples in `request`."""
         _require_spec(request)
         with self._models.lease(request.model_spec) as (version, servable):
             signature = examples.regression_signature(servable, request.model_spec.signature_name)
@@ -89,7 +89,7 @@ class Service:
     async def multi_inference(
         self, request: inference_pb2.MultiInferenceRequest
     ) -> inference_pb2.MultiInferenceResponse:
-        """Runs several classification and regression signatures of one model on the same examples."""
+        """Run several classification and regression signatures of one model on the same examples."""
         spec = request.tasks[0].model_spec if request.tasks else model_pb2.ModelSpec()
         with self._models.lease(spec) as (version, servable):
             tasks = examples.multi_inference_tasks(servable, request)
@@ -104,7 +104,7 @@ class Service:
     async def get_model_metadata(
         self, request: get_model_metadata_pb2.GetModelMetadataRequest
     ) -> get_model_metadata_pb2.GetModelMetadataResponse:
-        """Returns the signatures of a version."""
+        """Return the signatures of a version."""
         _require_spec(request)
         status.check_metadata_fields(request.metadata_field)
         with self._models.lease(request.model_spec) as (version, servable):
@@ -113,7 +113,7 @@ class Service:
     async def get_model_status(
         self, request: get_model_status_pb2.GetModelStatusRequest
     ) -> get_model_status_pb2.GetModelStatusResponse:
-        """Returns the state of one or all versions of a model. A version label is ignored."""
+        """Return the state of one or all versions of a model. A version label is ignored."""
         _require_spec(request)
         spec = request.model_spec
         number = spec.version.value if spec.HasField("version") else None
@@ -122,7 +122,7 @@ class Service:
     async def reload_config(
         self, request: model_management_pb2.ReloadConfigRequest
     ) -> model_management_pb2.ReloadConfigResponse:
-        """Replaces the served models, their version policies and labels. Waits until new models are available."""
+        """Replace the served models, their version policies and labels. Wait until new models are available."""
         models = parse_model_config(request.config)
         await asyncio.get_running_loop().run_in_executor(None, self._models.reload, models)
         response = model_management_pb2.ReloadConfigResponse()
@@ -133,7 +133,7 @@ class Service:
     def recorded(
         self, model_name: str, api: str, entrypoint: str, cancelled_code: Callable[[], str] = lambda: "CANCELLED"
     ) -> Iterator[None]:
-        """Counts the request in the block, and measures it if it succeeds.
+        """Count the request in the block, and measure it if it succeeds.
 
         Args:
             model_name: The name in the request.

@@ -13,7 +13,7 @@ SIGNATURE_DEF = "signature_def"
 
 
 def check_metadata_fields(fields: Iterable[str]) -> None:
-    """Raises StatusError (INVALID_ARGUMENT) unless `signature_def` is the only requested field."""
+    """Raise StatusError (INVALID_ARGUMENT) unless `signature_def` is the only requested field."""
     fields = list(fields)
     if not fields:
         raise invalid_argument("GetModelMetadataRequest must specify at least one metadata_field")
@@ -23,7 +23,7 @@ def check_metadata_fields(fields: Iterable[str]) -> None:
 
 
 def describe(name: str, version: int, servable: Servable) -> get_model_metadata_pb2.GetModelMetadataResponse:
-    """Builds the metadata response: the signatures of the SavedModel, packed in an Any."""
+    """Build the metadata response: the signatures of the SavedModel, packed in an Any."""
     response = get_model_metadata_pb2.GetModelMetadataResponse(model_spec=model_pb2.ModelSpec(name=name))
     response.model_spec.version.value = version
     signatures = get_model_metadata_pb2.SignatureDefMap(signature_def=servable.signature_defs)
@@ -32,7 +32,7 @@ def describe(name: str, version: int, servable: Servable) -> get_model_metadata_
 
 
 def report(name: str, number: int | None, versions: Iterable[Version]) -> get_model_status_pb2.GetModelStatusResponse:
-    """Builds the status response for version `number` of the model; None means all `versions`.
+    """Build the status response for version `number` of the model; None means all `versions`.
 
     Raises:
         StatusError: NOT_FOUND; there is no such version.

@@ -21,7 +21,7 @@ MAX_RECORDS = 1000
 
 
 def replay_warmup(servable: Servable, *, max_tensor_bytes: int) -> int:
-    """Runs every recorded request and returns their number; 0 if there is no file.
+    """Run every recorded request and return their number; 0 if there is no file.
 
     Raises:
         StatusError: INVALID_ARGUMENT for more than 1000 records or one that does not parse, DATA_LOSS for a damaged file,

@@ -74,7 +74,7 @@ class Batcher:
             thread.start()
 
     async def run(self, servable: Servable, signature: LoadedSignature, inputs: Mapping[str, np.ndarray]) -> Outputs:
-        """Returns the outputs for `inputs`, maybe computed together with other requests.
+        """Return the outputs for `inputs`, maybe computed together with other requests.
 
         Raises:
             StatusError: The error of the run, which all requests joined in it share. With batching also INVALID_ARGUMENT
@@ -112,7 +112,7 @@ class Batcher:
         return await task.future
 
     def close(self) -> None:
-        """Ends the threads. No request may be in flight."""
+        """End the threads. No request may be in flight."""
         for _ in self._threads:
             self._batches.put(None)
         for thread in self._threads:
@@ -145,7 +145,7 @@ class Batcher:
         return self._last.ended + min(PATIENCE_RUNS * self._last.seconds, PATIENCE_SECONDS) - now
 
     def _take_batch(self) -> list[_Task]:
-        """Takes the first task and, in order, the others that can join its run."""
+        """Take the first task and, in order, the others that can join its run."""
         batch: list[_Task] = []
         left: deque[_Task] = deque()
         rows = 0

@@ -75,7 +75,7 @@ class Servable:
             raise _as_status_error(error) from error
 
     def signature(self, name: str) -> LoadedSignature:
-        """Returns the signature `name`; an empty name means `serving_default`.
+        """Return the signature `name`; an empty name means `serving_default`.
 
         Raises:
             StatusError: FAILED_PRECONDITION; there is no such signature.
@@ -86,7 +86,7 @@ class Servable:
         return found
 
     def run(self, signature: LoadedSignature, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Returns every output of `signature` by alias.
+        """Return every output of `signature` by alias.
 
         Raises:
             StatusError: INVALID_ARGUMENT for a signature without inputs or outputs (`__saved_model_init_op`), else the
@@ -103,7 +103,7 @@ class Servable:
         return dict(zip(signature.outputs, values, strict=True))
 
     def close(self) -> None:
-        """Waits for current runs, then frees the session and its variables. Do not call `run` afterwards."""
+        """Wait for current runs, then free the session and its variables. Do not call `run` afterwards."""
         with self._idle:
             self._idle.wait_for(lambda: not self._running)
         self._runs.clear()
@@ -134,7 +134,7 @@ class Servable:
 
 
 def _release_freed_memory() -> None:
-    """Returns freed memory to the system, as TensorFlow Serving does after an unload; else every reload adds to it."""
+    """Return freed memory to the system, as TensorFlow Serving does after an unload; else every reload adds to it."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
     if trim:
         trim(0)

@@ -57,7 +57,7 @@ class SignatureTensor:
 
 
 def decode(proto: tensor_pb2.TensorProto, tensor: SignatureTensor, *, max_bytes: int) -> np.ndarray:
-    """Returns the array that `proto` holds for an input; read-only if it shares the message's bytes.
+    """Return the array that `proto` holds for an input; read-only if it shares the message's bytes.
 
     The shape is not compared with the signature's, as in TF Serving: the graph accepts or rejects it.
 
@@ -82,7 +82,7 @@ def decode(proto: tensor_pb2.TensorProto, tensor: SignatureTensor, *, max_bytes:
 
 
 def parse_tensor(proto: tensor_pb2.TensorProto, *, max_bytes: int = 2**31 - 1) -> np.ndarray:
-    """Returns the array that `proto` holds. Raises ValueError if `proto` is no tensor or needs more than `max_bytes`."""
+    """Return the array that `proto` holds. Raise ValueError if `proto` is no tensor or needs more than `max_bytes`."""
     if proto.dtype not in _FIELDS:
         raise ValueError(f"dtype {proto.dtype} is not supported")
     shape = _parse_shape(proto.tensor_shape)
@@ -98,7 +98,7 @@ def parse_tensor(proto: tensor_pb2.TensorProto, *, max_bytes: int = 2**31 - 1) -
 
 
 def encode(array: np.ndarray, proto: tensor_pb2.TensorProto) -> None:
-    """Writes `array` into the empty `proto`, with typed fields, which are TF Serving's default."""
+    """Write `array` into the empty `proto`, with typed fields, which are TF Serving's default."""
     proto.CopyFrom(_without_values(array.dtype, array.shape))
     if array.dtype in _PACKED_FLOAT_FIELD and array.size:
         proto.MergeFromString(_PACKED_FLOAT_FIELD[array.dtype] + _varint(array.nbytes) + array.tobytes())
@@ -107,12 +107,12 @@ def encode(array: np.ndarray, proto: tensor_pb2.TensorProto) -> None:
 
 
 def type_name(dtype: int) -> str:
-    """Returns TensorFlow's name of a `tensorflow.DataType`, such as "uint8"."""
+    """Return TensorFlow's name of a `tensorflow.DataType`, such as "uint8"."""
     return types_pb2.DataType.Name(dtype).removeprefix("DT_").lower()
 
 
 def numpy_type(dtype: int) -> np.dtype | None:
-    """Returns the NumPy dtype of a `tensorflow.DataType`, or None if it is not supported."""
+    """Return the NumPy dtype of a `tensorflow.DataType`, or None if it is not supported."""
     return _FIELDS[dtype][1] if dtype in _FIELDS else None
 
 

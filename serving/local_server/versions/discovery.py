@@ -44,7 +44,7 @@ class VersionPolicy:
         return cls("specific", versions=frozenset(versions))
 
     def choose(self, found: dict[int, Path]) -> dict[int, Path]:
-        """Returns the versions of `found` to serve, with their paths."""
+        """Return the versions of `found` to serve, with their paths."""
         if self.kind == "latest":
             return {version: found[version] for version in sorted(found)[-self.count :]}
         if self.kind == "specific":
@@ -53,7 +53,7 @@ class VersionPolicy:
 
 
 def parse_version(name: str) -> int | None:
-    """Returns the version number in a child's name, or None if the name is no signed 64-bit decimal.
+    """Return the version number in a child's name, or None if the name is no signed 64-bit decimal.
 
     Leading zeros, one sign and surrounding white space are accepted, as by `absl::SimpleAtoi`, which TF Serving calls.
     """
@@ -64,7 +64,7 @@ def parse_version(name: str) -> int | None:
 
 
 def find_versions(base_path: Path) -> dict[int, Path]:
-    """Returns version -> path for every numeric child.
+    """Return version -> path for every numeric child.
 
     If two names have the same number (`7`, `007`), the last one in byte order wins, as in TF Serving.
 

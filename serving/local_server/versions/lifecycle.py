@@ -37,7 +37,7 @@ class Version:
 
 
 def next_to_unload(versions: list[Version]) -> Version | None:
-    """Returns the lowest unwanted version that may be unloaded now, or None.
+    """Return the lowest unwanted version that may be unloaded now, or None.
 
     The last version that serves is kept until a wanted one is AVAILABLE, unless no version is wanted.
     """
@@ -50,7 +50,7 @@ def next_to_unload(versions: list[Version]) -> Version | None:
 
 
 def next_to_load(versions: list[Version]) -> Version | None:
-    """Returns the highest wanted version whose first or next load attempt is due, or None."""
+    """Return the highest wanted version whose first or next load attempt is due, or None."""
     now = time.monotonic()
     waiting = [
         version

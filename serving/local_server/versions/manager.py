@@ -48,7 +48,7 @@ class VersionManager:
         self._last_warning = ""
 
     def watch(self, model: ModelSettings | None) -> None:
-        """Starts to poll a model's base path, or another one from now on; None unloads every version."""
+        """Start to poll a model's base path, or another one from now on; None unloads every version."""
         with self._lock:
             self._model = model
             self._poll_now = True
@@ -57,7 +57,7 @@ class VersionManager:
             self._thread.start()
 
     def stop(self) -> None:
-        """Stops polling and closes every servable. No request may be in flight."""
+        """Stop polling and close every servable. No request may be in flight."""
         self._stopping = True
         self._wake.set()
         self._thread.join()
@@ -66,7 +66,7 @@ class VersionManager:
 
     @contextmanager
     def lease(self, number: int | None, described: str) -> Iterator[tuple[int, Servable]]:
-        """Holds a version for one request; the version is not unloaded before the block ends.
+        """Hold a version for one request; the version is not unloaded before the block ends.
 
         Args:
             number: The version, or None for the highest AVAILABLE one.
@@ -90,12 +90,12 @@ class VersionManager:
                 self._wake.set()
 
     def statuses(self) -> list[Version]:
-        """Returns every version found since the start, the highest first, including versions that ended."""
+        """Return every version found since the start, the highest first, including versions that ended."""
         with self._lock:
             return sorted(self._versions.values(), key=lambda version: -version.number)
 
     def is_version_available(self, number: int) -> bool:
-        """Returns whether version `number` is AVAILABLE."""
+        """Return whether version `number` is AVAILABLE."""
         with self._lock:
             return self._find(number) is not None
 
@@ -155,7 +155,7 @@ class VersionManager:
             self._versions[number] = Version(number, path)
 
     def _act(self) -> bool:
-        """Takes the next step and returns whether there may be another one."""
+        """Take the next step and return whether there may be another one."""
         with self._lock:
             self._forget_unwanted_failures()
             versions = list(self._versions.values())

@@ -14,7 +14,7 @@ PLATFORM = "tensorflow"
 
 
 def read_model_config(path: Path) -> list[ModelSettings]:
-    """Reads a `--model_config_file`.
+    """Read a `--model_config_file`.
 
     Raises:
         OSError: The file cannot be read.
@@ -28,7 +28,7 @@ def read_model_config(path: Path) -> list[ModelSettings]:
 
 
 def parse_model_config(config: model_server_config_pb2.ModelServerConfig) -> list[ModelSettings]:
-    """Returns the settings of each model in `config`.
+    """Return the settings of each model in `config`.
 
     Raises:
         StatusError: INVALID_ARGUMENT for a config that is no `model_config_list`, a repeated name, an empty or unknown

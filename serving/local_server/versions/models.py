@@ -36,7 +36,7 @@ class Models:
         self._labels: dict[str, dict[str, int]] = {}
 
     def serve(self, models: Iterable[ModelSettings]) -> frozenset[str]:
-        """Starts to serve exactly these models, with their version policies, and returns the names of new ones.
+        """Start to serve exactly these models, with their version policies, and return the names of new ones.
 
         A model that is no longer listed is unloaded. Existing versions keep serving while new ones load.
         """
@@ -52,7 +52,7 @@ class Models:
         return new
 
     def set_labels(self, models: Iterable[ModelSettings]) -> None:
-        """Replaces all version labels.
+        """Replace all version labels.
 
         Raises:
             StatusError: FAILED_PRECONDITION; an existing label would move to a version that is not AVAILABLE.
@@ -68,7 +68,7 @@ class Models:
         self._labels = {model.name: dict(model.version_labels) for model in models}
 
     def reload(self, models: Iterable[ModelSettings]) -> None:
-        """Serves exactly these models and labels. Waits until every new model has an AVAILABLE version.
+        """Serve exactly these models and labels. Wait until every new model has an AVAILABLE version.
 
         Raises:
             StatusError: UNKNOWN if a new model cannot become available, UNAVAILABLE if the server stops meanwhile,
@@ -89,7 +89,7 @@ class Models:
             self.set_labels(models)
 
     def stop(self) -> None:
-        """Stops polling and closes every servable. No request may be in flight."""
+        """Stop polling and close every servable. No request may be in flight."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
@@ -98,7 +98,7 @@ class Models:
 
     @contextmanager
     def lease(self, spec: model_pb2.ModelSpec) -> Iterator[tuple[int, Servable]]:
-        """Holds the version that `spec` selects; the version is not unloaded before the block ends.
+        """Hold the version that `spec` selects; the version is not unloaded before the block ends.
 
         Raises:
             StatusError: INVALID_ARGUMENT for an empty name or an unknown label, NOT_FOUND for an unknown model or version.
@@ -114,7 +114,7 @@ class Models:
             yield leased
 
     def statuses(self, name: str) -> list[Version]:
-        """Returns every version of a model since the start, the highest first; none for an unknown model."""
+        """Return every version of a model since the start, the highest first; none for an unknown model."""
         manager = self._managers.get(name)
         return manager.statuses() if manager else []
 

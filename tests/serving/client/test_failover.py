@@ -35,7 +35,7 @@ class _Load:
             self.slowest_seconds = max(self.slowest_seconds, time.monotonic() - begin)
 
     def versions_of(self, requests):
-        """Returns the versions of the next responses, at least so many."""
+        """Return the versions of the next responses, at least so many."""
         before = self.responses.copy()
         wait_until(lambda: (self.responses - before).total() >= requests)
         return set(self.responses - before)

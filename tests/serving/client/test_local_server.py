@@ -21,7 +21,7 @@ IMAGES = images_of(*np.random.default_rng(0).integers(0, contract.CLASSES, 250))
 
 @pytest.fixture(scope="module")
 def target(tmp_path_factory):
-    """Serves version 7, and version 8 with all digits one higher; 7 has the label `stable`."""
+    """Serve version 7, and version 8 with all digits one higher; 7 has the label `stable`."""
     base_path = tmp_path_factory.mktemp("models")
     write_version(base_path, 7)
     write_version(base_path, 8, shift=1)

@@ -26,7 +26,7 @@ def _decode(response: predict_pb2.PredictResponse, count: int = len(DIGITS)):
 
 
 def _with_typed_fields(response: predict_pb2.PredictResponse) -> predict_pb2.PredictResponse:
-    """Returns the same response in typed fields, which TensorFlow Serving fills by default."""
+    """Return the same response in typed fields, which TensorFlow Serving fills by default."""
     fields = {tf.int64: "int64_val", tf.float32: "float_val", tf.uint8: "int_val", tf.string: "string_val"}
     for tensor in response.outputs.values():
         field = fields[tf.dtypes.as_dtype(tensor.dtype)]

@@ -313,7 +313,7 @@ def test_bench_without_a_server_fails_at_once(capsys):
 
 
 def _run(*arguments, code=None):
-    """Runs a cold command, or `code`, in a process of its own."""
+    """Run a cold command, or `code`, in a process of its own."""
     command = ["-c", code] if code else ["-m", "serving", *arguments]
     return subprocess.run([sys.executable, *command], capture_output=True, text=True, timeout=60)
 

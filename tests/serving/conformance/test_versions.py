@@ -215,7 +215,7 @@ def test_40_a_version_without_variables_is_available_and_its_requests_fail(start
 
 
 def reload(stubs, entries):
-    """Sends HandleReloadConfigRequest with a model_config_list of `entries`."""
+    """Send HandleReloadConfigRequest with a model_config_list of `entries`."""
     request = model_management_pb2.ReloadConfigRequest()
     text_format.Parse(f"model_config_list {{ {entries} }}", request.config)
     return stubs.model.HandleReloadConfigRequest(request, timeout=60)

@@ -84,7 +84,7 @@ def test_our_command_line_predicts_over_mutual_tls(tmp_path, capsys):
 
 
 def make_certificate(folder, name):
-    """Writes NAME.key and NAME.pem; the first, `authority`, signs the others, which are valid for 127.0.0.1."""
+    """Write NAME.key and NAME.pem; the first, `authority`, signs the others, which are valid for 127.0.0.1."""
 
     def openssl(*arguments):
         subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)

@@ -23,7 +23,7 @@ def test_ten_swaps_under_heavy_load_lose_nothing(tmp_path):
 
 
 def swap_under_load(base_path, *, swaps, responses_per_swap, threads=8):
-    """Publishes and rolls back in turn, so that the shift of the served version is known at every moment."""
+    """Publish and roll back in turn, so that the shift of the served version is known at every moment."""
     write_version(base_path, 1, shift=1)
     load = Load()
     with LocalServer(base_path, poll_wait_seconds=0.1) as server:
@@ -58,7 +58,7 @@ def swap_under_load(base_path, *, swaps, responses_per_swap, threads=8):
 
 
 def settled(stubs, version):
-    """Returns whether only `version` is served; from then on no other version may respond."""
+    """Return whether only `version` is served; from then on no other version may respond."""
     return [number for number, state in stubs.status().items() if state[0] != "END"] == [version]
 
 
@@ -70,7 +70,7 @@ class Load:
         self._done = threading.Event()
 
     def wait_for(self, count):
-        """Waits for `count` more responses."""
+        """Wait for `count` more responses."""
         target = len(self.responses) + len(self.failures) + count
         wait_until(lambda: len(self.responses) + len(self.failures) >= target, timeout_seconds=120)
 

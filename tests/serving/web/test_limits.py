@@ -28,7 +28,7 @@ ELSEWHERE = "127.0.0.2"
 
 @contextlib.contextmanager
 def page(target: str = "127.0.0.1:1") -> Iterator[tuple[uvicorn.Server, int]]:
-    """Serves the page from this process, so that a test can set the limits; yields the server and its port."""
+    """Serve the page from this process, so that a test can set the limits; yield the server and its port."""
     listener = socket.create_server(("127.0.0.1", 0))
     server = limits.build_server(build_app(target, ClientConfig(), min_confidence=0.5))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -48,7 +48,7 @@ def connect(port: int, content: bytes = b"", source: str = "127.0.0.1") -> socke
 
 
 def is_closed(connection: socket.socket) -> bool:
-    """Returns whether the server closed the connection; drops what it sent before."""
+    """Return whether the server closed the connection; drop what it sent before."""
     connection.setblocking(False)
     try:
         while connection.recv(65536):
@@ -66,7 +66,7 @@ def send_until_closed(connection: socket.socket, content: bytes) -> None:
 
 
 def trickle_until_closed(connection: socket.socket, seconds: float = 20) -> bytes:
-    """Sends a byte every 20 ms until the server closes the connection, and returns the response."""
+    """Send a byte every 20 ms until the server closes the connection, and return the response."""
     end, received = time.monotonic() + seconds, b""
     connection.settimeout(0.02)
     while time.monotonic() < end:

@@ -96,12 +96,12 @@ def pixels_of(picture: bytes) -> np.ndarray:
 
 
 def last_picture(model: Model) -> np.ndarray:
-    """Returns the picture received last, uint8 [H, W]; of size zero before the first."""
+    """Return the picture received last, uint8 [H, W]; of size zero before the first."""
     return pixels_of(model.pictures[-1]) if model.pictures else np.zeros((0, 0), np.uint8)
 
 
 def dark_pixels(model: Model) -> int:
-    """Returns the number of dark pixels in the picture received last."""
+    """Return the number of dark pixels in the picture received last."""
     return int((last_picture(model) < 128).sum())
 
 

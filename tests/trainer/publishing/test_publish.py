@@ -42,7 +42,7 @@ OPEN_GATE = Gate(min_accuracy=0.0, tolerance=1.0, significance=0.0)
 
 
 def unverified(folder: Path, images: np.ndarray, probabilities: np.ndarray) -> dict[str, object]:  # noqa: ARG001
-    """Takes the place of the verification in tests of something else, and saves seconds each."""
+    """Take the place of the verification in tests of something else, and save seconds each."""
     return {}
 
 

@@ -21,7 +21,7 @@ def open_study(folder: Path, *texts: str, sampler: Any = "tpe", seed: int = 0, p
 
 
 def run_trials(study: Study, count: int) -> list[dict[str, Any]]:
-    """Run that many trials whose loss is least at dropout 0.2; returns the settings of all."""
+    """Run that many trials whose loss is least at dropout 0.2; return the settings of all."""
     for _ in range(count):
         number = study.begin_trial()
         study.finish(number, abs(study.settings(number).get("dropout", 0.0) - 0.2) + 0.01)
