@@ -4,11 +4,11 @@
 #     docker build -t digits-trainer-gpu --target trainer-gpu .   # the same with CUDA; the host needs only its driver
 #     docker build -t digits-client --target client .             # predict, wait, bench, web: no TensorFlow
 #
-# The arguments after the image's name are a Python module and its arguments:
+# The arguments after the image's name are a Python module and its arguments. `digits` has all commands of both sides:
 #
-#     docker run -v artifacts:/artifacts digits-trainer trainer train --preset quickstart
+#     docker run -v artifacts:/artifacts digits-trainer digits train --preset quickstart
 #     docker run -v artifacts:/artifacts -p 6006:6006 digits-trainer tensorboard.main --logdir /artifacts/runs --bind_all
-#     docker run digits-client serving status --target server:8500
+#     docker run digits-client digits status --target server:8500
 
 # A tag moves. `make push` builds from the digest that the tag has at that time and records both in the image's provenance.
 ARG BASE=docker.io/library/python:3.11-slim-bookworm
@@ -35,7 +35,7 @@ COPY requirements/web.txt /tmp/requirements.txt
 RUN pip install --no-cache-dir --require-hashes -r /tmp/requirements.txt && rm /tmp/requirements.txt \
     && find /usr/local/lib/python3.11/site-packages -name tests -type d -prune -exec rm -r {} + \
     && pip uninstall --yes --quiet wheel setuptools pip
-COPY quiet_tensorflow.py /app/
+COPY digits.py quiet_tensorflow.py /app/
 COPY serving /app/serving
 RUN python -m compileall -q /app
 ARG VERSION=0.1.0
@@ -50,7 +50,7 @@ COPY requirements/gpu.txt /tmp/requirements.txt
 RUN pip install --no-cache-dir --require-hashes -r /tmp/requirements.txt && rm /tmp/requirements.txt
 # The parts of the driver that the NVIDIA runtime mounts into the container.
 ENV NVIDIA_DRIVER_CAPABILITIES=compute,utility
-COPY quiet_tensorflow.py /app/
+COPY digits.py quiet_tensorflow.py /app/
 COPY serving /app/serving
 COPY trainer /app/trainer
 RUN python -m compileall -q /app
@@ -66,7 +66,7 @@ CMD ["trainer", "train"]
 FROM base AS trainer
 COPY requirements/train.txt /tmp/requirements.txt
 RUN pip install --no-cache-dir --require-hashes -r /tmp/requirements.txt && rm /tmp/requirements.txt
-COPY quiet_tensorflow.py /app/
+COPY digits.py quiet_tensorflow.py /app/
 COPY serving /app/serving
 COPY trainer /app/trainer
 RUN python -m compileall -q /app

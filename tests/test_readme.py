@@ -55,7 +55,7 @@ def test_make_try_serves_the_page_with_a_model_behind_it_and_ctrl_c_ends_both(de
     try:
         assert process.stdout
         url = next(line for line in process.stdout if line.startswith("draw on")).split()[-1]
-        assert urllib.request.urlopen(f"{url}/readyz", timeout=20).status == 200
+        assert urllib.request.urlopen(f"{url}/readyz", timeout=60).status == 200
         os.killpg(process.pid, signal.SIGINT)
         process.wait(timeout=60)
         wait_until(lambda: not _is_running(process.pid))

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 
 
-def wait_until(condition: Callable[[], object], timeout_seconds: float = 20, pause_seconds: float = 0.02) -> None:
+def wait_until(condition: Callable[[], object], timeout_seconds: float = 60, pause_seconds: float = 0.02) -> None:
     """Return as soon as `condition()` is true; fail the test after `timeout_seconds`."""
     end = time.monotonic() + timeout_seconds
     while not condition():

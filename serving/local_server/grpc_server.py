@@ -31,6 +31,8 @@ REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
 """Same messages as v1alpha, under the name that newer clients try first."""
 HEALTH_NAMES = ("", "PredictionService", "ModelService")
 """The complete server, and TF Serving's short names of its services."""
+DEADLINE_SLACK_SECONDS = 0.05
+"""A client ends its request at the deadline, which comes to the server a moment before its own clock reaches it."""
 
 Method = Callable[[Any], Awaitable[Message]]
 
@@ -100,7 +102,8 @@ def _recorded(request_type: type[Message], method: Method, service: Service, api
     def record(request: Any, context: grpc.aio.ServicerContext) -> AbstractContextManager[None]:
         def cancelled_code() -> str:
             remaining = context.time_remaining()
-            return "DEADLINE_EXCEEDED" if remaining is not None and remaining <= 0 else "CANCELLED"
+            is_over = remaining is not None and remaining <= DEADLINE_SLACK_SECONDS
+            return "DEADLINE_EXCEEDED" if is_over else "CANCELLED"
 
         return service.recorded(request.model_spec.name, api, "GRPC", cancelled_code)
 

@@ -30,7 +30,7 @@ from serving.client.errors import DeadlineError, NotFoundError, RequestError, Se
 from serving.client.results import PicturePrediction
 from serving.contract import CLASSES, MAX_PICTURE_BYTES
 from serving.web.kept_pictures import FullError, KeptPictures
-from serving.web.middleware import HostGuard, SecurityHeaders
+from serving.web.middleware import HostGuard, Revalidation
 
 PAGE = Path(__file__).parent / "page"
 UPLOAD_SECONDS = 30
@@ -118,7 +118,7 @@ def build_app(
             Route("/readyz", ready),
             Mount("/", StaticFiles(directory=PAGE, html=True)),
         ],
-        middleware=[Middleware(SecurityHeaders), Middleware(HostGuard, names=allowed_hosts)],
+        middleware=[Middleware(Revalidation), Middleware(HostGuard, names=allowed_hosts)],
         exception_handlers={
             HTTPException: _respond_to_http_error,
             ServingError: _respond_to_serving_error,

@@ -16,6 +16,8 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from serving.web.middleware import HEADERS
+
 HEADER_SECONDS = 10
 """How long a connection may take to send the headers of its next request."""
 REQUEST_SECONDS = 60
@@ -45,6 +47,7 @@ def build_server(app: ASGIApp) -> PageServer:
         log_level="warning",
         access_log=False,
         server_header=False,
+        headers=[*HEADERS.items()],
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
     for name in ("asyncio", "uvicorn.error", "serving.web.app"):

@@ -6,7 +6,7 @@ from typing import Any
 
 from serving import contract
 
-TIMEOUT_SECONDS = 20
+TIMEOUT_SECONDS = 60
 
 
 class Rest:

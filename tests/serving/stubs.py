@@ -23,7 +23,7 @@ from tensorflow_serving.apis import (
 from serving import contract
 from tests.serving.rest import Rest
 
-TIMEOUT_SECONDS = 20
+TIMEOUT_SECONDS = 60
 
 
 class Stubs:

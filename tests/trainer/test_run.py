@@ -146,8 +146,9 @@ def test_a_trained_run_without_checkpoints_is_not_trained_again_to_be_published(
     assert command_line("publish", run) in done.stderr
 
 
-def test_a_finished_run_can_be_evaluated_and_published_again_and_rolled_back(finished: Path) -> None:
-    run, models = finished / "runs" / "r", finished / "models" / MODEL_NAME
+def test_a_finished_run_can_be_evaluated_and_published_again_and_rolled_back(finished: Path, tmp_path: Path) -> None:
+    artifacts = Path(shutil.copytree(finished, tmp_path / "artifacts"))
+    run, models = artifacts / "runs" / "r", artifacts / "models" / MODEL_NAME
     before = read_result(run)["evaluation"]["accuracy"]
     done = run_trainer("evaluate", run)
     assert done.returncode == 0, done.stderr
@@ -165,10 +166,10 @@ def test_a_finished_run_can_be_evaluated_and_published_again_and_rolled_back(fin
     assert done.returncode == 0, done.stderr
     assert "cnn, " in json.loads((run / "publish.json").read_text())["facts"]["network"]
     first, second = live_versions(models)
-    done = run_trainer("rollback", "--artifacts", finished)
+    done = run_trainer("rollback", "--artifacts", artifacts)
     assert f"retired version {second}; now served: {first}" in done.stdout
     assert live_versions(models) == [first]
-    done = run_trainer("rollback", "--artifacts", finished)
+    done = run_trainer("rollback", "--artifacts", artifacts)
     assert done.returncode == ExitCode.USAGE
     assert "is the only version" in done.stderr
 

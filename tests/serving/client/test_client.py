@@ -66,13 +66,16 @@ def test_wrong_images_are_rejected_before_anything_is_sent(call):
 
 
 def test_a_large_input_is_sent_in_chunks_some_in_flight_at_once_and_returned_in_order(call):
-    lock, in_flight, seen = threading.Lock(), [0], []
+    lock, in_flight, seen, first_three = threading.Lock(), [0], [], threading.Barrier(3)
 
     def slow(request, _):
         with lock:
             in_flight[0] += 1
             seen.append((_image_count(request), in_flight[0]))
-        time.sleep(0.05 + 0.05 * (len(seen) % 2))  # so that they finish in another order
+            number = len(seen)
+        if number <= 3:
+            first_three.wait(60)
+        time.sleep(0.05 * (number % 2))  # so that they finish in another order
         with lock:
             in_flight[0] -= 1
         return predict_response(request)
@@ -221,11 +224,11 @@ def test_an_error_that_a_retry_cannot_cure_is_not_retried(call, code):
 
 def test_a_server_that_never_responds_costs_only_the_deadline(call):
     wake = threading.Event()
-    with scripted_server(predict=lambda request, _: wake.wait(5) and predict_response(request)) as target:
+    with scripted_server(predict=lambda request, _: wake.wait(60) and predict_response(request)) as target:
         begin = time.monotonic()
         with pytest.raises(DeadlineError):
             call(target, "predict", images_of(1), timeout_seconds=0.2)
-        assert time.monotonic() - begin < 2
+        assert time.monotonic() - begin < 10
         wake.set()
 
 
@@ -235,11 +238,11 @@ def test_the_deadline_is_that_of_the_whole_call_however_many_requests_it_takes(c
         return predict_response(request)
 
     with scripted_server(predict=slow) as target:
-        settings = {"chunk_images": 1, "chunks_in_flight": 2, "timeout_seconds": 0.5}
+        settings = {"chunk_images": 1, "chunks_in_flight": 2, "timeout_seconds": 2}
         begin = time.monotonic()
         with pytest.raises(DeadlineError):
-            call(target, "predict", images_of(*range(10), *range(10), *range(10)), **settings)
-        assert 0.4 < time.monotonic() - begin < 1.5
+            call(target, "predict", np.zeros((400, 28, 28), np.uint8), **settings)  # 20 s
+        assert 1.9 < time.monotonic() - begin < 10
         assert len(call(target, "predict", images_of(1, 2, 3), **settings)) == 3
 
 
@@ -249,18 +252,16 @@ def test_a_request_without_a_response_is_sent_again_within_its_time(call):
     def ignore_the_first(request, _):
         received.append(request)
         if len(received) == 1:
-            wake.wait(10)
+            wake.wait(60)
         return predict_response(request)
 
     with scripted_server(predict=ignore_the_first) as target:
-        begin = time.monotonic()
-        assert call(target, "predict", images_of(6), timeout_seconds=2).digit.tolist() == [6]
-        assert time.monotonic() - begin < 1.9
+        assert call(target, "predict", images_of(6), timeout_seconds=4).digit.tolist() == [6]
         received.clear()
-        assert call(target, "predict", images_of(6, 7), timeout_seconds=2, chunk_images=1).digit.tolist() == [6, 7]
+        assert call(target, "predict", images_of(6, 7), timeout_seconds=4, chunk_images=1).digit.tolist() == [6, 7]
         received.clear()
         with pytest.raises(DeadlineError):
-            call(target, "predict", images_of(6), timeout_seconds=0.5, config=ONCE)
+            call(target, "predict", images_of(6), timeout_seconds=2, config=ONCE)
         assert len(received) == 1
         wake.set()
 
@@ -279,7 +280,7 @@ def test_retries_stop_while_most_attempts_fail():
 def test_a_deadline_that_ends_between_retries_keeps_the_servers_message(call):
     full = fail(grpc.StatusCode.UNAVAILABLE, "the queue is full")
     with scripted_server(predict=full) as target, pytest.raises(UnavailableError, match="the queue is full"):
-        call(target, "predict", images_of(1), timeout_seconds=0.5)
+        call(target, "predict", images_of(1), timeout_seconds=1.2)  # all pauses together take at least as long
     assert 2 <= full.calls <= 4
 
 
@@ -347,14 +348,14 @@ def test_close_ends_pending_requests_with_a_closed_error():
 
     def hang(request, _):
         started.set()
-        wake.wait(10)
+        wake.wait(60)
         return predict_response(request)
 
     with scripted_server(predict=hang) as target, ThreadPoolExecutor(1) as pool:
         for images in (images_of(1), images_of(*range(10))):
             client = DigitClient(target, chunk_images=2)
             pending = pool.submit(client.predict, images)
-            assert started.wait(10)
+            assert started.wait(60)
             client.close()
             with pytest.raises(ClosedError, match=f"the client of {target} is closed"):
                 pending.result()
@@ -366,7 +367,7 @@ def test_close_ends_pending_requests_of_tasks_that_nobody_cancelled_with_a_close
     async def close_early(target):
         client = AsyncDigitClient(target, chunk_images=2)
         tasks = [asyncio.create_task(client.predict(images)) for images in (images_of(1), images_of(*range(10)))]
-        await asyncio.to_thread(started.wait, 10)
+        await asyncio.to_thread(started.wait, 60)
         await client.close()
         for task in tasks:
             with pytest.raises(ClosedError):
@@ -376,7 +377,7 @@ def test_close_ends_pending_requests_of_tasks_that_nobody_cancelled_with_a_close
 
     def hang(request, _):
         started.set()
-        wake.wait(10)
+        wake.wait(60)
         return predict_response(request)
 
     with scripted_server(predict=hang) as target:
@@ -426,15 +427,15 @@ def test_replicas_behind_one_target_take_turns(call):
     def replica(number):
         def predict(request, _):
             seen[number] += 1
-            time.sleep(0.02)  # so that the second replica is connected before the first has done everything
+            time.sleep(0.02 if all(seen.values()) else 0.5)  # both are connected before one has done everything
             return predict_response(request)
 
         return scripted_server(predict=predict)
 
     with replica(1) as one, replica(2) as two:
         config = ClientConfig(chunk_images=1)
-        call(f"ipv4:///{one},{two}", "predict", images_of(*range(10), *range(10)), config=config)
-    assert min(seen.values()) >= 5
+        call(f"ipv4:///{one},{two}", "predict", np.zeros((200, 28, 28), np.uint8), config=config)
+    assert min(seen.values()) >= 50
 
 
 def test_a_dns_name_is_resolved(call):
@@ -446,7 +447,7 @@ def test_a_dns_name_is_resolved(call):
 def test_wait_continues_while_the_server_is_starting(call):
     port = free_port()
     with ThreadPoolExecutor(1) as pool:
-        found = pool.submit(call, f"127.0.0.1:{port}", "wait_until_available", timeout_seconds=20)
+        found = pool.submit(call, f"127.0.0.1:{port}", "wait_until_available", timeout_seconds=60)
         time.sleep(0.5)
         assert not found.done()
         with scripted_server(status=lambda *_: status_response((3, "LOADING"), (2, "AVAILABLE")), port=port):
@@ -468,10 +469,10 @@ def test_wait_for_a_version_continues_after_not_found_and_loading(call):
 
 
 def test_wait_that_times_out_reports_the_last_state(call):
-    message = r"version 7 was not AVAILABLE within 0\.3 s; last seen: version 7 LOADING"
+    message = r"version 7 was not AVAILABLE within 2 s; last seen: version 7 LOADING"
     loading = scripted_server(status=lambda *_: status_response((7, "LOADING")))
     with loading as target, pytest.raises(NotReadyError, match=message):
-        call(target, "wait_until_available", 7, timeout_seconds=0.3)
+        call(target, "wait_until_available", 7, timeout_seconds=2)
 
 
 def test_wait_ends_at_once_if_the_version_failed_to_load(call):
@@ -485,7 +486,7 @@ def test_wait_reports_why_no_version_could_be_loaded(call):
     failed = status_response((7, "END"), error_code=3, error_message="Could not find variable")
     message = r"last seen: version 7 END \(INVALID_ARGUMENT: Could not find variable\)"
     with scripted_server(status=lambda *_: failed) as target, pytest.raises(NotReadyError, match=message):
-        call(target, "wait_until_available", timeout_seconds=0.3)
+        call(target, "wait_until_available", timeout_seconds=2)
 
 
 def test_wait_ends_at_once_for_an_error_that_waiting_cannot_change(call):
@@ -517,17 +518,17 @@ def test_cancelling_a_coroutine_cancels_its_requests():
     def hang(request, context):
         context.add_callback(cancelled.set)
         started.set()
-        cancelled.wait(10)
+        cancelled.wait(60)
         return predict_response(request)
 
     async def cancel(target):
         async with AsyncDigitClient(target) as client:
             task = asyncio.create_task(client.predict(images_of(1)))
-            await asyncio.to_thread(started.wait, 10)
+            await asyncio.to_thread(started.wait, 60)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            assert await asyncio.to_thread(cancelled.wait, 5)
+            assert await asyncio.to_thread(cancelled.wait, 60)
 
     with scripted_server(predict=hang) as target:
         asyncio.run(cancel(target))

@@ -59,7 +59,7 @@ def replicas():
 @pytest.fixture
 def load(replicas):
     target = "ipv4:" + ",".join(replica.address for replica in replicas)
-    with DigitClient(target, timeout_seconds=2) as client:
+    with DigitClient(target, timeout_seconds=4) as client:
         load = _Load(client)
         wait_until(lambda: set(load.responses) == {1, 2, 3})
         yield load
@@ -75,14 +75,14 @@ def test_a_killed_replica_fails_no_request_and_is_used_again_after_its_restart(r
 
 
 def _wait_until_left_out(load):
-    wait_until(lambda: load.slowest_seconds > 0.9)  # requests to the frozen replica: half of their deadline
+    wait_until(lambda: load.slowest_seconds > 1.9)  # requests to the frozen replica: half of their deadline
 
-    def slowest_of_1000_requests():
+    def slowest_of_500_requests():
         load.slowest_seconds = 0.0
-        load.versions_of(1000)
+        load.versions_of(500)
         return load.slowest_seconds
 
-    wait_until(lambda: slowest_of_1000_requests() < 0.9)
+    wait_until(lambda: slowest_of_500_requests() < 1.9)
 
 
 def test_a_frozen_replica_fails_no_request_and_is_left_out(replicas, load):
@@ -109,5 +109,5 @@ def test_a_replica_that_was_frozen_is_used_again(replicas, load):
     replicas[2].freeze()
     _wait_until_left_out(load)
     replicas[2].resume()
-    wait_until(lambda: 3 in load.versions_of(50), timeout_seconds=60)  # it is left out for 10 s
+    wait_until(lambda: 3 in load.versions_of(50))  # it is left out for 10 s
     assert not load.failures

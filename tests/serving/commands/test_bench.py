@@ -57,7 +57,7 @@ def test_open_loop_bounds_the_outstanding_requests_and_counts_those_not_sent(mon
 
     def stall(request, _):
         if next(calls):
-            wake.wait(1)
+            wake.wait(4)  # longer than it takes until all requests are due, also on a slow machine
         return predict_response(request)
 
     with scripted_server(predict=stall) as target:
@@ -69,17 +69,16 @@ def test_open_loop_bounds_the_outstanding_requests_and_counts_those_not_sent(mon
 
 
 def test_open_loop_counts_the_wait_of_requests_that_were_due_during_a_stall():
-    begin = time.monotonic()
+    calls = itertools.count()
     free = threading.Lock()
 
     def one_at_a_time(request, _):
         with free:
-            if 0.5 < time.monotonic() - begin < 0.9:
+            if next(calls) == 25:  # due after half a second
                 time.sleep(1)
         return predict_response(request)
 
     with scripted_server(predict=one_at_a_time) as target:
-        begin = time.monotonic()
         report = measure(target, ONCE, Load(rate=50, seconds=2, warmup_seconds=0))
     assert report.percentiles_ms["p50"] < 1000 < report.percentiles_ms["p99"] + 100
     assert report.percentiles_ms["p90"] > 400  # half of those due in the stall waited for more than half of it
@@ -103,16 +102,15 @@ def test_failures_are_counted_by_code_and_not_as_requests():
 
 
 def test_warm_up_is_discarded():
-    begin = time.monotonic()
+    calls = itertools.count()
 
     def slow_at_first(request, _):
-        time.sleep(0.2 if time.monotonic() - begin < 0.8 else 0)
+        time.sleep(1 if next(calls) < 2 else 0)
         return predict_response(request)
 
     with scripted_server(predict=slow_at_first) as target:
-        begin = time.monotonic()
         report = measure(target, ONCE, Load(concurrency=1, seconds=0.5, warmup_seconds=1.5))
-    assert report.percentiles_ms["p99"] < 200
+    assert report.percentiles_ms["p99"] < 1000
 
 
 def test_without_a_success_there_is_no_latency():
@@ -136,7 +134,7 @@ def test_progress_is_a_line_per_second():
     progress = io.StringIO()
     with scripted_server(predict=_respond_after(0.05)) as target:
         measure(target, ONCE, Load(concurrency=1, seconds=1.2, warmup_seconds=1), progress)
-    warmup, measuring = progress.getvalue().splitlines()
+    warmup, measuring, *_ = progress.getvalue().splitlines()
     assert "succeeded  0 failed" in warmup
     assert "measuring" in measuring
 

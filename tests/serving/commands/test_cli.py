@@ -6,7 +6,7 @@ import json
 import re
 import subprocess
 import sys
-import time
+import threading
 
 import grpc
 import numpy as np
@@ -273,12 +273,12 @@ def test_metadata_prints_each_tensor(capsys):
 
 def test_wait_returns_0_only_when_the_version_is_available(capsys):
     with scripted_server(status=lambda *_: status_response((7, "AVAILABLE"))) as target:
-        assert main(["wait", "--timeout", "5", "--target", target]) == 0
+        assert main(["wait", "--timeout", "60", "--target", target]) == 0
         assert capsys.readouterr().out == "7\n"
         assert main(["wait", "--version", "7", "--json", "--target", target]) == 0
         assert json.loads(capsys.readouterr().out) == {"version": 7}
     with scripted_server(status=lambda *_: status_response((7, "LOADING"))) as target:
-        assert main(["wait", "--timeout", "0.1", "--target", target]) == 1
+        assert main(["wait", "--timeout", "2", "--target", target]) == 1
     assert "version 7 LOADING" in capsys.readouterr().err
 
 
@@ -390,9 +390,11 @@ def test_a_reader_that_closes_the_pipe_early_causes_no_error_message(files):
 
 def test_sigterm_ends_a_wait_as_ctrl_c_does():
     """In a container, process 1 ignores a signal without a handler, and the wait would not end."""
-    command = [sys.executable, "-m", "serving", "wait", "--target", "localhost:1", "--timeout", "60"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        time.sleep(2)  # Python itself takes a part of this to start
-        process.terminate()
-        _, errors = process.communicate(timeout=20)
+    asked = threading.Event()
+    with scripted_server(status=lambda *_: asked.set() or status_response((7, "LOADING"))) as target:
+        command = [sys.executable, "-m", "serving", "wait", "--target", target, "--timeout", "600"]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+            assert asked.wait(60)
+            process.terminate()
+            _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (130, "")

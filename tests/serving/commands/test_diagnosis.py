@@ -32,8 +32,8 @@ def encrypted_server(folder: Path, *, require_certificate: bool = False):
     return scripted_server(credentials=credentials)
 
 
-def error_of(capsys, target: str, *options: object) -> str:
-    assert main(["status", "--timeout", "1", "--target", target, *map(str, options)]) == 1
+def error_of(capsys, target: str, *options: object, timeout: str = "3") -> str:
+    assert main(["status", "--timeout", timeout, "--target", target, *map(str, options)]) == 1
     return capsys.readouterr().err
 
 
@@ -103,13 +103,13 @@ def test_an_http_port_is_recognised(capsys):
 
 def test_a_server_that_never_responds_is_recognised(capsys):
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        assert "does not respond" in error_of(capsys, f"127.0.0.1:{silent.getsockname()[1]}")
+        assert "does not respond" in error_of(capsys, f"127.0.0.1:{silent.getsockname()[1]}", timeout="1")
 
 
 def test_wait_reports_the_reason_too(capsys):
     target = f"localhost:{free_port()}"
-    assert main(["wait", "--timeout", "0.5", "--target", target]) == 1
-    assert f"was not AVAILABLE within 0.5 s; last seen: {target}" in (message := capsys.readouterr().err)
+    assert main(["wait", "--timeout", "2", "--target", target]) == 1
+    assert f"was not AVAILABLE within 2 s; last seen: {target}" in (message := capsys.readouterr().err)
     assert f"; {target} refuses connections: nothing listens there" in message
 
 

@@ -35,7 +35,7 @@ def examples(*xs):
 def call(stubs, method, given, **spec):
     request_type, name, _ = method
     request = request_type(model_spec=model_spec(**spec), input=given)
-    return getattr(stubs.prediction, name)(request, timeout=20)
+    return getattr(stubs.prediction, name)(request, timeout=60)
 
 
 def values_of(result):
@@ -47,7 +47,7 @@ def values_of(result):
 @BOTH
 def test_48_a_request_without_spec_is_invalid(half_plus_two, method):
     with rejected("INVALID_ARGUMENT", "Missing ModelSpec"):
-        getattr(half_plus_two.prediction, method[1])(method[0](input=examples(2.0)), timeout=20)
+        getattr(half_plus_two.prediction, method[1])(method[0](input=examples(2.0)), timeout=60)
 
 
 @BOTH
@@ -112,7 +112,7 @@ def multi_inference(stubs, *tasks, given=None):
     request = inference_pb2.MultiInferenceRequest(input=examples(2.0) if given is None else given)
     for spec, method in tasks:
         request.tasks.add(model_spec=spec, method_name=f"tensorflow/serving/{method}")
-    return stubs.prediction.MultiInference(request, timeout=20)
+    return stubs.prediction.MultiInference(request, timeout=60)
 
 
 def test_56_multi_inference_returns_the_result_of_every_task(half_plus_two):

@@ -33,24 +33,24 @@ def test_88_reflection_lists_the_services_and_describes_them(two_versions, versi
         reflection_pb2.ServerReflectionRequest(list_services=""),
         reflection_pb2.ServerReflectionRequest(file_containing_symbol="tensorflow.serving.PredictionService"),
     ]
-    services, files = method(iter(requests), timeout=20)
+    services, files = method(iter(requests), timeout=60)
     assert {service.name for service in services.list_services_response.service} >= SERVICES
     assert files.file_descriptor_response.file_descriptor_proto
 
 
 def test_89_health_is_off_by_default(two_versions):
     with rejected("UNIMPLEMENTED"):
-        health_pb2_grpc.HealthStub(two_versions.channel).Check(health_pb2.HealthCheckRequest(), timeout=20)
+        health_pb2_grpc.HealthStub(two_versions.channel).Check(health_pb2.HealthCheckRequest(), timeout=60)
 
 
 def test_90_health_reports_the_short_names_of_the_services(start, models):
     with start(models, enable_grpc_healthcheck_service=True) as stubs:
         health = health_pb2_grpc.HealthStub(stubs.channel)
         for name in ("PredictionService", "ModelService"):
-            response = health.Check(health_pb2.HealthCheckRequest(service=name), timeout=20)
+            response = health.Check(health_pb2.HealthCheckRequest(service=name), timeout=60)
             assert response.status == health_pb2.HealthCheckResponse.SERVING
         with rejected("NOT_FOUND"):
-            health.Check(health_pb2.HealthCheckRequest(service="letters"), timeout=20)
+            health.Check(health_pb2.HealthCheckRequest(service="letters"), timeout=60)
 
 
 @pytest.fixture(scope="module")

@@ -38,7 +38,7 @@ def test_17_metadata_rejects_other_fields_than_signature_def(two_versions):
         with rejected("INVALID_ARGUMENT"):
             two_versions.metadata(fields)
     with rejected("INVALID_ARGUMENT"):
-        two_versions.prediction.GetModelMetadata(get_model_metadata_pb2.GetModelMetadataRequest(), timeout=20)
+        two_versions.prediction.GetModelMetadata(get_model_metadata_pb2.GetModelMetadataRequest(), timeout=60)
     with rejected("NOT_FOUND"):
         two_versions.metadata(version=99)
 
@@ -54,7 +54,7 @@ def test_17_metadata_has_the_signatures_of_the_requested_version(two_versions):
 
 def test_18_status_of_an_unknown_model_or_version_is_not_found(two_versions):
     with rejected("INVALID_ARGUMENT", "Missing ModelSpec"):
-        two_versions.model.GetModelStatus(get_model_status_pb2.GetModelStatusRequest(), timeout=20)
+        two_versions.model.GetModelStatus(get_model_status_pb2.GetModelStatusRequest(), timeout=60)
     with rejected("NOT_FOUND", "letters"):
         two_versions.status(name="letters")
     with rejected("NOT_FOUND", "99"):
@@ -231,7 +231,7 @@ def three_versions(tmp_path):
 
 def test_41_an_empty_reload_is_invalid(two_versions):
     with rejected("INVALID_ARGUMENT"):
-        two_versions.model.HandleReloadConfigRequest(model_management_pb2.ReloadConfigRequest(), timeout=20)
+        two_versions.model.HandleReloadConfigRequest(model_management_pb2.ReloadConfigRequest(), timeout=60)
 
 
 def test_42_a_reload_changes_the_version_policy(start, three_versions):

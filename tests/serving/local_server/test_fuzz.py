@@ -75,7 +75,7 @@ def test_ten_thousand_malformed_bodies_are_bad_requests_and_leak_nothing(server)
 
 def attack_rest(server, seed, warmup, count):
     process, stubs = server
-    connection = http.client.HTTPConnection(stubs.rest.address, timeout=20)
+    connection = http.client.HTTPConnection(stubs.rest.address, timeout=60)
 
     def post(body):
         connection.request("POST", PREDICT, body)
@@ -121,7 +121,7 @@ def reload_to(stubs, base_path, version):
     request = model_management_pb2.ReloadConfigRequest()
     entry = model_entry(base_path).replace("latest { num_versions: 1 }", f"specific {{ versions: {version} }}")
     text_format.Parse(f"model_config_list {{ {entry} }}", request.config)
-    stubs.model.HandleReloadConfigRequest(request, timeout=20)
+    stubs.model.HandleReloadConfigRequest(request, timeout=60)
     wait_until(lambda: stubs.state(version) == "AVAILABLE" and stubs.state(3 - version) in (None, "END"))
 
 
@@ -130,7 +130,7 @@ def descriptors(pid: int) -> int:
 
 
 def code_of(stubs: Stubs, request: Malformed) -> str:
-    call = stubs.channel.unary_unary(request.method).future(request.content, timeout=20)
+    call = stubs.channel.unary_unary(request.method).future(request.content, timeout=60)
     return call.code().name
 
 

@@ -58,7 +58,7 @@ def test_a_server_waits_for_a_missing_base_path(models, wait_for_polls):
         assert not server.wait_until_serving(0)
         assert server.target is None
         write_version(models, 1)
-        assert server.wait_until_serving(20)
+        assert server.wait_until_serving(60)
         with Stubs(server.target) as stubs:
             assert version_of(stubs.predict(predict_request(IMAGES))) == 1
     finally:
@@ -89,7 +89,7 @@ def test_a_failed_load_is_retried_until_it_succeeds(models, wait_for_polls):
         assert not server.wait_until_serving(0)
         for child in unfinished.iterdir():
             child.rename(models / "1" / child.name)
-        assert server.wait_until_serving(20)
+        assert server.wait_until_serving(60)
     finally:
         server.stop()
 
@@ -152,24 +152,30 @@ def test_a_label_of_a_version_that_is_not_loaded_is_not_found(models):
             stubs.predict(predict_request(IMAGES, label="next"))
 
 
-def test_a_version_is_unloaded_after_its_requests_in_flight(models):
-    write_version(models, 1, work=1500)
+def test_a_version_is_unloaded_after_its_requests_in_flight(models, held_runs):
+    write_version(models, 1)
     with LocalServer(models, **FAST) as server, Stubs(server.target) as stubs:
         slow = stubs.prediction.Predict.future(predict_request(IMAGES), timeout=60)
+        assert held_runs.begun.wait(60)
         write_version(models, 2)
         wait_until(lambda: stubs.state(1) == "UNLOADING")
         assert not slow.done()
         assert stubs.state(2) == "AVAILABLE"
+        held_runs.release.set()
         assert version_of(slow.result()) == 1
         wait_until(lambda: stubs.state(1) == "END")
 
 
-def test_a_deadline_that_passes_during_a_run_does_not_delay_unloading(models):
-    write_version(models, 1, work=1500)
+def test_a_deadline_that_passes_during_a_run_does_not_delay_unloading(models, held_runs):
+    write_version(models, 1)
     with LocalServer(models, **FAST) as server, Stubs(server.target) as stubs:
+        stubs.status()  # connects, so that the next request arrives before its deadline
         with rejected("DEADLINE_EXCEEDED"):
-            stubs.predict(predict_request(IMAGES), timeout=0.1)
+            stubs.predict(predict_request(IMAGES), timeout=1)
+        assert held_runs.begun.is_set()
         write_version(models, 2)
+        wait_until(lambda: stubs.state(2) == "AVAILABLE")
+        held_runs.release.set()
         wait_until(lambda: stubs.state(1) == "END")
         assert version_of(stubs.predict(predict_request(IMAGES))) == 2
 
@@ -193,7 +199,7 @@ def test_after_sigterm_requests_in_flight_finish_new_ones_fail_and_the_process_e
         wait_until(lambda: stubs.prediction.Predict.future(request).code() == grpc.StatusCode.UNAVAILABLE)
         assert not slow.done()
         assert version_of(slow.result()) == 1
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
 
 
 def test_sigterm_before_a_first_version_exits_0(models):

@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import itertools
 import math
 import threading
 import time
@@ -31,7 +30,8 @@ pytestmark = needs_browser
 class Model:
     """A model server that keeps the pictures it receives and predicts `digit`, after a call of `handle` if set.
 
-    With a `prefix` it responds as to a file that begins so.
+    With a `prefix` it responds as to a file that begins so. A slow machine asks more than once about one picture, so no
+    test depends on the number of `pictures`.
     """
 
     def __init__(self) -> None:
@@ -185,9 +185,9 @@ def test_undo_and_control_z_each_remove_one_stroke(page, model):
 
 def test_a_response_that_comes_after_clear_is_dropped(page, model):
     release, arrived = threading.Event(), threading.Event()
-    model.handle = lambda _: (arrived.set(), release.wait(10))
+    model.handle = lambda _: (arrived.set(), release.wait(60))
     page.draw()
-    assert arrived.wait(10)
+    assert arrived.wait(60)
     page.find("clear").click()
     release.set()
     wait_until(lambda: page.run("return performance.getEntriesByName(location.href + 'predict').length"))
@@ -234,17 +234,19 @@ def _paste(page: Browser, path: Path) -> None:
 def test_a_photo_is_shown_and_sent_as_it_is(page, model, photo, enter: Callable[[Browser, Path], None]):
     enter(page, photo)
     shows(page, "digit", "7")
-    assert model.pictures == [photo.read_bytes()]
+    assert set(model.pictures) == {photo.read_bytes()}
     assert page.find("ink").get_attribute("aria-label") == "Your photo"
     middle = "return document.getElementById('ink').getContext('2d').getImageData(200, 200, 1, 1).data[3]"
     assert page.run(middle) == 255
 
 
 def test_the_same_photo_can_be_chosen_again_after_clear(page, model, photo):
-    for times in (1, 2):
+    for digit in (1, 2):
+        model.digit = digit
         _choose(page, photo)
-        wait_until(lambda times=times: len(model.pictures) == times)
+        shows(page, "digit", str(digit))
         page.find("clear").click()
+        assert page.text("digit") == "?"
 
 
 def test_drawing_on_a_photo_starts_a_new_drawing(page, model, photo):
@@ -297,7 +299,6 @@ def test_a_file_that_is_no_picture_is_named_and_not_sent(page, model, tmp_path):
     _drop(page, tmp_path / "notes.txt")
     wait_until(lambda: "“notes.txt” is not a picture" in page.text("confidence"))
     assert page.text("digit") == "?"
-    # A slow machine asks twice about one stroke, so only what was sent counts, not how often.
     assert all(pixels_of(picture).shape == (336, 336) for picture in model.pictures)
     page.find("undo").click()
     shows(page, "digit", "7")
@@ -307,13 +308,12 @@ def test_six_example_digits_can_be_tried_by_mouse_and_by_keyboard(page, model):
     examples = page.find("examples").find_elements(By.TAG_NAME, "button")
     assert [example.accessible_name for example in examples] == [f"Example: {d}" for d in (2, 3, 4, 5, 7, 8)]
     assert len({example.rect["y"] for example in examples}) == 1
-    for times, use in enumerate((lambda: examples[0].click(), lambda: examples[1].send_keys(Keys.ENTER)), start=1):
+    for use in (lambda: examples[0].click(), lambda: examples[1].send_keys(Keys.ENTER)):
         use()
-        wait_until(lambda times=times: len(model.pictures) == times)
         shows(page, "digit", "7")
         assert page.find("ink").accessible_name == "Your photo"
         page.find("clear").click()
-    first, second = map(pixels_of, model.pictures)
+    first, second = map(pixels_of, dict.fromkeys(model.pictures))  # each picture once, in order
     assert first.shape == second.shape == (112, 112)
     assert (first != second).any()
     assert first[0, 0] == 255
@@ -450,7 +450,7 @@ def test_a_corrected_drawing_is_kept_as_it_was_sent_and_another_key_moves_it(col
         page.find("labels").find_elements("tag name", "button")[1].click()
     shows(page, "kept", "Kept as a 1. Pictures kept: 1")
     (picture,) = folder.glob("1/*.png")
-    assert picture.read_bytes() == model.pictures[-1]
+    wait_until(lambda: picture.read_bytes() == model.pictures[-1])
     assert page.run("return document.querySelector('#labels [aria-pressed=true]').textContent") == "1"
     _press(page, "7")  # the predicted digit: confirmed
     shows(page, "kept", "Kept as a 7. Pictures kept: 1")
@@ -475,8 +475,8 @@ def test_a_picture_is_predicted_again_by_a_newer_version_and_the_page_says_so(co
     shows(page, "digit", "7")
     assert not page.find("newer").is_displayed()
     model.digit, model.version = 1, model.version + 1
-    shows(page, "digit", "1")
-    assert page.text("newer") == f"A newer version of the model answers now: {model.version}."
+    shows(page, "newer", f"A newer version of the model answers now: {model.version}.")
+    assert page.text("digit") == "1"
 
 
 def _brightness(colour: str) -> float:
@@ -510,18 +510,25 @@ def test_the_browser_blocks_what_the_policy_forbids(site, chromium):
     assert all("Content Security Policy" in error for error in errors[:3])
 
 
-def test_two_pages_at_once_do_not_mix_their_predictions(site, model):
-    numbers = itertools.count(1)
-    lock = threading.Lock()
+def test_two_pages_at_once_do_not_mix_their_predictions(chromium):
+    places = {"2": 0.2, "5": 0.5, "8": 0.8}  # the digit predicted for a dot, and its distance from the left edge
 
-    def next_digit(_):
-        with lock:
-            model.digit = next(numbers) % 10
+    def predict(request, _):
+        (picture,) = request.inputs[ENCODED].string_val
+        columns = np.flatnonzero((pixels_of(picture) < 128).any(axis=0))
+        return pictures_response([bytes([round(10 * columns.mean() / 336)])])
 
-    model.handle = next_digit
-    with start_browser() as first, start_browser() as second:
-        for browser in (first, second):
-            browser.open(site[1])
-        for browser in (first, second):
-            browser.draw([(0.5, 0.5)])
-        wait_until(lambda: {first.text("digit"), second.text("digit")} == {"1", "2"})
+    with (
+        scripted_server(predict=predict) as target,
+        start_web(target) as (_, port),
+        start_browser() as other,
+    ):
+        for browser in (chromium, other):
+            browser.open(f"http://127.0.0.1:{port}/")
+        for digits in (("2", "5"), ("8", "2"), ("5", "8")):
+            for browser, digit in zip((chromium, other), digits, strict=True):
+                browser.find("clear").click()
+                browser.draw([(places[digit], 0.5)])
+            for browser, digit in zip((chromium, other), digits, strict=True):
+                shows(browser, "digit", digit)
+        chromium.close()

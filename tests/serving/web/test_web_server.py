@@ -220,10 +220,10 @@ def test_a_pending_request_finishes_after_a_signal(number):
 
     with scripted_server(predict=slow) as target, start_web(target) as (process, port), ThreadPoolExecutor(1) as pool:
         pending = pool.submit(request, port, "POST", "/predict", b"\x03", PNG)
-        assert arrived.wait(10)
+        assert arrived.wait(60)
         process.send_signal(number)
         assert pending.result()[0] == 200
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
         assert process.stderr
         assert process.stderr.read() == ""
 
@@ -236,7 +236,7 @@ def test_a_disconnect_during_an_upload_is_not_logged_as_an_error():
             )
         assert request(port, "GET", "/healthz")[0] == 200
         process.terminate()
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
         assert process.stderr
         assert process.stderr.read() == ""
 
@@ -257,7 +257,7 @@ def test_a_full_server_rejects_after_a_short_wait_and_recovers():
     wake = threading.Event()
 
     def stall(received, _):
-        wake.wait(20)
+        wake.wait(60)
         return predict_response(received)
 
     with scripted_server(predict=stall) as target, start_web(target) as (_, port), ThreadPoolExecutor(20) as pool:

@@ -41,7 +41,7 @@ def test_the_second_signal_ends_the_process_even_inside_a_call() -> None:
     time.sleep(0.5)
     assert process.poll() is None, "one signal lets the call finish"
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=10) == ExitCode.STOPPED
+    assert process.wait(timeout=60) == ExitCode.STOPPED
 
 
 def test_except_exception_does_not_catch_a_signal() -> None:

@@ -79,17 +79,17 @@ def arrive_after(delays: tuple[float, ...]) -> list[Exception]:
     """The errors of workers that start to wait after these delays, in seconds."""
     workers = tuple(f"127.0.0.1:{free_port()}" for _ in delays)
     failures: list[Exception] = []
+    all_arrived = threading.Barrier(len(delays))
 
     def arrive(index: int) -> None:
         time.sleep(delays[index])
         try:
-            wait_for_peers(Cluster(workers, index), timeout_seconds=30)
+            wait_for_peers(Cluster(workers, index), timeout_seconds=60)
+            # TensorFlow listens next.
+            with socket.create_server(("", int(workers[index].rpartition(":")[2]))):
+                all_arrived.wait(60)
         except Exception as error:
             failures.append(error)
-            return
-        # TensorFlow listens next.
-        with socket.create_server(("", int(workers[index].rpartition(":")[2]))):
-            time.sleep(2)
 
     threads = [threading.Thread(target=arrive, args=(index,)) for index in range(len(delays))]
     for thread in threads:

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.ports import free_port
 from tests.trainer.conftest import REPOSITORY, read_result
 from tests.trainer.runner import start_run, wait_for_step
 from trainer.errors import ExitCode
@@ -31,20 +31,12 @@ FLAGS = (
 )  # fmt: skip
 
 
-def free_ports(count: int) -> list[int]:
-    servers = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [server.getsockname()[1] for server in servers]
-    for server in servers:
-        server.close()
-    return ports
-
-
 @contextmanager
 def workers(
     artifacts: Path, count: int, *flags: object, patches: Mapping[str, Any] = MappingProxyType({})
 ) -> Iterator[list[ForkServerProcess]]:
     """The processes of a run with `count` workers; any that still run at the end are killed."""
-    addresses = [f"127.0.0.1:{port}" for port in free_ports(count)]
+    addresses = [f"127.0.0.1:{free_port()}" for _ in range(count)]
     processes = []
     for index in range(count):
         task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
@@ -203,7 +195,7 @@ def test_early_stopping_on_the_chief_ends_all_workers(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_worker_with_other_settings_is_rejected(tmp_path: Path) -> None:
-    addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
+    addresses = [f"127.0.0.1:{free_port()}" for _ in range(2)]
     processes = []
     for index in range(2):
         task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}

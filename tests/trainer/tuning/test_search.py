@@ -115,8 +115,7 @@ def test_a_trial_that_the_system_kills_does_not_block_its_search(tmp_path):
             ).exists()
             return children_at_work(tmp_path) if running else []
 
-        wait_until(workers, timeout_seconds=120)
-        killed.extend(workers())
+        wait_until(lambda: killed.extend(workers()) or killed, timeout_seconds=120)
         os.kill(killed[0], signal.SIGKILL)
 
     killer = threading.Thread(target=kill)
