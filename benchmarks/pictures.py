@@ -3,9 +3,10 @@
     $ python -m benchmarks.pictures artifacts/models/digits/<version> --data-dir mnist/
 
 prints the machine, then the accuracy on: MNIST's test digits as arrays and as 28x28 PNG files; optdigits' 8x8 digits,
-enlarged; photographs of test digits (testbed/photographs.py), also per nuisance; drawn digits in other scenes
-(testbed/scenes.py). Then come the pictures that show no digit or several (testbed/counts.py), and how often one digit was
-counted as none or several. Last comes the time of one 500x500 picture and of batches.
+enlarged; photographs of test digits (testbed/photographs.py), also per nuisance, with the shares of the wrong and of the
+right predictions that are "not sure"; drawn digits in other scenes (testbed/scenes.py). Then come the pictures that show
+no digit or several (testbed/counts.py), and how often one digit was counted as none or several. Last comes the time of one
+500x500 picture and of batches.
 
 The preparation was developed with training digits and other seeds. The last 360 of optdigits were only scored.
 """
@@ -75,7 +76,7 @@ def main() -> None:
     print(f"{count} photographs of test digits  {report['photographs']:8.2%}")
     report["nuisances"] = _print_nuisances(nuisances, right)
     confidence, found = (np.concatenate([output[name] for output in outputs]) for name in (CONFIDENCE, FOUND))
-    report["not sure"] = _print_not_sure(right, confidence)
+    report["not sure"] = _print_not_sure(right, np.where(found == 1, confidence, 0.0))
     report["scenes"] = _print_scenes(servable)
     report["counts"] = _print_counts(servable, found, test.images, args.counts)
 
@@ -128,10 +129,24 @@ def _print_nuisances(nuisances: list[dict[str, str]], right: np.ndarray) -> dict
     return shares
 
 
-def _print_not_sure(right: np.ndarray, confidence: np.ndarray) -> dict[str, float]:
-    unsure = confidence < MIN_CONFIDENCE
-    shares = {"wrong": float(unsure[~right].mean()) if not right.all() else 1.0, "right": float(unsure[right].mean())}
-    print(f"not sure, below {MIN_CONFIDENCE}: {shares['wrong']:.1%} of the wrong, {shares['right']:.2%} of the right\n")
+def _print_not_sure(right: np.ndarray, confidence: np.ndarray) -> dict[str, list[float]]:
+    """Print the shares of wrong and of right predictions below the default confidence, and below others for comparison.
+
+    Args:
+        right: bool [N].
+        confidence: float [N]; 0 where not one digit was found, since the client is not sure then.
+    """
+    # With the threshold of each of the others, so many of the right predictions are not sure.
+    least = {f"{share:.1%}": float(np.quantile(confidence[right], share)) for share in (0.005, 0.01, 0.02, 0.05)}
+    shares = {}
+    print("not sure          of the wrong  of the right")
+    for name, threshold in {"the default": MIN_CONFIDENCE, **least}.items():
+        unsure = confidence < threshold
+        wrong = float(unsure[~right].mean()) if not right.all() else 1.0
+        shares[name] = [threshold, wrong, float(unsure[right].mean())]
+        note = "   (the default)" if name == "the default" else ""
+        print(f"below {threshold:<10.3f}{wrong:14.1%}{shares[name][2]:14.2%}{note}")
+    print(flush=True)
     return shares
 
 

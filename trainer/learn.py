@@ -3,7 +3,8 @@
     the served version -> the config of its run, with LEARNING over it -> a run (trainer/run.py) -> scores before and after
 
 The run starts from the version's weights. The corrections are mixed into the data that the version was trained on, so that
-it forgets nothing; a fifth of them is held out. The run passes the gate and publishes like any other.
+it forgets nothing; a fifth of them is held out. The run passes the gate and publishes like any other. If the version has
+learned from these very corrections before, nothing is trained.
 """
 
 from __future__ import annotations
@@ -63,6 +64,8 @@ def learn(
 ) -> None:
     """Train the newest live version further, print its scores before and after, and publish it if it passes the gate.
 
+    Does nothing if no correction was added, removed or relabelled since that version learned.
+
     Args:
         corrections: pictures in folders named 0 to 9, or listed in labels.csv.
         flags: settings given on the command line.
@@ -77,10 +80,16 @@ def learn(
     if find_cluster(environment):
         raise ConfigError("learn runs on one machine; start it outside of TF_CONFIG and of an Indexed Job")
     with console.phase("Loading TensorFlow"):
-        from trainer.data.folder import read_folder
+        from trainer.data.folder import folder_fingerprint, read_folder
         from trainer.data.load import read_dataset
+        from trainer.publishing.export import read_metadata
         from trainer.publishing.gate import predict_version
+        from trainer.publishing.publish import EXTRA_FINGERPRINT
     served, config = _served_version(corrections, flags, file, now)
+    if read_metadata(served).get(EXTRA_FINGERPRINT) == folder_fingerprint(corrections):
+        text = f"Version {served.name} has learned from all corrections in {corrections}; nothing is left to do."
+        console.note(text, learned=False, version=int(served.name))
+        return
     kept, held_out = read_folder(corrections)
     _warn_of_few(kept, held_out)
     train, test = read_dataset(config.dataset, config.data_path)

@@ -93,7 +93,11 @@ def build_app(
                 return _reject_picture(prediction.problem)
             if not prediction.normalized.any():
                 return _reject_picture("shows no digit")
-            return JSONResponse({"pictures": await _keep(kept, picture, digit, prediction)})
+            try:
+                pictures = await _keep(kept, picture, digit, prediction)
+            except ValueError as error:
+                return _reject_picture(f"has metadata that cannot be removed: {error}")
+            return JSONResponse({"pictures": pictures})
 
     async def corrections(_: Request) -> Response:
         pictures = await asyncio.to_thread(kept.count) if kept else 0

@@ -1,6 +1,6 @@
 """Pictures that users have corrected or confirmed, kept in a folder to train with.
 
-    FOLDER/7/<hash>.png           the picture as it was sent, under the digit that the user named
+    FOLDER/7/<hash>.png           the picture as it was sent, without metadata, under the digit that the user named
     FOLDER/.answers/<hash>.json   that digit, and what which version predicted
 
 `python -m trainer learn FOLDER` reads this folder; it does not read hidden files. The hash is that of the image that the
@@ -18,6 +18,7 @@ from pathlib import Path
 
 from serving.client.results import PicturePrediction
 from serving.contract import CLASSES
+from serving.web.metadata import remove_metadata
 
 MAX_PICTURES = 10_000
 MAX_BYTES = 2**30
@@ -65,9 +66,11 @@ class KeptPictures:
             The number of kept pictures.
 
         Raises:
+            ValueError: the file is damaged, so its metadata cannot be removed; nothing was kept.
             FullError: a limit is reached; nothing was kept.
             OSError: it cannot be written; nothing was kept.
         """
+        picture = remove_metadata(picture)
         name = hashlib.sha256(prediction.normalized.tobytes()).hexdigest()[:32]
         target = self._folder / str(digit)
         answer = {

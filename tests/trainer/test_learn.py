@@ -61,9 +61,25 @@ def test_the_served_version_is_trained_further_and_the_next_version_published(ar
     assert f"({result['extra']['examples']} digits)" in scores["held-out corrections"]
     assert "all corrections are of the digit 7" in done.stderr
 
+    # Relabelled: a seven that the user calls a one.
+    (folder / "1").mkdir()
+    shutil.move(folder / "7" / "3.png", folder / "1" / "3.png")
     again = run_trainer("learn", folder, "--artifacts", artifacts, "--run", "again", "--epochs", 1, *OPEN_GATE)
     assert again.returncode == ExitCode.OK, again.stderr
     assert f"{after[1]}, with a new optimizer" in read_result(artifacts / "runs" / "again")["facts"]["initial weights"]
+
+
+def test_without_a_new_correction_nothing_is_trained(artifacts: Path, tmp_path: Path) -> None:
+    folder = keep_sevens(tmp_path / "kept", 12)
+    flags = ("--artifacts", artifacts, "--epochs", 0.2, "--min-accuracy", 0.5, *OPEN_GATE)
+    assert run_trainer("learn", folder, *flags).returncode == ExitCode.OK
+    versions, runs = live_versions(artifacts / "models" / "digits"), sorted((artifacts / "runs").iterdir())
+    shutil.move(folder / "7" / "3.png", folder / "7" / "renamed.png")
+    done = run_trainer("learn", folder, *flags)
+    assert done.returncode == ExitCode.OK, done.stderr
+    assert f"Version {versions[-1]} has learned from all corrections in {folder}" in done.stdout
+    assert live_versions(artifacts / "models" / "digits") == versions
+    assert sorted((artifacts / "runs").iterdir()) == runs
 
 
 def test_a_model_that_the_gate_refuses_is_not_published_and_its_scores_are_printed(

@@ -44,7 +44,7 @@ def read_folder(folder: Path, held_out_share: float = HELD_OUT_SHARE) -> tuple[S
         DataError: there are no pictures, files cannot be read or hold no digit, or one image has two labels. The message
             names the files.
     """
-    labelled = list(_from_table(folder / LABELS_FILE) if (folder / LABELS_FILE).is_file() else _from_folders(folder))
+    labelled = list(_labelled_files(folder))
     if not labelled:
         raise DataError(f"{folder}: no pictures; expected them in folders named 0 to 9, or a table {LABELS_FILE}")
     contents = [_read(path) for path, _ in labelled]
@@ -65,6 +65,20 @@ def read_folder(folder: Path, held_out_share: float = HELD_OUT_SHARE) -> tuple[S
     labels = np.array([label for _, label in labelled], np.uint8)
     kept, held_out = (Split(images[side], labels[side]) for side in sides)
     return kept, held_out
+
+
+def folder_fingerprint(folder: Path) -> str:
+    """SHA-256 of the set of a folder's pictures and labels. It depends on no name and no order, and decodes no picture.
+
+    Raises:
+        DataError: the folder, the table or a file cannot be read.
+    """
+    digests = {hashlib.sha256(bytes([label]) + _read(path)).digest() for path, label in _labelled_files(folder)}
+    return hashlib.sha256(b"".join(sorted(digests))).hexdigest()
+
+
+def _labelled_files(folder: Path) -> Iterator[tuple[Path, int]]:
+    return _from_table(folder / LABELS_FILE) if (folder / LABELS_FILE).is_file() else _from_folders(folder)
 
 
 def _from_folders(folder: Path) -> Iterator[tuple[Path, int]]:

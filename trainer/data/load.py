@@ -89,8 +89,10 @@ def _read(dataset: str, data_dir: Path) -> tuple[Split, Split]:
 
 
 def _with_extra(splits: Splits, extra: Extra) -> Splits:
-    from trainer.data.folder import read_folder
+    from trainer.data.folder import folder_fingerprint, read_folder
 
+    # Before the pictures are read: one that is added in between then counts as new.
+    fingerprint = folder_fingerprint(extra.folder)
     kept, held_out = read_folder(extra.folder)
     if not len(kept):
         raise DataError(f"{extra.folder}: its {len(held_out)} picture(s) are all held out for testing; add more")
@@ -102,4 +104,5 @@ def _with_extra(splits: Splits, extra: Extra) -> Splits:
         validation=splits.validation,
         test=splits.test,
         extra=held_out if len(held_out) else None,
+        extra_fingerprint=fingerprint,
     )

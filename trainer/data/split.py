@@ -61,6 +61,8 @@ class Splits:
     test: Split
     extra: Split | None = None
     """The extra pictures that are not trained on; not every digit is in it."""
+    extra_fingerprint: str = ""
+    """`folder_fingerprint` of all extra pictures; empty without any."""
 
     @cached_property
     def digests(self) -> dict[str, str]:

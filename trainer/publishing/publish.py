@@ -37,6 +37,10 @@ CHECKED_EXAMPLES = 256
 """Test digits on which the exported files must predict what the trained model predicts."""
 
 
+EXTRA_FINGERPRINT = "extra_fingerprint"
+"""Key of a version's metadata: `Splits.extra_fingerprint` of what it was trained on."""
+
+
 @dataclass(frozen=True)
 class Published:
     """A version that is live."""

@@ -10,7 +10,7 @@ from trainer.evaluation.model_card import model_card, write_model_card
 from trainer.evaluation.report import Story, write_report
 from trainer.percent import percent
 from trainer.publishing.gate import Gate, GateError
-from trainer.publishing.publish import find_published, publish
+from trainer.publishing.publish import EXTRA_FINGERPRINT, find_published, publish
 from trainer.publishing.versions import RETIRED_SUFFIX
 from trainer.runs.console import Console, print_to_stderr
 from trainer.runs.result import RunResult
@@ -98,6 +98,7 @@ def _publish(candidate: Candidate, result: RunResult, console: Console, *, once:
         now=datetime.now(UTC),
         metadata={
             **identity,
+            EXTRA_FINGERPRINT: candidate.splits.extra_fingerprint,
             "facts": candidate.facts,
             "model_card": model_card(_story(candidate, result, succeeded=True), candidate.evaluation),
         },

@@ -3,7 +3,7 @@
 import { post } from "./predictions.js";
 
 const PRIVACY = {
-  true: "Pictures that you correct or confirm are kept on the server, to train with. No others are kept.",
+  true: "Pictures that you correct or confirm are kept on the server, without place and time, to train with. No others are kept.",
   false: "Pictures are not kept.",
 };
 

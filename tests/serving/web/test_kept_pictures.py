@@ -1,5 +1,6 @@
 """Corrected pictures on the disk: what is kept, its limits, and what the trainer reads."""
 
+import io
 import json
 import os
 import threading
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from serving.client.results import PicturePrediction
 from serving.contract import MAX_PICTURE_BYTES
@@ -19,6 +21,8 @@ from trainer.data.samples import write_samples
 from trainer.data.split import Split
 
 PNG = {"content-type": "image/png"}
+GPS = 0x8825
+"""EXIF's tag of the place."""
 
 
 def prediction_of(seen: int) -> PicturePrediction:
@@ -66,10 +70,10 @@ def test_the_trainer_reads_the_kept_pictures_with_their_labels(tmp_path):
 
 
 def test_the_answer_beside_a_picture_says_what_which_version_predicted(tmp_path):
-    KeptPictures(tmp_path).keep(b"\x89PNG...", 7, prediction_of(5))
+    KeptPictures(tmp_path).keep(b"\xff\xd8\xff\xd9", 7, prediction_of(5))
     (picture,) = tmp_path.glob("7/*")
     answer = json.loads((tmp_path / ".answers" / f"{picture.stem}.json").read_text())
-    assert picture.suffix == ".png"
+    assert picture.suffix == ".jpg"
     assert (answer["digit"], answer["predicted"], answer["version"]) == (7, 1, 20261122134501)
 
 
@@ -111,6 +115,25 @@ def test_a_correction_is_kept_under_the_named_digit(site):
     assert (status, json.loads(body)) == (200, {"pictures": 1})
     assert pictures_in(folder) == {"7": b"\x01 as it is"}
     assert json.loads(request(port, "GET", "/corrections")[2]) == {"collects": True, "pictures": 1}
+
+
+def test_a_photograph_is_kept_without_its_place(site):
+    port, folder = site
+    exif = Image.Exif()
+    exif.get_ifd(GPS)[1] = "N"
+    file = io.BytesIO()
+    Image.new("L", (40, 30)).save(file, "JPEG", exif=exif)
+    assert request(port, "POST", "/corrections/7", file.getvalue(), PNG)[0] == 200
+    kept = Image.open(io.BytesIO(pictures_in(folder)["7"]))
+    assert kept.size == (40, 30)
+    assert not kept.getexif()
+
+
+def test_a_damaged_file_whose_metadata_cannot_be_removed_is_not_kept(site):
+    port, folder = site
+    status, message = error_of(request(port, "POST", "/corrections/7", b"\x89PNG\r\n\x1a\n", PNG))
+    assert (status, "metadata that cannot be removed" in message) == (422, True)
+    assert pictures_in(folder) == {}
 
 
 def test_a_prediction_alone_keeps_nothing(site):
