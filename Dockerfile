@@ -35,7 +35,7 @@ COPY requirements/web.txt /tmp/requirements.txt
 RUN pip install --no-cache-dir --require-hashes -r /tmp/requirements.txt && rm /tmp/requirements.txt \
     && find /usr/local/lib/python3.11/site-packages -name tests -type d -prune -exec rm -r {} + \
     && pip uninstall --yes --quiet wheel setuptools pip
-COPY digits.py quiet_tensorflow.py /app/
+COPY digits.py percent.py quiet_tensorflow.py /app/
 COPY serving /app/serving
 RUN python -m compileall -q /app
 ARG VERSION=0.1.0
@@ -50,7 +50,7 @@ COPY requirements/gpu.txt /tmp/requirements.txt
 RUN pip install --no-cache-dir --require-hashes -r /tmp/requirements.txt && rm /tmp/requirements.txt
 # The parts of the driver that the NVIDIA runtime mounts into the container.
 ENV NVIDIA_DRIVER_CAPABILITIES=compute,utility
-COPY digits.py quiet_tensorflow.py /app/
+COPY digits.py percent.py quiet_tensorflow.py /app/
 COPY serving /app/serving
 COPY trainer /app/trainer
 RUN python -m compileall -q /app
@@ -66,7 +66,7 @@ CMD ["trainer", "train"]
 FROM base AS trainer
 COPY requirements/train.txt /tmp/requirements.txt
 RUN pip install --no-cache-dir --require-hashes -r /tmp/requirements.txt && rm /tmp/requirements.txt
-COPY digits.py quiet_tensorflow.py /app/
+COPY digits.py percent.py quiet_tensorflow.py /app/
 COPY serving /app/serving
 COPY trainer /app/trainer
 RUN python -m compileall -q /app

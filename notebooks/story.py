@@ -14,12 +14,12 @@ from IPython.display import Image
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from percent import percent
 from serving.client import DigitClient
 from trainer.config import resolve
 from trainer.data.load import load_splits
 from trainer.data.split import DataError, Splits
 from trainer.evaluation.figures import BLUE, ORANGE
-from trainer.percent import percent
 from trainer.runs.listing import list_runs
 
 ROOT = Path(__file__).parents[1]

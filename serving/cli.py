@@ -2,7 +2,7 @@
 
     $ digits predict seven.png
     file       digit  confidence  version
-    seven.png  7      99.8%       20261122134501
+    seven.png  7      99.8 %      20261122134501
 
 This module only parses arguments. The commands are in serving/commands/, serving/web/ and serving/local_server/; each is
 imported when it is chosen, so that `--help` prints at once and `predict` starts in a fraction of a second.
@@ -217,7 +217,7 @@ def _add_web_options(parser: argparse.ArgumentParser) -> None:
         "--collect",
         type=Path,
         metavar="FOLDER",
-        help="keep the pictures that users correct or confirm, for `python -m trainer learn FOLDER` (default: keep none)",
+        help="keep the pictures that users correct or confirm, for `digits learn FOLDER` (default: keep none)",
     )
     parser.add_argument(
         "--allowed-host",

@@ -25,7 +25,7 @@ def make(target: str) -> list[str]:
 
 def normalized(line: str) -> str:
     """A line without what differs from run to run: numbers, the spaces before them, and the end of a cut line."""
-    return re.sub(r"\s*\d[\d.,:-]*", "#", line).removesuffix(" ...").rstrip()
+    return re.sub(r"\s*>?\d[\d.,:-]*", "#", line).removesuffix(" ...").rstrip()
 
 
 @pytest.fixture(scope="module")

@@ -52,9 +52,9 @@ LEARN_SETTINGS = (
 FIELDS = {field.name: field for field in dataclasses.fields(TrainConfig)}
 
 EXAMPLES = """examples:
-  python -m trainer train                                       the embedded digits, a minute, no download
-  python -m trainer train --preset fast --run first             MNIST; the same command resumes it after a stop
-  python -m trainer train --config artifacts/runs/first/config.json --seed 1
+  {prog} train                            the embedded digits, a minute, no download
+  {prog} train --preset fast --run first  MNIST; the same command resumes it after a stop
+  {prog} train --config artifacts/runs/first/config.json --seed 1
 """
 
 
@@ -247,14 +247,14 @@ def build_parser(arguments: Sequence[str], prog: str = "python -m trainer") -> a
     parser = _Parser(
         prog=prog,
         description="Train a digit recogniser and hand it to TensorFlow Serving.",
-        epilog=EXAMPLES
+        epilog=EXAMPLES.format(prog=prog)
         + "\nexit status: "
         + "; ".join(f"{code.value} {code.name.lower()}" for code in ExitCode)
         + ".\nWhat each means: trainer/errors.py.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     preset = _preset_in(arguments)
-    _add_train(commands, preset)
+    _add_train(commands, preset, EXAMPLES.format(prog=prog))
     _add_learn(commands)
     _add_tune(commands, preset)
 
@@ -330,13 +330,13 @@ def _preset_in(arguments: Sequence[str]) -> str:
     return preset if preset in PRESETS else "quickstart"
 
 
-def _add_train(commands: Any, preset: str) -> None:
+def _add_train(commands: Any, preset: str, examples: str) -> None:
     sub = commands.add_parser(
         "train",
         help="train, evaluate, report and publish",
         description=f"Train, evaluate, report and publish. Precedence: preset < --config FILE < flags.\n"
         f"In [brackets]: the values of the preset {preset}.",
-        epilog=EXAMPLES,
+        epilog=examples,
         argument_default=argparse.SUPPRESS,
     )
     _add_config(sub, preset)

@@ -9,13 +9,17 @@ SCRIPT = "digits"
 """Name of the console script."""
 
 
-def command_line(*arguments: object) -> str:
-    """Return the trainer's command with these arguments, started as this process was: `digits train --run r`.
+def command_line(*arguments: object, package: str = "trainer") -> str:
+    """Return the command with these arguments, started as this process was: `digits train --run r`.
 
     The trainer's Python is often in a virtual environment that is not activated, so `python` may be another one.
+
+    Args:
+        arguments: command and flags.
+        package: the package that has the command, for a process that was started as `python -m trainer`.
     """
     started = Path(sys.argv[0])
-    start = [_typed(started)] if started.name == SCRIPT else [_typed(Path(sys.executable)), "-m", "trainer"]
+    start = [_typed(started)] if started.name == SCRIPT else [_typed(Path(sys.executable)), "-m", package]
     return shlex.join([*start, *map(str, arguments)])
 
 

@@ -89,6 +89,14 @@ class TrainConfig(
 MAY_CHANGE = frozenset(field.name for field in dataclasses.fields(TrainConfig) if field.metadata["may_change"])
 """Settings with which a run can be resumed at another value: they do not change what it computes."""
 
+MAIN_SETTINGS = frozenset(
+    {"dataset", "model", "width", "dropout", "epochs", "global_batch_size", "learning_rate", "weight_decay", "seed"}
+)
+"""Settings by which runs are compared even where they have their defaults."""
+
+MINOR_SETTINGS = frozenset({"beta_1", "beta_2", "deterministic", "jit_compile", "steps_per_call"})
+"""Settings that are in the config alone: most of them change how a run computes, not what it learns."""
+
 
 def resolve(preset: str | None = None, file: Path | None = None, flags: dict[str, Any] | None = None) -> TrainConfig:
     """Merge preset, file and flags; later ones win.
@@ -117,6 +125,20 @@ def resolve(preset: str | None = None, file: Path | None = None, flags: dict[str
 def what_it_computes(config: TrainConfig) -> dict[str, Any]:
     """Return the settings that decide what a run computes: they must stay the same when it is resumed."""
     return {name: value for name, value in dataclasses.asdict(config).items() if name not in MAY_CHANGE}
+
+
+def hyperparameters(config: TrainConfig) -> dict[str, Any]:
+    """The settings to compare runs by: the main ones, and others of `what_it_computes` that are not at their defaults.
+
+    TensorBoard's hparams tab has a column for each. It shows first what differs between the runs, then sorts by name, so
+    a setting that seldom matters would stand before those that do.
+    """
+    defaults = what_it_computes(TrainConfig())
+    return {
+        name: value
+        for name, value in what_it_computes(config).items()
+        if name in MAIN_SETTINGS or (name not in MINOR_SETTINGS and value != defaults[name])
+    }
 
 
 def differences(saved: dict[str, Any], current: dict[str, Any]) -> str:

@@ -16,9 +16,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from percent import percent
+from trainer.command_line import command_line
 from trainer.config import TrainConfig, resolve
 from trainer.errors import ConfigError
-from trainer.percent import percent
 from trainer.run import train_run
 from trainer.runs.console import Console
 from trainer.runs.folder import CONFIG_FILE
@@ -125,7 +126,7 @@ def _served_version(
     live = live_versions(places.model_dir)
     if not live:
         raise ConfigError(
-            f"{places.model_dir}: no version is published; train one first with `python -m trainer train`"
+            f"{places.model_dir}: no version is published; train one first with `{command_line('train')}`"
         )
     served = version_folder(places.model_dir, live[-1])
     if not file:

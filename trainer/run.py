@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from trainer.config import TrainConfig, what_it_computes
+from trainer.config import TrainConfig, hyperparameters
 from trainer.errors import ConfigError, ExitCode
 from trainer.runs.atomic import write_atomically
 from trainer.runs.console import Console
@@ -172,4 +172,4 @@ def _tracker(
     from trainer.runs.tracking import RunTracker
 
     texts = {"config": dataclasses.asdict(config), "environment": describe_environment()}
-    return RunTracker(config.run_dir, console, texts, what_it_computes(config), on_validation)
+    return RunTracker(config.run_dir, console, texts, hyperparameters(config), on_validation)

@@ -217,6 +217,11 @@ class RuntimeSettings:
         "(pip install xprof). Empty = none.",
         may_change=True,
     )
+    histograms: bool = setting(
+        False,
+        "Write histograms of all weights to the run's TensorBoard, at each evaluation on the validation split.",
+        may_change=True,
+    )
     peer_timeout_seconds: float = setting(
         600.0,
         "How long several workers wait for each other: at the start, and in each collective operation.",

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from percent import confidence_percent
 from serving.commands.file_predictions import FilePrediction
 
 _PAGE = """<!doctype html>
@@ -40,7 +41,7 @@ _PAGE = """<!doctype html>
 _FIGURE = """<figure>
   {picture}
   <img class="seen" alt="what the model saw" src="data:image/png;base64,{seen}">
-  <figcaption><strong>{digit}</strong> {confidence:.1%} &middot; {name}</figcaption>
+  <figcaption><strong>{digit}</strong> {confidence} &middot; {name}</figcaption>
 </figure>"""
 
 
@@ -55,7 +56,7 @@ def write_contact_sheet(path: Path, predictions: Sequence[FilePrediction]) -> No
             picture=_picture_element(one.picture),
             seen=_base64(encode_png(one.network_input)),
             digit=html.escape(one.digit_text),
-            confidence=one.prediction.confidence,
+            confidence=html.escape(confidence_percent(one.prediction.confidence)),
             name=html.escape(one.name),
         )
         for one in predictions

@@ -9,6 +9,7 @@ import argparse
 import sys
 from typing import Any
 
+from percent import confidence_percent
 from serving.client.client import DigitClient
 from serving.client.config import ClientConfig
 from serving.commands.file_predictions import FilePrediction, predict_files
@@ -30,7 +31,8 @@ def run(args: argparse.Namespace, config: ClientConfig) -> int:
         print_json([_json_fields(one) for one in predictions])
     elif usable:
         rows = [
-            (one.name, one.digit_text, f"{one.prediction.confidence:.1%}", one.prediction.version) for one in usable
+            (one.name, one.digit_text, confidence_percent(one.prediction.confidence), one.prediction.version)
+            for one in usable
         ]
         print_table(("file", "digit", "confidence", "version"), rows)
     for one in predictions:

@@ -38,3 +38,4 @@ def test_a_module_is_suggested_with_the_python_that_runs_it() -> None:
     done = subprocess.run(["bash", "-c", suggested], capture_output=True, text=True, check=False)
     assert "Train a digit recogniser" in done.stdout, done.stderr
     assert shutil.which(suggested.split()[0])
+    assert command_line("web", package="serving") == suggested.replace("trainer --help", "serving web")

@@ -9,7 +9,7 @@ import pytest
 
 from tests.trainer.conftest import run_trainer
 from trainer.cli import main
-from trainer.config import TrainConfig, refuse_mismatch, resolve, to_json, what_it_computes
+from trainer.config import TrainConfig, hyperparameters, refuse_mismatch, resolve, to_json, what_it_computes
 from trainer.errors import ConfigError, ExitCode
 from trainer.presets import PRESETS
 
@@ -30,6 +30,16 @@ def test_a_saved_config_given_back_is_the_same_config(tmp_path: Path) -> None:
     config = resolve("accurate", flags={"artifacts": tmp_path, "data_dir": tmp_path / "data", "seed": 3, "run": "r"})
     (tmp_path / "config.json").write_text(to_json(config))
     assert resolve(file=tmp_path / "config.json") == dataclasses.replace(config, run=""), "all but the name of that run"
+
+
+def test_runs_are_compared_by_their_main_settings_and_by_what_is_not_at_its_default() -> None:
+    plain, fast = hyperparameters(TrainConfig()), hyperparameters(resolve("fast", flags={"evaluate_every": 50}))
+    assert plain["dropout"] == fast["dropout"] == 0
+    assert "zoom" not in plain
+    assert (fast["zoom"], fast["evaluate_every"]) == (0.2, 50)
+    # TensorBoard shows the first five columns until the user ticks others.
+    assert sorted(plain)[:5] == ["dataset", "dropout", "epochs", "global_batch_size", "learning_rate"]
+    assert not {"beta_1", "preset", "artifacts", "min_accuracy"} & {*plain, *fast}
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from percent import percent
 from trainer.command_line import command_line
 from trainer.config import TrainConfig, resolve
 from trainer.data.load import read_dataset
@@ -22,7 +23,6 @@ from trainer.errors import ConfigError
 from trainer.evaluation.figures import CURVES, curves_of_runs
 from trainer.evaluation.metrics import Evaluation, mcnemar, paired_difference, score
 from trainer.evaluation.page import chart, charts, digits, facts, page, table
-from trainer.percent import percent
 from trainer.runs.atomic import write_atomically
 from trainer.runs.console import aligned
 from trainer.runs.folder import CONFIG_FILE, PREDICTIONS_FILE, WEIGHTS_FILE

@@ -12,9 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, PercentFormatter
 
+from percent import confidence_percent, percent
 from serving.contract import CLASSES
 from trainer.evaluation.metrics import Evaluation, wilson_interval
-from trainer.percent import percent
 
 BLUE, ORANGE, RED, GREEN, PURPLE, GREY = "#2b6cb0", "#c05621", "#c53030", "#276749", "#6b46c1", "#718096"
 DIGITS = range(CLASSES)
@@ -169,7 +169,7 @@ def gallery(
     for axes, position in zip(all_axes, positions, strict=False):
         digit, label = int(evaluation.digits[position]), int(evaluation.labels[position])
         axes.imshow(images[position], cmap="gray_r", vmin=0, vmax=255)
-        confidence = percent(evaluation.confidence[position], 0)
+        confidence = confidence_percent(evaluation.confidence[position], 0)
         text = f"Digit {digit} ({confidence})"
         if digit != label:
             text = f"predicted {digit} ({confidence}),\nactually {label}"

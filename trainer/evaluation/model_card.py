@@ -8,11 +8,11 @@ import re
 from pathlib import Path
 from typing import Any
 
+from percent import percent
 from serving.contract import ENCODED, IMAGES, MODEL_NAME, PICTURES, SIGNATURE
 from trainer.data.sources import SOURCES
 from trainer.evaluation.metrics import Evaluation
 from trainer.evaluation.report import Story
-from trainer.percent import percent
 
 INTENDED_USE = (
     f"Recognising one handwritten digit (0 to 9) in a picture. The signature `{PICTURES}` takes a photograph or scan "

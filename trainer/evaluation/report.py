@@ -4,7 +4,6 @@ The report is one file with its pictures embedded, so that it can be mailed or k
 """
 
 import re
-import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from html import escape
@@ -13,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
+from percent import confidence_percent, percent
 from serving.contract import CLASSES
+from trainer.command_line import command_line
 from trainer.config import TrainConfig, as_flags
 from trainer.data.sources import SOURCES
 from trainer.evaluation.figures import CURVES, CURVES_EXPLAINED, curve, reliability
 from trainer.evaluation.metrics import Evaluation, paired_difference
 from trainer.evaluation.page import chart, charts, commands, digits, facts, page, scroll, table
-from trainer.percent import percent
 
 CHANGED_SHOWN = 24
 """Digits on which a live version and this model differ: at most so many of each kind are shown as pictures."""
@@ -168,7 +168,7 @@ def _gallery(evaluation: Evaluation, images: np.ndarray, positions: np.ndarray) 
     captions = []
     for position in positions:
         digit, label = int(evaluation.digits[position]), int(evaluation.labels[position])
-        predicted = f"predicted {digit} ({percent(evaluation.confidence[position], 0)})"
+        predicted = f"predicted {digit} ({confidence_percent(evaluation.confidence[position], 0)})"
         captions.append(
             f'<span class="wrong">{escape(predicted)}, actually&nbsp;{label}</span>'
             if digit != label
@@ -237,12 +237,12 @@ def _calibration(evaluation: Evaluation) -> str:
 def _try(story: Story) -> str:
     models = story.config.model_dir
     if not story.outcome.startswith("Published"):
-        publish = f"python -m trainer publish {shlex.quote(str(story.config.run_dir))}"
+        publish = command_line("publish", story.config.run_dir)
         return f"<h2>Try it</h2><p>No version of this model is served. Publish it first:</p>{commands(publish)}"
     lines = {
-        f"python -m serving serve {shlex.quote(str(models))}": "on this machine; in production: tensorflow/serving",
-        "python -m serving web": "draw a digit on http://127.0.0.1:8080",
-        "python -m serving predict photo.jpg": "any picture of one digit",
+        command_line("serve", models, package="serving"): "on this machine; in production: tensorflow/serving",
+        command_line("web", package="serving"): "draw a digit on http://127.0.0.1:8080",
+        command_line("predict", "photo.jpg", package="serving"): "any picture of one digit",
     }
     width = max(map(len, lines))
     return "<h2>Try it</h2>" + commands(*(f"{line:<{width}}  # {remark}" for line, remark in lines.items()))
@@ -259,7 +259,7 @@ def _reproduce(story: Story) -> str:
     }
     settings = {name: "none" if value in (None, "") else value for name, value in asdict(story.config).items()}
     return (
-        f"<h2>Reproduce</h2>{commands(shlex.join(['python', '-m', 'trainer', 'train', *as_flags(story.config)]))}"
+        f"<h2>Reproduce</h2>{commands(command_line('train', *as_flags(story.config)))}"
         f"{facts(data)}<details><summary>Every setting of this run</summary>{facts(settings)}</details>"
     )
 

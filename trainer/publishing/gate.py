@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from percent import percent
 from serving.contract import CLASSES, IMAGES, PROBABILITIES, SIGNATURE
 from trainer.command_line import command_line
 from trainer.data.split import Split
 from trainer.errors import ExitCode, RunError
 from trainer.evaluation.metrics import Evaluation, mcnemar
-from trainer.percent import percent
 from trainer.publishing.export import read_metadata
 from trainer.publishing.versions import live_versions, version_folder
 from trainer.runs.console import print_to_stderr

@@ -22,7 +22,7 @@ import rich.console
 from rich.live import Live
 from rich.text import Text
 
-from trainer.percent import percent
+from percent import percent
 
 LogFormat = Literal["text", "json"]
 

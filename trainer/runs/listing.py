@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from percent import percent
 from trainer.errors import ConfigError, ExitCode
-from trainer.percent import percent
 from trainer.runs.console import aligned
 from trainer.runs.folder import CONFIG_FILE, LOCK_FILE
 from trainer.runs.lock import is_locked

@@ -1,8 +1,8 @@
 """Writes a run's event files for TensorBoard: two TensorBoard runs, `<run>/train` and `<run>/validation`.
 
 Both have the tags `loss` and `accuracy`, so TensorBoard draws them over each other. `train` also has the settings as text,
-the graph, an augmented batch, the learning rate and the speed; `validation` has the hyperparameters and all that was
-measured on the test split, under `test/`.
+the graph, an augmented batch, the learning rate and the speed; `validation` has the hyperparameters, histograms of the
+weights on request, and all that was measured on the test split, under `test/`.
 
 The events are built from TensorBoard's own protos instead of `tf.summary`, because a row carries its own time: a resumed
 run writes its earlier rows again with the times that they had.
@@ -23,13 +23,15 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.custom_scalar import summary as custom_scalar
 from tensorboard.plugins.custom_scalar.layout_pb2 import Category, Chart, Layout, MultilineChartContent
+from tensorboard.plugins.histogram.metadata import create_summary_metadata as create_histogram_metadata
 from tensorboard.plugins.hparams import summary_v2 as hparams
-from tensorboard.plugins.image.metadata import create_summary_metadata
+from tensorboard.plugins.image.metadata import create_summary_metadata as create_image_metadata
 from tensorboard.plugins.pr_curve import summary as pr_curve
 from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 from tensorboard.plugins.text.summary_v2 import text_pb
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
+from tensorboard.util.tensor_util import make_tensor_proto
 
 TRAIN, VALIDATION = "train", "validation"
 """The two TensorBoard runs, and the folders of their event files."""
@@ -78,7 +80,11 @@ class TensorBoard:
         self._writers = {}
 
     def row(self, row: Mapping[str, Any]) -> None:
-        """Write a row of metrics.jsonl as scalars."""
+        """Write a row of metrics.jsonl: scalars, or the histograms of the weights."""
+        if row["kind"] == "weights":
+            for name, histogram in row["histograms"].items():
+                self._add(VALIDATION, _histogram(f"weights/{name}", histogram), row["step"], row["time"])
+            return
         for field, (tag, description) in SCALARS.items():
             if field in row:
                 self._add(row["kind"], scalar_pb(tag, row[field], description), row["step"], row["time"])
@@ -111,7 +117,7 @@ class TensorBoard:
         width, height = (int.from_bytes(png[at : at + 4], "big") for at in (16, 20))  # PNG stores them there
         # Written by hand: tf.summary.image would encode the picture again.
         tensor = tf.make_tensor_proto([str(width), str(height), png], dtype=tf.string)
-        metadata = create_summary_metadata(display_name=None, description=description)
+        metadata = create_image_metadata(display_name=None, description=description)
         value = Summary.Value(tag=tag, metadata=metadata)
         value.tensor.ParseFromString(tensor.SerializeToString())
         self._add(run, Summary(value=[value]), step)
@@ -160,6 +166,14 @@ class TensorBoard:
     def _write(self, run: str, event: Event) -> None:
         with _as_os_error():
             self._writers[run].add_event(event)
+
+
+def _histogram(tag: str, histogram: Mapping[str, Sequence[float]]) -> Summary:
+    # Written by hand: TensorBoard's own function counts the values, and a row has only their counts.
+    edges = histogram["edges"]
+    buckets = np.array([edges[:-1], edges[1:], histogram["counts"]], np.float64).T
+    metadata = create_histogram_metadata(display_name=None, description="Of the weights that were evaluated.")
+    return Summary(value=[Summary.Value(tag=tag, metadata=metadata, tensor=make_tensor_proto(buckets))])
 
 
 def _layout() -> Layout:

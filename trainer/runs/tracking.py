@@ -21,6 +21,8 @@ from trainer.runs.tensorboard import TensorBoard
 
 METRICS_FILE = "metrics.jsonl"
 
+HISTOGRAM_BINS = 30
+
 
 class Tracker:
     """Keeps the training loop's rows in memory: for tests, and for workers that are not the chief."""
@@ -64,6 +66,14 @@ class Tracker:
         """Record the score of the weights after `step` on the validation split."""
         row = {"kind": "validation", "step": step, "loss": loss, "accuracy": accuracy, "time": round(time.time(), 3)}
         self._record(row)
+
+    def weights(self, *, step: int, weights: Mapping[str, np.ndarray]) -> None:
+        """Record a histogram of each weight of the model as it is evaluated after `step`."""
+        histograms = {}
+        for name, values in weights.items():
+            counts, edges = np.histogram(values, HISTOGRAM_BINS)
+            histograms[name] = {"edges": [float(f"{edge:.6g}") for edge in edges], "counts": counts.tolist()}
+        self._record({"kind": "weights", "step": step, "histograms": histograms, "time": round(time.time(), 3)})
 
     def sync(self) -> None:
         """Flush every row to the disk."""
@@ -146,7 +156,8 @@ class RunTracker(Tracker):
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
         self.board.row(row)
-        self.console.row(row)
+        if row["kind"] != "weights":
+            self.console.row(row)
 
 
 def read_rows(run_dir: Path) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
+from percent import percent
 from trainer.config import TrainConfig
 from trainer.data.split import DataError, Split, Splits
 from trainer.errors import ConfigError, memory_errors_explained
@@ -60,7 +61,7 @@ def evaluate_model(
         result.extra = held_out.summary()
         right = int((held_out.digits == held_out.labels).sum())
         result.facts["extra pictures"] = (
-            f"{config.extra_data}, {config.extra_weight:.0%} of the training examples; "
+            f"{config.extra_data}, {percent(config.extra_weight, 0)} of the training examples; "
             f"{right} of the {len(splits.extra)} held-out ones are right"
         )
     write_atomically(config.run_dir / PREDICTIONS_FILE, evaluation.save)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from percent import percent
 from trainer.command_line import command_line
 from trainer.evaluation.figures import save_figures
 from trainer.evaluation.model_card import model_card, write_model_card
 from trainer.evaluation.report import Story, write_report
-from trainer.percent import percent
 from trainer.publishing.gate import Gate, GateError
 from trainer.publishing.publish import EXTRA_FINGERPRINT, find_published, publish
 from trainer.publishing.versions import RETIRED_SUFFIX

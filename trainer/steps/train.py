@@ -9,12 +9,12 @@ from typing import cast
 
 import tensorflow as tf
 
+from percent import percent
 from trainer.config import TrainConfig, what_it_computes
 from trainer.data.load import Extra, load_splits
 from trainer.data.split import Splits
 from trainer.errors import memory_errors_explained
 from trainer.initial_weights import read_initial_model
-from trainer.percent import percent
 from trainer.precision import AUTO, Precision, fixed_precision
 from trainer.runs.checkpoint import Checkpoints, is_trained
 from trainer.runs.environment import utc_now

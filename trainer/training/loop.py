@@ -142,6 +142,10 @@ def train(
         if state.step in evaluate_after and devices.is_chief:
             eval_model.set_weights(learner.weights())
             loss = _validate(predict, splits.validation, state.step, hooks.tracker)
+            if config.histograms:
+                hooks.tracker.weights(
+                    step=state.step, weights={weight.path: weight.numpy() for weight in eval_model.weights}
+                )
             if config.early_stopping_patience:
                 state.ended_early = _stops_early(state.best, loss, eval_model, config.early_stopping_patience)
         if saved_to and (state.is_finished or saved_to.due(state.step)):

@@ -1,6 +1,7 @@
 """The networks: raw uint8 images in, logits out. Pixels are scaled here and nowhere else.
 
-To add a network, write a function like the three below, and name it in `build_model` and in `ModelSettings.model`.
+To add a network, write a function like the three below, and name it in `build_model` and in `ModelSettings.model`. Every
+layer has a name, for TensorBoard's graph and histograms. Saved weights are found by their order, not by these names.
 """
 
 import hashlib
@@ -35,8 +36,8 @@ def build_model(name: str, *, width: float = 1.0, dropout: float = 0.0, precisio
     keras.config.set_dtype_policy(precision)
     keras.config.set_image_data_format("channels_last")
     try:
-        x = layers.Reshape((*IMAGE_SHAPE, 1))(images)
-        x = layers.Rescaling(1 / 255)(x)
+        x = layers.Reshape((*IMAGE_SHAPE, 1), name="add_channel")(images)
+        x = layers.Rescaling(1 / 255, name="scale")(x)
         x = hidden(x, width, dropout)
     finally:
         keras.config.set_dtype_policy(previous[0])
@@ -52,10 +53,10 @@ def weights_digest(model: keras.Model) -> str:
 
 def mlp(x: keras.KerasTensor, width: float, dropout: float) -> keras.KerasTensor:
     """Build two dense ReLU layers of 512 units, each followed by dropout."""
-    x = layers.Flatten()(x)
+    x = layers.Flatten(name="flatten")(x)
     for index in range(2):
-        x = layers.Dense(_units(512, width), activation="relu")(x)
-        x = Dropout(dropout, index)(x)
+        x = layers.Dense(_units(512, width), activation="relu", name=f"dense{index + 1}")(x)
+        x = Dropout(dropout, index, name=f"dropout{index + 1}")(x)
     return x
 
 
@@ -64,13 +65,13 @@ def lenet(x: keras.KerasTensor, width: float, dropout: float) -> keras.KerasTens
 
     Pooling comes before the ReLU: the two commute, and the ReLU is then four times cheaper.
     """
-    for filters, size in ((24, 5), (32, 3)):
-        x = layers.Conv2D(_units(filters, width), size)(x)
-        x = layers.MaxPooling2D()(x)
-        x = layers.ReLU()(x)
-    x = layers.Flatten()(x)
-    x = layers.Dense(_units(256, width), activation="relu")(x)
-    return Dropout(dropout)(x)
+    for number, (filters, size) in enumerate(((24, 5), (32, 3)), start=1):
+        x = layers.Conv2D(_units(filters, width), size, name=f"conv{number}")(x)
+        x = layers.MaxPooling2D(name=f"pool{number}")(x)
+        x = layers.ReLU(name=f"relu{number}")(x)
+    x = layers.Flatten(name="flatten")(x)
+    x = layers.Dense(_units(256, width), activation="relu", name="dense")(x)
+    return Dropout(dropout, name="dropout")(x)
 
 
 def cnn(x: keras.KerasTensor, width: float, dropout: float) -> keras.KerasTensor:
@@ -78,12 +79,15 @@ def cnn(x: keras.KerasTensor, width: float, dropout: float) -> keras.KerasTensor
 
     The first layer has a stride: at full resolution it would cost more than all others together.
     """
-    for filters, size, stride in ((32, 5, 2), (48, 3, 1), (64, 3, 2), (96, 3, 1)):
-        x = layers.Conv2D(_units(filters, width), size, strides=stride, padding="same", use_bias=False)(x)
-        x = BatchNorm(momentum=0.9)(x)
-        x = layers.ReLU()(x)
-    x = layers.Flatten()(x)
-    return Dropout(dropout)(x)
+    for number, (filters, size, stride) in enumerate(((32, 5, 2), (48, 3, 1), (64, 3, 2), (96, 3, 1)), start=1):
+        convolution = layers.Conv2D(
+            _units(filters, width), size, strides=stride, padding="same", use_bias=False, name=f"conv{number}"
+        )
+        x = convolution(x)
+        x = BatchNorm(momentum=0.9, name=f"norm{number}")(x)
+        x = layers.ReLU(name=f"relu{number}")(x)
+    x = layers.Flatten(name="flatten")(x)
+    return Dropout(dropout, name="dropout")(x)
 
 
 class Dropout(layers.Layer):
@@ -93,9 +97,9 @@ class Dropout(layers.Layer):
     So they would all drop the same activations.
     """
 
-    def __init__(self, rate: float, index: int = 0):
+    def __init__(self, rate: float, index: int = 0, name: str | None = None):
         """Drop a share `rate` of the activations; `index` is the layer's number among the dropout layers of its model."""
-        super().__init__()
+        super().__init__(name=name)
         self.rate, self.index = rate, index
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from percent import percent
 from trainer.config import TrainConfig
 from trainer.errors import ConfigError, ExitCode
 from trainer.evaluation.metrics import TEMPERATURE_RANGE
-from trainer.percent import percent
 from trainer.run import VALIDATION_LOSSES_FILE
 from trainer.runs.result import TRIAL_FILE, RunResult, read_result
 

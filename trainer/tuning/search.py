@@ -16,9 +16,9 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
+from percent import percent
 from trainer.config import TrainConfig, refuse_mismatch, resolve, what_it_computes
 from trainer.errors import ConfigError
-from trainer.percent import percent
 from trainer.runs.atomic import write_atomically
 from trainer.runs.console import Console, LogFormat
 from trainer.runs.folder import refuse_full_disk

@@ -6,7 +6,10 @@ import { readPhoto } from "./photo.js";
 import { Predictor } from "./predictions.js";
 
 const element = (id) => document.getElementById(id);
-const percent = (share) => (share > 0.9995 ? ">99.9%" : `${(100 * share).toFixed(1)}%`); // never 100.0%: no model is that sure
+const percent = (share) => {
+  const text = (100 * share).toFixed(1);
+  return `${text === "100.0" ? ">99.9" : text}\u00a0%`; // as percent.py writes a confidence: never 100.0 %
+};
 
 const area = new DrawingArea(element("ink"), pictureChanged);
 const predictor = new Predictor({ predicted: showPrediction, rejected: showRejection, unavailable: showNotice });

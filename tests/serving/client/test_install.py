@@ -50,7 +50,8 @@ def install(tmp_path):
     def install(requirements: Path) -> Path:
         python, source = tmp_path / "venv" / "bin" / "python", tmp_path / "source"
         source.mkdir()  # a copy, because a build writes beside the sources
-        names = ("digits.py", "quiet_tensorflow.py", "serving", "trainer", "pyproject.toml", "README.md", "LICENSE")
+        modules = ("digits.py", "percent.py", "quiet_tensorflow.py")
+        names = (*modules, "serving", "trainer", "pyproject.toml", "README.md", "LICENSE")
         run("cp", "-r", *(ROOT / name for name in names), source)
         run(sys.executable, "-m", "venv", tmp_path / "venv")
         run(python, "-m", "pip", "install", "-q", "--require-hashes", "-r", requirements)

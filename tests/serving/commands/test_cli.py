@@ -48,9 +48,9 @@ def test_predict_prints_a_line_per_image(files, capsys):
     assert status == 0
     assert lines == [
         ["file", "digit", "confidence", "version"],
-        [str(files / "one.npy"), "3", "82.0%", "1"],
-        [f"{files / 'two.npy'}[0]", "5", "82.0%", "1"],
-        [f"{files / 'two.npy'}[1]", "8", "82.0%", "1"],
+        [str(files / "one.npy"), "3", "82.0", "%", "1"],
+        [f"{files / 'two.npy'}[0]", "5", "82.0", "%", "1"],
+        [f"{files / 'two.npy'}[1]", "8", "82.0", "%", "1"],
     ]
 
 

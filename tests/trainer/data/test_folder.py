@@ -207,7 +207,7 @@ def test_a_run_on_extra_pictures_records_them(drawn: Path, tmp_path: Path, capsy
     assert "Extra pictures: " in capsys.readouterr().out
     result = read_result(tmp_path / "runs" / "r")
     assert result["extra"]["examples"] > 5
-    assert "30% of the training examples" in result["facts"]["extra pictures"]
+    assert "30 % of the training examples" in result["facts"]["extra pictures"]
 
 
 def test_a_folder_is_a_data_set_of_its_own(tmp_path: Path, splits, capsys: pytest.CaptureFixture[str]) -> None:

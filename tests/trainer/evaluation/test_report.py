@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
+from trainer.command_line import command_line
 from trainer.config import TrainConfig, as_flags, resolve
 from trainer.data.sources import SOURCES
 from trainer.evaluation.figures import _window_means, save_figures
@@ -89,11 +90,11 @@ def test_the_report_is_one_sound_page_that_loads_nothing(tmp_path: Path) -> None
         "95.00&nbsp;%",
         "cnn &amp; more",
         "predicted 5 (&gt;99&nbsp;%), actually&nbsp;3",
-        "python -m trainer train --preset quickstart --seed 3",
+        command_line("train", "--preset", "quickstart", "--seed", 3),
         "SHA-256 of the test split",
         "CC BY 4.0",
         "1234",
-        "python -m serving serve artifacts/models/digits",
+        command_line("serve", "artifacts/models/digits", package="serving"),
     ):
         assert part in text
     assert not re.search(r"\d%", re.sub(r"<style>.*?</style>|<svg.*?</svg>", "", text, flags=re.DOTALL)), "one style"
@@ -116,7 +117,7 @@ def test_the_report_of_a_refused_guesser_says_so_and_does_not_praise_its_calibra
     assert "<strong>Not published</strong>Test accuracy is 10.00&nbsp;%" in text
     assert "calibration error" not in text
     assert "nan" not in re.sub(r'data:image/png;base64,[^"]*', "", text)
-    assert "python -m trainer publish artifacts/runs/r" in text
+    assert command_line("publish", "artifacts/runs/r") in text
 
 
 def test_the_gate_box_shows_limit_difference_and_changed_digits(tmp_path: Path) -> None:

@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from percent import percent
 from serving.local_server.errors import StatusError
 from tests.trainer.conftest import REPOSITORY
 from tests.waiting import wait_until
 from trainer.errors import ExitCode
-from trainer.percent import percent
 from trainer.publishing.export import WARM_UP_FILE, export_model
 from trainer.publishing.gate import Gate, GateError, predict_version
 from trainer.publishing.publish import find_published, publish

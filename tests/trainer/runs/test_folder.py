@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from trainer.config import ConfigError, TrainConfig
+from tests.trainer.conftest import run_trainer
+from trainer.config import ConfigError, TrainConfig, resolve
 from trainer.errors import BusyError, ExitCode, exit_code_of
-from trainer.runs.folder import find_unfinished, open_run_folder
+from trainer.runs.folder import find_unfinished, open_run_folder, resume_command
 from trainer.runs.result import RunResult
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -90,7 +91,8 @@ def test_runs_that_start_at_the_same_time_do_not_disturb_each_other(tmp_path: Pa
 
 def write_stopped_run(artifacts: Path, run: str, **settings: object) -> Path:
     """A run that was killed after its first checkpoint."""
-    with open_run_folder(TrainConfig(artifacts=artifacts, run=run, **settings), NOW) as config:
+    config = resolve("quickstart", flags={"artifacts": artifacts, "run": run, **settings})
+    with open_run_folder(config, NOW) as config:
         checkpoint = config.run_dir / "checkpoints" / f"step-00000010-{'0' * 64}.npz"
         checkpoint.parent.mkdir()
         checkpoint.touch()
@@ -98,7 +100,7 @@ def write_stopped_run(artifacts: Path, run: str, **settings: object) -> Path:
 
 
 def test_an_unfinished_run_of_the_same_settings_is_found_the_newest_first(tmp_path: Path) -> None:
-    config = TrainConfig(artifacts=tmp_path)
+    config = resolve("quickstart", flags={"artifacts": tmp_path})
     assert find_unfinished(config) is None
     write_stopped_run(tmp_path, "other-seed", seed=1)
     open_once(tmp_path, "no-checkpoint")
@@ -111,5 +113,17 @@ def test_an_unfinished_run_of_the_same_settings_is_found_the_newest_first(tmp_pa
     (older / "result.json").write_text(RunResult(exit_code=ExitCode.STOPPED).to_json())
     os.utime(older / "config.json", (1, 1))
     assert find_unfinished(config) == newer
-    with open_run_folder(TrainConfig(artifacts=tmp_path, run="newer"), NOW):
+    with open_run_folder(resolve("quickstart", flags={"artifacts": tmp_path, "run": "newer"}), NOW):
         assert find_unfinished(config) == older, "the other one is being trained"
+
+
+def test_train_without_a_name_prints_the_unfinished_run_and_the_command_that_resumes_it(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()  # Without any file: `train` ends with an error before it trains.
+    stopped = write_stopped_run(tmp_path, "stopped", dataset="idx", data_dir=data)
+    flags = ("--artifacts", tmp_path, "--dataset", "idx", "--data-dir", data)
+    done = run_trainer("train", *flags)
+    assert done.returncode == ExitCode.DATA, done.stderr
+    (line,) = (line for line in done.stderr.splitlines() if line.startswith("unfinished"))
+    assert line.split(maxsplit=1)[1] == f"stopped, same settings; resume it: {resume_command(stopped)}"
+    assert "unfinished" not in run_trainer("train", *flags, "--seed", 1).stderr

@@ -21,6 +21,7 @@ from trainer.runs.tracking import read_rows
 STATEFUL = (
     "--deterministic", "--epochs", 6, "--width", 0.25, "--dropout", 0.3, "--steps-per-call", 4, "--checkpoint-steps", 8,
     "--early-stopping-patience", 5, "--evaluate-every", 14, "--profile", "58:66", "--min-accuracy", 0.3, "--pen-weight", 0,
+    "--histograms",
 )  # fmt: skip
 QUIETLY = (*STATEFUL, "--no-publish")
 KILLED_RUNS = int(os.environ.get("KILLED_RUNS", 3))
@@ -105,13 +106,17 @@ def test_tensorboard_shows_each_step_of_a_resumed_run_once(tmp_path: Path) -> No
     process.join()
     run_to_the_end(tmp_path, *QUIETLY)
     rows = read_rows(tmp_path / "runs" / "r")
-    for kind in ("train", "validation"):
+    for kind, folder, tag in (
+        ("train", "train", "loss"),
+        ("validation", "validation", "loss"),
+        ("weights", "validation", "weights/conv1/kernel"),
+    ):
         steps = [row["step"] for row in rows if row["kind"] == kind]
         assert steps == sorted(set(steps))
-        events = EventAccumulator(str(tmp_path / "runs" / "r" / kind), size_guidance={"tensors": 0})
+        events = EventAccumulator(str(tmp_path / "runs" / "r" / folder), size_guidance={"tensors": 0})
         events.Reload()
-        assert [event.step for event in events.Tensors("loss")] == steps
-        assert [event.wall_time for event in events.Tensors("loss")] == [
+        assert [event.step for event in events.Tensors(tag)] == steps
+        assert [event.wall_time for event in events.Tensors(tag)] == [
             row["time"] for row in rows if row["kind"] == kind
         ]
 

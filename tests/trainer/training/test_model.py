@@ -28,6 +28,27 @@ def test_every_network_maps_raw_pixels_to_float32_logits(name: str, precision: s
     assert np.ptp(logits.numpy(), axis=0).max() > 0, "different digits have different logits"
 
 
+@pytest.mark.parametrize("name", ["mlp", "lenet", "cnn"])
+def test_layers_have_names_that_say_what_they_are_and_saved_weights_do_not_depend_on_them(
+    name: str, tmp_path: Path
+) -> None:
+    import h5py
+
+    names = [layer.name for layer in build_model(name, width=0.25).layers]
+    assert names == [layer.name for layer in build_model(name, width=0.25).layers], "no number counts earlier models"
+    assert {name.rstrip("1234") for name in names} <= {
+        "images", "add_channel", "scale", "conv", "norm", "pool", "relu", "flatten", "dense", "dropout", "logits",
+    }  # fmt: skip
+    model = build_model(name, width=0.25)
+    model.save_weights(tmp_path / "model.weights.h5")
+    with h5py.File(tmp_path / "model.weights.h5") as file:
+        # By class and order, as in the files of versions that left the names to Keras.
+        assert {key.rstrip("_123") for key in file["layers"]} <= {
+            "input_layer", "reshape", "rescaling", "conv2d", "batch_norm", "max_pooling2d", "re_lu", "flatten", "dense",
+            "dropout",
+        }  # fmt: skip
+
+
 def test_pixels_are_scaled_inside_the_model_exactly_once(splits) -> None:
     model = build_model("mlp", width=0.25)
     rescaling = [layer for layer in model.layers if isinstance(layer, keras.layers.Rescaling)]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from trainer.percent import percent
+from percent import confidence_percent, percent
 
 
 @pytest.mark.parametrize(
@@ -18,3 +18,10 @@ from trainer.percent import percent
 )
 def test_percentages_have_one_style_and_never_round_up_to_certainty(share: float, digits: int, text: str) -> None:
     assert percent(share, digits) == text
+
+
+@pytest.mark.parametrize(
+    ("confidence", "text"), [(0.125, "12.5 %"), (0.9994, "99.9 %"), (0.99999, ">99.9 %"), (1.0, ">99.9 %")]
+)
+def test_no_confidence_is_shown_as_certainty(confidence: float, text: str) -> None:
+    assert confidence_percent(confidence) == text

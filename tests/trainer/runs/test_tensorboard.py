@@ -1,0 +1,47 @@
+"""What the event files of a run hold, as TensorBoard reads them."""
+
+from pathlib import Path
+
+import numpy as np
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.util.tensor_util import make_ndarray
+
+from trainer.runs.tracking import RunTracker, read_rows
+
+
+def test_histograms_count_every_weight_and_are_the_same_after_a_resume(tmp_path: Path) -> None:
+    kernel = np.random.default_rng(0).normal(size=(5, 5, 1, 24)).astype(np.float32)
+    with RunTracker(tmp_path) as tracker:
+        tracker.start(steps=20)
+        tracker.weights(step=10, weights={"conv1/kernel": kernel, "conv1/bias": np.zeros(24, np.float32)})
+    before = histograms(tmp_path)
+    assert set(before) == {"weights/conv1/kernel", "weights/conv1/bias"}
+    for tag, count, lowest, highest in (
+        ("weights/conv1/kernel", kernel.size, kernel.min(), kernel.max()),
+        ("weights/conv1/bias", 24, -0.5, 0.5),
+    ):
+        left, right, counts = before[tag].T
+        assert counts.sum() == count
+        np.testing.assert_allclose((left[0], right[-1]), (lowest, highest), rtol=1e-5)
+        assert np.array_equal(left[1:], right[:-1])
+
+    with RunTracker(tmp_path) as tracker:
+        tracker.start(steps=20, done=10)
+    assert len(read_rows(tmp_path)) == 1
+    after = histograms(tmp_path)
+    for tag, buckets in before.items():
+        assert np.array_equal(after[tag], buckets)
+
+
+def histograms(run_dir: Path) -> dict[str, np.ndarray]:
+    """Tag -> the only histogram of it: left edge, right edge and count of each bin."""
+    events = EventAccumulator(str(run_dir / "validation"), size_guidance={"tensors": 0})
+    events.Reload()
+    found = {}
+    for tag in events.Tags()["tensors"]:
+        if tag.startswith("weights/"):
+            assert events.SummaryMetadata(tag).plugin_data.plugin_name == "histograms"
+            (event,) = events.Tensors(tag)
+            assert event.step == 10
+            found[tag] = make_ndarray(event.tensor_proto)
+    return found
