@@ -3,6 +3,7 @@
 The figures are made without pyplot, so they need neither global state nor a display.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -128,7 +129,7 @@ def reliability(evaluation: Evaluation) -> Figure:
     axes.errorbar(confidence, accuracy, (below, above), color=BLUE, fmt="o", markersize=4, label="bin, 95 % interval")
     axes.set_ylabel("accuracy")
     axes.set_ylim(-0.03, 1.03)
-    axes.legend(frameon=False, loc="upper left", fontsize=8)
+    figure.legend(frameon=False, loc="outside upper left", ncols=2, fontsize=8)  # Bins may be anywhere inside.
     axes.yaxis.set_major_formatter(_percents())
     counts_axes.bar(confidence, counts, width=0.05, color=BLUE)
     counts_axes.set_yscale("log")
@@ -179,11 +180,12 @@ def gallery(
 
 def _draw_curve(axes: Axes, rows: Sequence[dict[str, Any]], name: str) -> None:
     epochs, values = _over_epochs(rows, "train", name)
+    marker = "o" if len(values) == 1 else ""  # A line through one point is invisible.
     if name == "learning_rate":
-        axes.plot(epochs, values, color=GREY)
+        axes.plot(epochs, values, color=GREY, marker=marker, markersize=3)
     else:
         axes.plot(epochs, values, color=BLUE, linewidth=0.7, alpha=0.35)
-        axes.plot(*_window_means(rows, name), color=BLUE, linewidth=1.8, label="training")
+        axes.plot(*_window_means(rows, name), color=BLUE, linewidth=1.8, marker=marker, markersize=3, label="training")
         axes.plot(*_over_epochs(rows, "validation", name), color=ORANGE, marker="o", markersize=3, label="validation")
         axes.legend(frameon=False)
     _finish_curve(axes, name)
@@ -195,7 +197,9 @@ def _finish_curve(axes: Axes, name: str) -> None:
     if name == "loss":
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter(NullFormatter())
+        lowest, highest = axes.get_ylim()
+        has_label = math.ceil(math.log10(lowest)) <= math.floor(math.log10(highest))
+        axes.yaxis.set_minor_formatter(NullFormatter() if has_label else "{x:g}")  # Only powers of ten are major.
     if name == "accuracy":
         drawn = [np.asarray(line.get_ydata()) for line in axes.lines if line.get_linewidth() > 1]
         lowest = min((float(np.quantile(values, 0.1)) for values in drawn if len(values)), default=0.0)

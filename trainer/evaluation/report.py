@@ -244,8 +244,7 @@ def _try(story: Story) -> str:
         command_line("web", package="serving"): "draw a digit on http://127.0.0.1:8080",
         command_line("predict", "photo.jpg", package="serving"): "any picture of one digit",
     }
-    width = max(map(len, lines))
-    return "<h2>Try it</h2>" + commands(*(f"{line:<{width}}  # {remark}" for line, remark in lines.items()))
+    return "<h2>Try it</h2>" + commands(*(f"# {remark}\n{line}" for line, remark in lines.items()))
 
 
 def _reproduce(story: Story) -> str:

@@ -8,6 +8,7 @@ The events are built from TensorBoard's own protos instead of `tf.summary`, beca
 run writes its earlier rows again with the times that they had.
 """
 
+import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -104,8 +105,13 @@ class TensorBoard:
         """Write the graph of the model's forward pass."""
         spec = tf.TensorSpec((None, *model.input_shape[1:]), model.input.dtype, name="images")
         forward = tf.function(lambda images: model(images, training=False)).get_concrete_function(spec)
-        graph = forward.graph.as_graph_def(add_shapes=True).SerializeToString()
-        self._write(TRAIN, Event(wall_time=time.time(), graph_def=graph))
+        graph = forward.graph.as_graph_def(add_shapes=True)
+        # Keras enters the scope of each layer twice, so TensorFlow names the second one conv1_1.
+        numbered = re.compile(rf"\b({'|'.join([model.name, *(layer.name for layer in model.layers)])})_1(?=/)")
+        for node in graph.node:
+            node.name = numbered.sub(r"\1", node.name)
+            node.input[:] = [numbered.sub(r"\1", name) for name in node.input]
+        self._write(TRAIN, Event(wall_time=time.time(), graph_def=graph.SerializeToString()))
 
     def scalars(self, values: Mapping[str, tuple[float, str]], step: int) -> None:
         """Write measurements on the test split: tag -> value and description."""

@@ -109,7 +109,7 @@ def dark_pixels(model: Model) -> int:
 def test_drawing_shows_the_digit_the_top_three_and_the_normalized_image(page, model, kind):
     page.draw(kind=kind)
     shows(page, "digit", "7")
-    shows(page, "confidence", "82.0\u00a0% sure")
+    shows(page, "confidence", "82.0 % sure")
     assert page.text("bars").split() == ["7", "82.0", "%", "0", "2.0", "%", "1", "2.0", "%"]
     assert page.text("version") == "Model version 20261122134501"
     assert page.text("latency").startswith("Response in ")

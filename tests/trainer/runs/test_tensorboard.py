@@ -6,7 +6,9 @@ import numpy as np
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util.tensor_util import make_ndarray
 
+from trainer.runs.tensorboard import TensorBoard
 from trainer.runs.tracking import RunTracker, read_rows
+from trainer.training.model import build_model
 
 
 def test_histograms_count_every_weight_and_are_the_same_after_a_resume(tmp_path: Path) -> None:
@@ -31,6 +33,22 @@ def test_histograms_count_every_weight_and_are_the_same_after_a_resume(tmp_path:
     after = histograms(tmp_path)
     for tag, buckets in before.items():
         assert np.array_equal(after[tag], buckets)
+
+
+def test_the_graph_has_the_names_of_the_layers_without_numbers(tmp_path: Path) -> None:
+    with TensorBoard(tmp_path) as board:
+        board.graph(build_model("lenet", width=0.25))
+    events = EventAccumulator(str(tmp_path / "train"))
+    events.Reload()
+    nodes = {node.name: node for node in events.Graph().node}
+    scopes = list(
+        dict.fromkeys(name.split("/")[1] for name in nodes if name.startswith("lenet/") and name.count("/") > 1)
+    )
+    assert scopes == [
+        "add_channel", "scale", "conv1", "pool1", "relu1", "conv2", "pool2", "relu2", "flatten", "dense", "logits",
+    ]  # fmt: skip
+    for node in nodes.values():
+        assert {name.lstrip("^").partition(":")[0] for name in node.input} <= set(nodes), "every edge leads to a node"
 
 
 def histograms(run_dir: Path) -> dict[str, np.ndarray]:
