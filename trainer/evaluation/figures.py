@@ -183,6 +183,7 @@ def _draw_curve(axes: Axes, rows: Sequence[dict[str, Any]], name: str) -> None:
     marker = "o" if len(values) == 1 else ""  # A line through one point is invisible.
     if name == "learning_rate":
         axes.plot(epochs, values, color=GREY, marker=marker, markersize=3)
+        axes.set_ylim(bottom=0)
     else:
         axes.plot(epochs, values, color=BLUE, linewidth=0.7, alpha=0.35)
         axes.plot(*_window_means(rows, name), color=BLUE, linewidth=1.8, marker=marker, markersize=3, label="training")
