@@ -128,7 +128,7 @@ def what_it_computes(config: TrainConfig) -> dict[str, Any]:
 
 
 def hyperparameters(config: TrainConfig) -> dict[str, Any]:
-    """The settings to compare runs by: the main ones, and others of `what_it_computes` that are not at their defaults.
+    """Return the settings to compare runs by: the main ones, and others that are not at their defaults.
 
     TensorBoard's hparams tab has a column for each. It shows first what differs between the runs, then sorts by name, so
     a setting that seldom matters would stand before those that do.
