@@ -25,13 +25,16 @@ import math
 import statistics
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from benchmarks.accuracy import train_and_score
 from testbed.report import argument_parser, machine, write_json
-from trainer.config import resolve
+from trainer.config import TrainConfig, resolve
 from trainer.data.load import load_splits, read_dataset
-from trainer.data.split import Split
+from trainer.data.split import Split, Splits
 from trainer.presets import PRESETS
+
+if TYPE_CHECKING:
+    from trainer.training.distribute import Devices
 
 Point = tuple[float, float]
 """Seconds of training so far, and test accuracy then."""
@@ -120,6 +123,15 @@ def fit_baseline(train: Split, test: Split, epochs: int, seed: int) -> list[Poin
     fit = {"batch_size": 128, "epochs": epochs, "validation_split": 0.1}
     model.fit(train_images, train.labels, **fit, callbacks=[Clock()], verbose=0)
     return points
+
+
+def train_and_score(config: TrainConfig, splits: Splits, devices: "Devices") -> tuple[float, float]:
+    """Train a preset; return the seconds of its training, and its accuracy on the whole test split."""
+    from trainer.evaluation.metrics import compile_predict, evaluate
+    from trainer.training.loop import Hooks, train
+
+    trained = train(config, splits, devices, Hooks())
+    return trained.seconds, evaluate(compile_predict(trained.model), splits.test).accuracy
 
 
 def compare(baselines: list[list[Point]], ours: list[Point], target: float) -> dict[str, object]:

@@ -76,9 +76,24 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m trainer"
 
 
 def _train(args: argparse.Namespace, console: Console) -> None:
+    if "seeds" in args:
+        _train_seeds(args, console)
+        return
     from trainer.run import train_run
 
     train_run(_config(args), datetime.now(UTC), os.environ, console)
+
+
+def _train_seeds(args: argparse.Namespace, console: Console) -> None:
+    from trainer.seeds import train_seeds
+
+    if find_cluster(os.environ):
+        raise ConfigError("--seeds runs on one machine; start it outside of TF_CONFIG and of an Indexed Job")
+    if getattr(args, "publish", False):
+        raise ConfigError(
+            "--seeds with --publish: expected one of them; `publish` publishes one of the runs afterwards"
+        )
+    train_seeds(_config(args), args.seeds, datetime.now(UTC), args.log_format, console)
 
 
 def _learn(args: argparse.Namespace, console: Console) -> None:
@@ -338,6 +353,14 @@ def _add_train(commands: Any, preset: str, examples: str) -> None:
         f"In [brackets]: the values of the preset {preset}.",
         epilog=examples,
         argument_default=argparse.SUPPRESS,
+    )
+    sub.add_argument(
+        "--seeds",
+        type=int,
+        metavar="N",
+        help="train N runs that differ only in the seed, <run>-seed<k>, and print the mean test accuracy with its 95 %% "
+        "interval. The runs are a measurement, so none is published; `publish` publishes one. After a stop, the same "
+        "command with --run resumes them",
     )
     _add_config(sub, preset)
     sub.set_defaults(command=_train)

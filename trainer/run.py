@@ -21,6 +21,7 @@ from trainer.runs.atomic import write_atomically
 from trainer.runs.console import Console
 from trainer.runs.environment import environment as describe_environment
 from trainer.runs.folder import (
+    LOCK_SECONDS,
     WEIGHTS_FILE,
     explains_resume,
     find_unfinished,
@@ -41,7 +42,13 @@ VALIDATION_LOSSES_FILE = "validation_losses.float32"
 """Of a trial: the cross-entropy of each validation example, to compare two trials on the same examples."""
 
 
-def train_run(config: TrainConfig, now: datetime, environment: Mapping[str, str], console: Console) -> None:
+def train_run(
+    config: TrainConfig,
+    now: datetime,
+    environment: Mapping[str, str],
+    console: Console,
+    lock_seconds: float = LOCK_SECONDS,
+) -> None:
     """Train a model, score it on unseen data, report, and publish it if it passes the gate.
 
     Args:
@@ -49,6 +56,7 @@ def train_run(config: TrainConfig, now: datetime, environment: Mapping[str, str]
         now: the time that names the run.
         environment: as in os.environ; it names the other workers, if there are any.
         console: prints progress and results.
+        lock_seconds: how long to wait for another process that is training the run.
 
     Raises:
         RunError: see trainer/errors.py.
@@ -61,7 +69,7 @@ def train_run(config: TrainConfig, now: datetime, environment: Mapping[str, str]
         return
     if not config.run and (unfinished := find_unfinished(config)):
         console.facts({"unfinished": f"{unfinished.name}, same settings; resume it: {resume_command(unfinished)}"})
-    with open_run_folder(config, now) as config:
+    with open_run_folder(config, now, lock_seconds) as config:
         if is_finished(config):
             place = f"run {config.run!r} is finished ({config.run_dir})"
             console.note(f"{place}: nothing is left to do. For another run, change --run.")
@@ -162,6 +170,7 @@ def _train_and_save(config: TrainConfig, cluster: Cluster | None, tracker: RunTr
     run = train_model(config, cluster, tracker)
     write_atomically(config.run_dir / WEIGHTS_FILE, run.trained.model.save_weights)
     result.facts, result.data = run.facts, run.splits.digests
+    result.training = {"steps": run.trained.steps, "seconds": run.trained.seconds}
     result.environment = describe_environment()
     return run
 

@@ -50,7 +50,8 @@ class PathSettings:
     preset: str = setting("quickstart", "Name of the preset that the other values started from.", may_change=True)
     artifacts: Path = setting(
         Path("artifacts"),
-        "Root of everything that is written: data/, runs/<run>/, tune/<run>/ and models/digits/<version>/.",
+        "Root of everything that is written: data/, runs/<run>/, tune/<run>/, seeds/<run>.json and "
+        "models/digits/<version>/.",
         may_change=True,
     )
     data_dir: Path | None = setting(None, "Folder of the data set; none means <artifacts>/data.", may_change=True)

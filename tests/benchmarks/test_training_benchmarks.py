@@ -54,15 +54,6 @@ def test_cases_in_turns_are_measured_in_every_round(benchmark, tmp_path):
     assert "random images" in printed
 
 
-def test_accuracy_scores_every_seed_and_drops_none(idx_folder, tmp_path):
-    flags = ("--preset", "quickstart", "--epochs", 0.2, "--seeds", 2, "--dataset", "idx", "--data-dir", idx_folder)
-    _, figures = _run("accuracy", *flags, "--json", tmp_path / "figures.json")
-    assert [run["seed"] for run in figures["runs"]] == [0, 1]
-    assert figures["summary"]["mean_test_accuracy"] == pytest.approx(
-        sum(run["test_accuracy"] for run in figures["runs"]) / 2
-    )
-
-
 def test_time_to_accuracy_scores_the_baseline_after_each_epoch_on_a_growing_clock(idx_folder, tmp_path):
     flags = ("--epochs", 2, "--target", 0.1, "--data-dir", idx_folder, "--figure", tmp_path / "figure.svg")
     printed, figures = _run("time_to_accuracy", *flags, "--json", tmp_path / "figures.json")

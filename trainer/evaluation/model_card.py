@@ -136,13 +136,12 @@ def _header(story: Story, evaluation: Evaluation) -> str:
     """Return the YAML block of the hub. JSON strings and lists are YAML too, so values need no other quoting."""
     source = SOURCES[story.config.dataset]
     dataset = source.hub_id or story.config.dataset
-    tags = [*(["mnist"] if source.hub_id else []), "handwritten-digits", "tensorflow-serving"]
     datasets = f"datasets: [{json.dumps(source.hub_id)}]\n" if source.hub_id else ""
     return f"""---
 license: apache-2.0
 library_name: keras
 pipeline_tag: image-classification
-tags: {json.dumps(tags)}
+tags: ["mnist", "handwritten-digits", "tensorflow-serving"]
 {datasets}metrics: ["accuracy"]
 model-index:
   - name: {json.dumps(story.config.run)}

@@ -7,6 +7,7 @@
       "facts": {"network": "cnn, 107,018 parameters", ...},          what the report shows first
       "environment": {"command": "...", "revision": "...", ...},     trainer/runs/environment.py
       "data": {"train": "<SHA-256>", "validation": ..., "test": ...},
+      "training": {"steps": 1234, "seconds": 27.1},                  without set-up and evaluations
       "validation": {"loss": 0.05, "accuracy": 0.99, ...},           of a trial: Evaluation.summary()
       "evaluation": {"loss": 0.04, "accuracy": 0.99, ...},           on the test split: Evaluation.summary()
       "extra": {"loss": 0.1, "accuracy": 0.95, ...},                 on the held-out extra pictures: Evaluation.summary()
@@ -20,7 +21,7 @@ Parts that the command did not reach are left out. A later format keeps these na
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -61,6 +62,7 @@ class RunResult:
     """Command, revision, versions and machine: `trainer.runs.environment.environment()`."""
     data: dict[str, str] = field(default_factory=dict)
     """SHA-256 of each split."""
+    training: dict[str, Any] = field(default_factory=dict)
     validation: dict[str, Any] = field(default_factory=dict)
     evaluation: dict[str, Any] = field(default_factory=dict)
     gate: dict[str, Any] = field(default_factory=dict)
@@ -121,6 +123,18 @@ def read_result(path: Path) -> RunResult | None:
     if later:
         raise ConfigError(f"{path}: format {result.format}; this version of the trainer reads up to {FORMAT}")
     return result
+
+
+def refuse_other_data(results: Sequence[tuple[Path, RunResult]]) -> None:
+    """Refuse to compare runs that were trained on different data.
+
+    Raises:
+        ConfigError: naming two of them.
+    """
+    known = [(run_dir, result.data) for run_dir, result in results if result.data]
+    for run_dir, data in known[1:]:
+        if data != known[0][1]:
+            raise ConfigError(f"{run_dir} was trained on other data than {known[0][0]}, so they cannot be compared")
 
 
 def latest_result(run_dir: Path) -> RunResult:

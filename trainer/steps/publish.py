@@ -77,7 +77,7 @@ def _publish(candidate: Candidate, result: RunResult, console: Console, *, once:
     """Publish the candidate; return the outcome in one sentence."""
     config = candidate.config
     if not config.publish:
-        return "Trained; not published, as --no-publish says."
+        return "Trained, not published."
     identity = {"run": config.run, "weights": weights_digest(candidate.model)}
     if once and (folder := find_published(config.model_dir, identity)):
         # An earlier attempt was stopped after it had published.

@@ -2,7 +2,7 @@
 
 The memory of trials in processes of their own does not add up, and a trial that the system kills does not end the search.
 A trial reports its validation losses to the search, which answers whether to stop early. When the search is killed, its
-trials end too: each watches a pipe that the search holds open.
+trials end too: each watches a pipe that the search holds open. `trainer/seeds.py` trains its runs with the same pool.
 """
 
 import contextlib
@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
@@ -53,10 +54,34 @@ class _Worker:
     slot: int
 
 
+@dataclass(frozen=True)
+class Task:
+    """What a process does with its config. Both are module-level names: the process imports them."""
+
+    train: Callable[[TrainConfig, datetime, Console, Callable[[int, float], None]], object]
+    """Gets the config, the time at which the search started, the console, and what takes epoch and validation loss."""
+    result_file: str
+    """The file in the run's folder that tells how it ended."""
+
+
+def _train_trial(
+    config: TrainConfig, now: datetime, console: Console, on_validation: Callable[[int, float], None]
+) -> None:
+    from trainer.run import train_trial
+    from trainer.runs.folder import open_run_folder
+
+    with open_run_folder(config, now, lock_seconds=LOCK_SECONDS) as config:
+        train_trial(config, now, console, on_validation)
+
+
+TRIAL = Task(_train_trial, TRIAL_FILE)
+"""Train, and score on validation data alone."""
+
+
 class Pool:
     """Trains up to `jobs` trials at once."""
 
-    def __init__(self, jobs: int, folder: Path, now: datetime, log_format: LogFormat):
+    def __init__(self, jobs: int, folder: Path, now: datetime, log_format: LogFormat, task: Task = TRIAL):
         """Prepare for `jobs` processes.
 
         Args:
@@ -64,6 +89,7 @@ class Pool:
             folder: takes the output of each trial, if there are several at once.
             now: when the search started.
             log_format: of the progress, if there is one trial at a time.
+            task: what each process does.
 
         Raises:
             ConfigError: there are fewer GPUs than jobs.
@@ -71,7 +97,7 @@ class Pool:
         gpus = _gpus(os.environ)
         if gpus and jobs > len(gpus):
             raise ConfigError(f"jobs is {jobs}, but there are {len(gpus)} GPU(s); expected at most that many")
-        self._jobs, self._folder, self._now, self._log_format = jobs, folder, now, log_format
+        self._jobs, self._folder, self._now, self._log_format, self._task = jobs, folder, now, log_format, task
         self._gpus = gpus if jobs > 1 else []
         # Forked from a process that has imported TensorFlow, which saves seconds for each trial. The import also starts
         # CUDA, which does not survive a fork.
@@ -89,7 +115,7 @@ class Pool:
         Args:
             configs: one per trial, with the name of its run.
             on_validation: gets run, epoch and validation loss; returns whether the trial should stop early.
-            on_end: gets the run of a trial that has ended, with its result in trial.json.
+            on_end: gets the run of a trial that has ended, with its result in the task's file.
 
         Raises:
             TrialError: a trial failed for a reason that the others share. They have been stopped, their states saved.
@@ -131,7 +157,7 @@ class Pool:
             output = self._folder / f"{config.run}.log"
         if self._gpus:
             environment["CUDA_VISIBLE_DEVICES"] = self._gpus[slot]
-        arguments = (config, self._now, self._log_format, output, environment, theirs, watched)
+        arguments = (self._task, config, self._now, self._log_format, output, environment, theirs, watched)
         process = self._context.Process(target=_train, args=arguments, name=config.run, daemon=True)
         process.start()
         theirs.close()
@@ -148,16 +174,18 @@ class Pool:
         code, run = worker.process.exitcode or 0, worker.config.run
         if code == -signal.SIGKILL:
             message = f"{run} was killed by SIGKILL, as the system does when memory runs out"
-            with contextlib.suppress(OutOfMemoryError), recorded(worker.config.run_dir / TRIAL_FILE, self._now):
+            record = worker.config.run_dir / self._task.result_file
+            with contextlib.suppress(OutOfMemoryError), recorded(record, self._now):
                 raise OutOfMemoryError(message)
         elif code not in ENDED_WELL:
             is_known = code in list(ExitCode)
             log = f"; see {self._folder / run}.log" if self._jobs > 1 else ""
             reason = ExitCode(code).name.lower() if is_known else f"exit status {code}"
-            raise TrialError(f"trial {run} failed ({reason}){log}", ExitCode(code) if is_known else ExitCode.BUG)
+            raise TrialError(f"run {run} failed ({reason}){log}", ExitCode(code) if is_known else ExitCode.BUG)
 
 
 def _train(
+    task: Task,
     config: TrainConfig,
     now: datetime,
     log_format: LogFormat,
@@ -179,32 +207,30 @@ def _train(
     console = SILENT if output else open_console(log_format)
     try:
         with stoppable():
-            _train_and_report(config, now, messages, console)
+            task.train(config, now, console, partial(_report, config, messages))
     except PrunedError:
-        pass  # a result, noted in trial.json
+        pass  # a result, noted in the task's file
     except BaseException as error:
         console.stop()
-        if exit_code_of(error) not in ENDED_WELL:
+        if exit_code_of(error) not in (*ENDED_WELL, ExitCode.STOPPED):  # the search says that it was stopped
             print(f"error: {config.run}: {type(error).__name__}: {error}", flush=True)
         os._exit(exit_code_of(error))
 
 
-def _train_and_report(config: TrainConfig, now: datetime, messages: Connection, console: Console) -> None:
-    from trainer.run import train_trial
-    from trainer.runs.folder import open_run_folder
+def _report(config: TrainConfig, messages: Connection, epoch: int, loss: float) -> None:
+    """Report the validation loss to the search.
 
-    def on_validation(epoch: int, loss: float) -> None:
-        if epoch < config.epochs:  # after the last one there is nothing to stop
-            is_worse = False
-            # Without an answer, the search is ending and has sent a signal, which the training obeys.
-            with contextlib.suppress(EOFError, OSError):
-                messages.send((epoch, loss))
-                is_worse = messages.recv()
-            if is_worse:
-                raise PrunedError(f"stopped early after epoch {epoch}: its validation loss is {loss:.4f}")
-
-    with open_run_folder(config, now, lock_seconds=LOCK_SECONDS) as config:
-        train_trial(config, now, console, on_validation)
+    Raises:
+        PrunedError: the search answered that the trial should stop.
+    """
+    if epoch < config.epochs:  # after the last one there is nothing to stop
+        is_worse = False
+        # Without an answer, the search is ending and has sent a signal, which the training obeys.
+        with contextlib.suppress(EOFError, OSError):
+            messages.send((epoch, loss))
+            is_worse = messages.recv()
+        if is_worse:
+            raise PrunedError(f"stopped early after epoch {epoch}: its validation loss is {loss:.4f}")
 
 
 def _end_with(lifeline: Connection) -> None:

@@ -10,10 +10,10 @@ import numpy as np
 
 from percent import percent
 from trainer.config import TrainConfig
-from trainer.errors import ConfigError, ExitCode
+from trainer.errors import ExitCode
 from trainer.evaluation.metrics import TEMPERATURE_RANGE
 from trainer.run import VALIDATION_LOSSES_FILE
-from trainer.runs.result import TRIAL_FILE, RunResult, read_result
+from trainer.runs.result import TRIAL_FILE, RunResult, read_result, refuse_other_data
 
 Z_95 = 1.96
 """Two-sided 95 % quantile of the normal distribution."""
@@ -99,18 +99,6 @@ def read_trial(number: int, settings: dict[str, Any], configs: Sequence[TrainCon
 def is_result(result: RunResult) -> bool:
     """Return whether a trial's record is of one that has ended, and not of one that was interrupted or failed."""
     return result.exit_code in (ExitCode.OK, ExitCode.DIVERGED, ExitCode.MEMORY)
-
-
-def refuse_other_data(results: Sequence[tuple[Path, RunResult]]) -> None:
-    """Refuse to compare trials that were trained on different data.
-
-    Raises:
-        ConfigError: naming two of them.
-    """
-    known = [(run_dir, result.data) for run_dir, result in results if result.data]
-    for run_dir, data in known[1:]:
-        if data != known[0][1]:
-            raise ConfigError(f"{run_dir} was trained on other data than {known[0][0]}, so they cannot be compared")
 
 
 def rank(trials: Sequence[Trial]) -> list[Trial]:

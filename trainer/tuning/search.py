@@ -23,12 +23,12 @@ from trainer.runs.atomic import write_atomically
 from trainer.runs.console import Console, LogFormat
 from trainer.runs.folder import refuse_full_disk
 from trainer.runs.lock import locked
-from trainer.runs.result import RESULT_FILE, TRIAL_FILE, read_result
+from trainer.runs.result import RESULT_FILE, TRIAL_FILE, read_result, refuse_other_data
 from trainer.training.loop import DivergedError
 from trainer.tuning.figures import draw_importances, draw_trials, write_hparams
 from trainer.tuning.options import SearchOptions
 from trainer.tuning.pool import Pool
-from trainer.tuning.results import Trial, is_result, rank, read_trial, refuse_other_data, table, to_json, warn
+from trainer.tuning.results import Trial, is_result, rank, read_trial, table, to_json, warn
 from trainer.tuning.search_space import Dimension, check_values, settings_of
 from trainer.tuning.study import Study
 
