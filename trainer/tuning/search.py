@@ -9,6 +9,7 @@ checkpoints. No trial sees the test split; the best one meets it when its run is
 """
 
 import dataclasses
+import gc
 import json
 import math
 from collections.abc import Iterator, Sequence
@@ -171,6 +172,7 @@ class Search:
             self._console.note(f"{config.run}: {_describe(trial)}")
 
     def _write(self, study: Study) -> None:
+        gc.collect()  # A figure refers to itself: without this, the memory of many earlier ones adds up.
         trials = [self.trials[number] for number in sorted(self.trials)]
         text = json.dumps([to_json(trial) for trial in trials], indent=2, allow_nan=False) + "\n"
         write_atomically(self.folder / "trials.json", lambda file: file.write_text(text))
