@@ -64,7 +64,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder, "base")
         data = ["--dataset", "idx", "--data-dir", args.data_dir, "--pen-weight", 0]
-        _run_trainer("train", "--preset", args.preset, *data, "--artifacts", base)
+        run_trainer("train", "--preset", args.preset, *data, "--artifacts", base)
         print(f"{machine()}\n{args.preset}, trained on MNIST alone\n")
         print(f"writer{'':18}new digits: before   after   MNIST: before     after   seconds", flush=True)
         for seed, (name, odd) in enumerate(WRITERS.items()):
@@ -83,7 +83,7 @@ def _measure(artifacts: Path, styles: dict[int, str], seed: int, test: Split, fl
     """Accuracy on the writer's new digits and on MNIST, before and after learning, and the seconds that it took."""
     generator = np.random.Generator(np.random.Philox(key=seed))
     (before,) = (artifacts / "models" / "digits").glob("[0-9]*")
-    drawn = _draw(styles, NEW_DIGITS, generator)
+    drawn = draw_hand(styles, NEW_DIGITS, generator)
     wrong = np.flatnonzero(_read(before, drawn) != drawn.labels)[:CORRECTIONS]
     assert len(wrong) == CORRECTIONS, f"only {len(wrong)} of the drawn digits are read wrongly"
     for number in wrong:
@@ -91,10 +91,10 @@ def _measure(artifacts: Path, styles: dict[int, str], seed: int, test: Split, fl
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(255 - np.pad(drawn.images[number], 6)).save(path)
     begin = time.monotonic()
-    _run_trainer("learn", artifacts / "corrections", "--artifacts", artifacts, *flags)
+    run_trainer("learn", artifacts / "corrections", "--artifacts", artifacts, *flags)
     seconds = time.monotonic() - begin
     after = max((artifacts / "models" / "digits").glob("[0-9]*"))
-    new = _draw(styles, NEW_DIGITS, generator)
+    new = draw_hand(styles, NEW_DIGITS, generator)
     scores = {
         f"{name}, {when}": float((_read(version, split) == split.labels).mean())
         for name, split in (("new digits", new), ("MNIST", test))
@@ -103,7 +103,7 @@ def _measure(artifacts: Path, styles: dict[int, str], seed: int, test: Split, fl
     return {**scores, "seconds": seconds}
 
 
-def _draw(styles: dict[int, str], count: int, generator: np.random.Generator) -> Split:
+def draw_hand(styles: dict[int, str], count: int, generator: np.random.Generator) -> Split:
     """Digits of the writer in random order, as many of each."""
     chosen = [next(style for style in STYLES[digit] if style.name == styles[digit]) for digit in range(CLASSES)]
     images = np.concatenate([draw_style(style, count // CLASSES, generator) for style in chosen])
@@ -118,7 +118,7 @@ def _read(version: Path, split: Split) -> np.ndarray:
     return predict_version(version, split.images).argmax(axis=1)
 
 
-def _run_trainer(*arguments: object) -> None:
+def run_trainer(*arguments: object) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "trainer", *map(str, arguments)], capture_output=True, text=True, check=False
     )
