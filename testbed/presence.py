@@ -1,6 +1,6 @@
 """Train the network that tells a digit from none and from several, and write its weights into the trainer.
 
-    $ python -m testbed.presence --data-dir mnist/     # a quarter of an hour; trainer/pictures/presence.npz
+    $ python -m testbed.presence --data-dir mnist/     # half an hour; trainer/pictures/presence.npz
 
 It learns from rendered pictures of MNIST's training digits and of the pen's, never from those that benchmarks score.
 """
@@ -10,18 +10,29 @@ import io
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
 from testbed.counts import pictures_of_several, pictures_without_digit
-from testbed.photographs import photograph
+from testbed.photographs import photograph, photographs
 
-SEED = 31337
-"""Seed of the first kind of pictures; the others have those that follow. Benchmarks have other seeds."""
+if TYPE_CHECKING:
+    from trainer.data.split import Split
 
-DIGITS = 40_000
-"""So many of MNIST's training digits are drawn from; the rest is for development."""
+NONE_PICTURES = (31338, 1500), (5150, 900)
+"""Seed and number of the pictures without a digit. Benchmarks have other seeds."""
+
+SINGLE_SEED, SINGLE_PICTURES = 31337, 900
+PHOTOGRAPHS_SEED, PHOTOGRAPHS = 4711, 2000
+"""Photographs of digits that presets hold back for validation, besides the single digits above."""
+
+SEVERAL_PICTURES = (31339, 150, (4, 14)), (31340, 350, (1, 6)), (31341, 250, (4, 14)), (5151, 600, (4, 14))
+"""Seed, number and gaps of the pictures of several digits."""
+
+DIGITS, VALIDATION_DIGITS = 40_000, 5000
+"""So many of MNIST's training digits are drawn from, and so many do presets hold back."""
 
 HIDDEN, WEIGHT_DECAY, EPOCHS = 48, 0.3, 80
 
@@ -31,13 +42,14 @@ def main() -> None:
     args = _parse_arguments()
     import tensorflow as tf
 
+    from trainer.data.divide import hold_back
     from trainer.data.idx import read_idx_folder
     from trainer.pictures.normalize import normalize
     from trainer.pictures.presence import WEIGHTS_FILE
 
     train, _ = read_idx_folder(args.data_dir)
     images, traits, kinds = [], [], []
-    taken = _pictures(train.images[:DIGITS])
+    taken = _pictures(train.images[:DIGITS], hold_back(train, VALIDATION_DIGITS)[1])
     while some := list(itertools.islice(taken, 25)):
         seen = normalize(tf.constant([encoded for encoded, _ in some]))
         images.append(seen.images.numpy())
@@ -49,15 +61,18 @@ def main() -> None:
     print(f"\nwrote {WEIGHTS_FILE}")
 
 
-def _pictures(images: np.ndarray) -> Iterator[tuple[bytes, int]]:
+def _pictures(images: np.ndarray, validation: "Split") -> Iterator[tuple[bytes, int]]:
     """Files, and which of `NONE`, `ONE` and `SEVERAL` they show."""
     from trainer.pictures.presence import NONE, ONE, SEVERAL
 
-    for one in pictures_without_digit(SEED + 1, 1500):
-        yield one.encoded, NONE
-    for encoded in _single_digits(images, 900):
+    for seed, count in NONE_PICTURES:
+        for one in pictures_without_digit(seed, count):
+            yield one.encoded, NONE
+    for encoded in _single_digits(images, SINGLE_PICTURES):
         yield encoded, ONE
-    for seed, count, gap in ((SEED + 2, 150, (4, 14)), (SEED + 3, 350, (1, 6)), (SEED + 4, 250, (4, 14))):
+    for one in photographs(validation.images[:PHOTOGRAPHS], validation.labels[:PHOTOGRAPHS], PHOTOGRAPHS_SEED):
+        yield one.encoded, ONE
+    for seed, count, gap in SEVERAL_PICTURES:
         for one in pictures_of_several(images, seed, count, gap):
             yield one.encoded, SEVERAL
 
@@ -80,7 +95,7 @@ def _single_digits(images: np.ndarray, count: int) -> Iterator[bytes]:
             drawing.resize(size, Image.Resampling.BICUBIC).save(file, "PNG" if k % 7 else "JPEG")
             yield file.getvalue()
         else:
-            yield photograph(image, 0, np.random.default_rng([SEED, k])).encoded
+            yield photograph(image, 0, np.random.default_rng([SINGLE_SEED, k])).encoded
 
 
 def fit(images: np.ndarray, traits: np.ndarray, kinds: np.ndarray) -> dict[str, np.ndarray]:

@@ -14,9 +14,9 @@ RIM_MIN_PAPER = 0.5
 DRAWN_MIN_PAPER = 0.45
 """Mean of the shares of a drawing's rim and of the drawing itself that have exactly the colour of paper."""
 
-STROKE_MAX_DEPTH, LINE_MIN_PAPER = 0.15, 0.1
-"""A stroke along a side of a drawing reaches less deep into it, as a share of its size: a line there has at least this
-share of paper. A shadow reaches deeper."""
+STROKE_DEPTHS, LINE_MIN_PAPER = (0.15, 0.25), 0.1
+"""A stroke along a side of a drawing leaves at least this share of paper on one of two lines along that side, which lie so
+deep in the drawing, as shares of its size. A shadow covers both lines."""
 
 SAMPLE_SIDE_PIXELS = 256
 """Every n-th pixel of a picture is enough to count colours; so many along its longer side."""
@@ -66,11 +66,14 @@ def extend(pixels: tf.Tensor) -> Extended:
     is_even = (share(corners, paper, SAME_COLOUR_LEVELS) == 1) & (share(rim, paper, SAME_COLOUR_LEVELS) > RIM_MIN_PAPER)
     # No camera gives so much of one exact colour: in a drawing a corner may hold ink, and even a side, but not a shadow.
     height, width = tf.unstack(tf.shape(pixels)[:2])
-    down, right = (tf.cast(STROKE_MAX_DEPTH * tf.cast(side, tf.float32), tf.int32) for side in (height, width))
-    lines = [pixels[down], pixels[-1 - down], pixels[:, right], pixels[:, -1 - right]]
-    is_drawn = (paper_share(paper) > DRAWN_MIN_PAPER) & tf.reduce_all(
-        [share(tf.cast(line, tf.int32), paper, EXACT_COLOUR_LEVELS) > LINE_MIN_PAPER for line in lines]
-    )
+
+    def line_shares(depth: float) -> list[tf.Tensor]:
+        down, right = (tf.cast(depth * tf.cast(side, tf.float32), tf.int32) for side in (height, width))
+        lines = [pixels[down], pixels[-1 - down], pixels[:, right], pixels[:, -1 - right]]
+        return [share(tf.cast(line, tf.int32), paper, EXACT_COLOUR_LEVELS) for line in lines]
+
+    has_paper = tf.reduce_max([line_shares(depth) for depth in STROKE_DEPTHS], axis=0) > LINE_MIN_PAPER
+    is_drawn = (paper_share(paper) > DRAWN_MIN_PAPER) & tf.reduce_all(has_paper)
     has_ink = share(rim, paper, INK_COLOUR_LEVELS) < 1
 
     extends = (is_even | is_drawn) & has_ink

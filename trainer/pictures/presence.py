@@ -26,7 +26,7 @@ IMAGE_POOL = 2
 NONE, ONE, SEVERAL = range(3)
 """What the network tells apart."""
 
-MIN_NONE, MIN_SEVERAL = 0.75, 0.8
+MIN_NONE, MIN_SEVERAL = 0.85, 0.9
 """Probabilities of none and of several from which on the network is believed. At these, at most 0.5 % of photographs of
 one digit are counted wrong."""
 

@@ -219,9 +219,30 @@ def test_a_bar_that_stands_apart_belongs_to_the_digit(normalize, side) -> None:
     assert apart[4:8].max() > 200
 
 
+TWO_WITH_A_DEEP_BASE = glyph(
+    "....########....",
+    "..####....####..",
+    "..##........##..",
+    "............##..",
+    "...........###..",
+    "..........###...",
+    ".........###....",
+    "........###.....",
+    "......####......",
+    ".....###........",
+    "....###.........",
+    "..####..........",
+    ".####...........",
+    "################",
+    "################",
+    "################",
+)
+
+
 @pytest.mark.parametrize("side", [1, 20])
-def test_a_bitmap_of_mostly_ink_at_its_rim_is_extended_with_its_paper(normalize, side) -> None:
-    filling = FIVE_THAT_FILLS_ITS_PICTURE.repeat(side, axis=0).repeat(side, axis=1)
+@pytest.mark.parametrize("bitmap", [FIVE_THAT_FILLS_ITS_PICTURE, TWO_WITH_A_DEEP_BASE], ids=["five", "two"])
+def test_a_bitmap_of_mostly_ink_at_its_rim_is_extended_with_its_paper(normalize, bitmap, side) -> None:
+    filling = bitmap.repeat(side, axis=0).repeat(side, axis=1)
     room = np.pad(filling, ((side * 6, side * 6), (side * 6, side * 6), (0, 0)), constant_values=255)
     plain, *others = normalize(file_of(room), file_of(filling), file_of(255 - filling))
     for other in others:
