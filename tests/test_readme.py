@@ -48,13 +48,15 @@ def test_make_demo_prints_what_the_readme_shows(demo: tuple[Path, str]) -> None:
 
 
 @pytest.mark.slow
-def test_make_try_serves_the_page_with_a_model_behind_it_and_ctrl_c_ends_both(demo: tuple[Path, str]) -> None:
+def test_make_try_prints_the_page_as_the_readme_shows_and_ctrl_c_ends_both(demo: tuple[Path, str]) -> None:
     process = subprocess.Popen(
         make("try"), cwd=demo[0], stdout=subprocess.PIPE, text=True, start_new_session=True, bufsize=1
     )
     try:
         assert process.stdout
-        url = next(line for line in process.stdout if line.startswith("draw on")).split()[-1]
+        shown = README.split("`make try` prints `")[1].split("`")[0]
+        line = next(line for line in process.stdout if normalized(line) == normalized(shown))
+        url = line.split()[-1]
         assert urllib.request.urlopen(f"{url}/readyz", timeout=60).status == 200
         os.killpg(process.pid, signal.SIGINT)
         process.wait(timeout=60)
