@@ -46,6 +46,10 @@ def test_a_command_runs_under_the_name_digits(command: str) -> None:
     assert f"usage: digits {command}" in run(command, "--help").stdout
 
 
+def test_the_help_of_train_lists_the_exit_statuses() -> None:
+    assert "75 stopped" in run("train", "--help").stdout
+
+
 def test_a_command_imports_only_its_own_side() -> None:
     code = "import sys, digits; digits.main(['wait', '--timeout', '0.1', '--target', 'localhost:1'])"
     code += "; print(*sorted({'trainer', 'tensorflow'} & set(sys.modules)))"

@@ -57,6 +57,12 @@ EXAMPLES = """examples:
   {prog} train --config artifacts/runs/first/config.json --seed 1
 """
 
+EXIT_STATUSES = (
+    "\nexit status: "
+    + "; ".join(f"{code.value} {code.name.lower()}" for code in ExitCode)
+    + ".\nWhat each means: trainer/errors.py."
+)
+
 
 def main(arguments: Sequence[str] | None = None, prog: str = "python -m trainer") -> int:
     """Run one command; return its exit status (see `trainer.errors`)."""
@@ -262,10 +268,7 @@ def build_parser(arguments: Sequence[str], prog: str = "python -m trainer") -> a
     parser = _Parser(
         prog=prog,
         description="Train a digit recogniser and hand it to TensorFlow Serving.",
-        epilog=EXAMPLES.format(prog=prog)
-        + "\nexit status: "
-        + "; ".join(f"{code.value} {code.name.lower()}" for code in ExitCode)
-        + ".\nWhat each means: trainer/errors.py.",
+        epilog=EXAMPLES.format(prog=prog) + EXIT_STATUSES,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     preset = _preset_in(arguments)
@@ -351,7 +354,7 @@ def _add_train(commands: Any, preset: str, examples: str) -> None:
         help="train, evaluate, report and publish",
         description=f"Train, evaluate, report and publish. Precedence: preset < --config FILE < flags.\n"
         f"In [brackets]: the values of the preset {preset}.",
-        epilog=examples,
+        epilog=examples + EXIT_STATUSES,
         argument_default=argparse.SUPPRESS,
     )
     sub.add_argument(
