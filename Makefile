@@ -2,8 +2,8 @@
 # Each sets up what it needs in .venv, once.
 
 PYTHON ?= python3
-# Two test files at a time: while one waits for a server, the other computes. More would disturb each other's TensorFlow.
-PARALLEL ?= --numprocesses 2 --dist loadfile
+# Three test files at a time: on two cores, a file waits half of its time for servers, time-outs and processes that start.
+PARALLEL ?= --numprocesses 3 --dist loadfile
 ARTIFACTS ?= artifacts
 VENV := .venv
 PY := $(VENV)/bin/python

@@ -12,6 +12,7 @@ from benchmarks.serving_throughput import summarise
 REPOSITORY = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_every_case_is_measured_and_written(tmp_path):
     file = tmp_path / "figures.json"
     flags = ["--generator", "python", "--rounds", "1", "--seconds", "0.2", "--json", str(file)]

@@ -54,6 +54,7 @@ def test_cases_in_turns_are_measured_in_every_round(benchmark, tmp_path):
     assert "random images" in printed
 
 
+@pytest.mark.slow
 def test_time_to_accuracy_scores_the_baseline_after_each_epoch_on_a_growing_clock(idx_folder, tmp_path):
     flags = ("--epochs", 2, "--target", 0.1, "--data-dir", idx_folder, "--figure", tmp_path / "figure.svg")
     printed, figures = _run("time_to_accuracy", *flags, "--json", tmp_path / "figures.json")

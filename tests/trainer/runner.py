@@ -54,26 +54,27 @@ def start_run(
         patches: full names of things in the trainer's modules, and what stands there in the process instead.
     """
     arguments = ["train", "--artifacts", str(artifacts), "--run", "r", *map(str, flags)]
-    return _start(arguments, artifacts / said, artifacts / said, environment, patches)
+    return start_forked(arguments, artifacts / said, artifacts / said, environment, patches)
 
 
 def run_forked(*arguments: object) -> subprocess.CompletedProcess[str]:
     """`python -m trainer ARGUMENTS`, run to its end."""
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder, "out"), Path(folder, "err")
-        process = _start([*map(str, arguments)], out, err, {})
+        process = start_forked([*map(str, arguments)], out, err)
         process.join(600)
         assert process.exitcode is not None, f"still running after 600 s: {err.read_text()}"
         return subprocess.CompletedProcess(arguments, process.exitcode, out.read_text(), err.read_text())
 
 
-def _start(
+def start_forked(
     arguments: list[str],
     out: Path,
     err: Path,
-    environment: Mapping[str, str],
+    environment: Mapping[str, str] = MappingProxyType({}),
     patches: Mapping[str, Any] = MappingProxyType({}),
 ) -> ForkServerProcess:
+    """Start `python -m trainer ARGUMENTS`, its output appended to the files `out` and `err`."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__, *PRELOADED])
     process = context.Process(target=_run, args=(arguments, out, err, dict(environment), dict(patches)), daemon=True)

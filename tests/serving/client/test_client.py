@@ -1,4 +1,4 @@
-"""Both clients against servers on loopback: predictions, chunks, retries, deadlines, errors, waiting."""
+"""Both clients against servers on loopback: predictions, chunks, requests, replicas and closing."""
 
 import asyncio
 import itertools
@@ -12,16 +12,12 @@ import numpy as np
 import pytest
 
 from serving.client import AsyncDigitClient, ClientConfig, DigitClient
-from serving.client.attempts import RetryThrottle
 from serving.client.errors import (
     ClosedError,
-    DeadlineError,
     InvalidRequestError,
     NotFoundError,
-    NotReadyError,
     RequestError,
     ResponseError,
-    ServingError,
     UnavailableError,
 )
 from serving.contract import IMAGES, MODEL_NAME, SIGNATURE
@@ -32,13 +28,10 @@ from tests.serving.scripted_server import (
     fail,
     garbage_server,
     images_of,
-    metadata_response,
     predict_response,
     scripted_server,
     status_response,
 )
-
-ONCE = ClientConfig(max_attempts=1)
 
 
 def _image_count(request):
@@ -166,124 +159,6 @@ def test_the_request_names_the_model_and_the_version_of_the_config(call, setting
         assert getattr(getattr(spec, choice), "value", getattr(spec, choice)) == value
 
 
-@pytest.mark.parametrize(
-    ("code", "error"),
-    [
-        ("UNAVAILABLE", UnavailableError),
-        ("NOT_FOUND", NotFoundError),
-        ("INVALID_ARGUMENT", InvalidRequestError),
-        ("FAILED_PRECONDITION", InvalidRequestError),
-        ("DEADLINE_EXCEEDED", DeadlineError),
-        ("INTERNAL", RequestError),
-        ("RESOURCE_EXHAUSTED", RequestError),
-        ("UNAUTHENTICATED", RequestError),
-    ],
-)
-def test_an_error_keeps_the_servers_code_and_message(call, code, error):
-    script = fail(grpc.StatusCode[code], "the server's own message")
-    with scripted_server(predict=script) as target, pytest.raises(ServingError) as caught:
-        call(target, "predict", images_of(1), config=ONCE)
-    assert type(caught.value) is error
-    assert (caught.value.code, caught.value.details, caught.value.target) == (code, "the server's own message", target)
-    assert "the server's own message" in str(caught.value)
-    assert isinstance(caught.value.__cause__, grpc.RpcError)
-    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
-
-
-def test_unavailable_is_retried_until_the_request_succeeds(call):
-    script = fail(grpc.StatusCode.UNAVAILABLE, times=3)
-    with scripted_server(predict=script) as target:
-        assert call(target, "predict", images_of(6)).digit.tolist() == [6]
-    assert script.calls == 4
-
-
-def test_a_request_above_grpcs_default_retry_buffer_is_retried_too(call):
-    script = fail(grpc.StatusCode.UNAVAILABLE, times=1)
-    with scripted_server(predict=script) as target:
-        config = ClientConfig(chunk_images=5000)
-        predictions = call(target, "predict", np.zeros((5000, 28, 28), np.uint8), config=config)
-    assert len(predictions) == 5000
-    assert script.calls == 2
-
-
-@pytest.mark.parametrize(("max_attempts", "sent"), [(1, 1), (3, 3)])
-def test_unavailable_raises_after_the_last_attempt(call, max_attempts, sent):
-    script = fail(grpc.StatusCode.UNAVAILABLE)
-    with scripted_server(predict=script) as target, pytest.raises(UnavailableError):
-        call(target, "predict", images_of(6), config=ClientConfig(max_attempts=max_attempts))
-    assert script.calls == sent
-
-
-@pytest.mark.parametrize("code", ["INVALID_ARGUMENT", "NOT_FOUND", "INTERNAL", "RESOURCE_EXHAUSTED"])
-def test_an_error_that_a_retry_cannot_cure_is_not_retried(call, code):
-    script = fail(grpc.StatusCode[code])
-    with scripted_server(predict=script) as target, pytest.raises(RequestError):
-        call(target, "predict", images_of(6))
-    assert script.calls == 1
-
-
-def test_a_server_that_never_responds_costs_only_the_deadline(call):
-    wake = threading.Event()
-    with scripted_server(predict=lambda request, _: wake.wait(60) and predict_response(request)) as target:
-        begin = time.monotonic()
-        with pytest.raises(DeadlineError):
-            call(target, "predict", images_of(1), timeout_seconds=0.2)
-        assert time.monotonic() - begin < 10
-        wake.set()
-
-
-def test_the_deadline_is_that_of_the_whole_call_however_many_requests_it_takes(call):
-    def slow(request, _):
-        time.sleep(0.1)
-        return predict_response(request)
-
-    with scripted_server(predict=slow) as target:
-        settings = {"chunk_images": 1, "chunks_in_flight": 2, "timeout_seconds": 2}
-        begin = time.monotonic()
-        with pytest.raises(DeadlineError):
-            call(target, "predict", np.zeros((400, 28, 28), np.uint8), **settings)  # 20 s
-        assert 1.9 < time.monotonic() - begin < 10
-        assert len(call(target, "predict", images_of(1, 2, 3), **settings)) == 3
-
-
-def test_a_request_without_a_response_is_sent_again_within_its_time(call):
-    received, wake = [], threading.Event()
-
-    def ignore_the_first(request, _):
-        received.append(request)
-        if len(received) == 1:
-            wake.wait(60)
-        return predict_response(request)
-
-    with scripted_server(predict=ignore_the_first) as target:
-        assert call(target, "predict", images_of(6), timeout_seconds=4).digit.tolist() == [6]
-        received.clear()
-        assert call(target, "predict", images_of(6, 7), timeout_seconds=4, chunk_images=1).digit.tolist() == [6, 7]
-        received.clear()
-        with pytest.raises(DeadlineError):
-            call(target, "predict", images_of(6), timeout_seconds=2, config=ONCE)
-        assert len(received) == 1
-        wake.set()
-
-
-def test_retries_stop_while_most_attempts_fail():
-    throttle = RetryThrottle()
-    assert sum(throttle.record_failure() for _ in range(1000)) == 499
-    for _ in range(200):
-        throttle.record_response()
-    assert not throttle.record_failure()
-    for _ in range(2000):
-        throttle.record_response()
-    assert throttle.record_failure()
-
-
-def test_a_deadline_that_ends_between_retries_keeps_the_servers_message(call):
-    full = fail(grpc.StatusCode.UNAVAILABLE, "the queue is full")
-    with scripted_server(predict=full) as target, pytest.raises(UnavailableError, match="the queue is full"):
-        call(target, "predict", images_of(1), timeout_seconds=1.2)  # all pauses together take at least as long
-    assert 2 <= full.calls <= 4
-
-
 def test_settings_are_keywords_of_the_client(call):
     received = []
 
@@ -323,18 +198,6 @@ def test_headers_are_sent_with_every_request(call, headers):
         call(target, "status", headers=headers)
     assert len(received) == 4
     assert all(dict(headers).items() <= sent.items() for sent in received)
-
-
-def test_is_live_and_is_ready(call):
-    with scripted_server(metadata=lambda *_: metadata_response()) as target:
-        assert call(target, "is_live")
-        assert call(target, "is_ready")
-    missing = fail(grpc.StatusCode.NOT_FOUND, "no model")
-    with scripted_server(status=missing, metadata=missing) as target:
-        assert call(target, "is_live")
-        assert not call(target, "is_ready")
-    assert not call("127.0.0.1:1", "is_live")
-    assert not call("127.0.0.1:1", "is_ready")
 
 
 @pytest.mark.parametrize("damage", ["predict", "status", "metadata"])
@@ -442,57 +305,6 @@ def test_a_dns_name_is_resolved(call):
     with scripted_server() as target:
         port = target.rpartition(":")[2]
         assert call(f"dns:///localhost:{port}", "predict", images_of(5)).digit.tolist() == [5]
-
-
-def test_wait_continues_while_the_server_is_starting(call):
-    port = free_port()
-    with ThreadPoolExecutor(1) as pool:
-        found = pool.submit(call, f"127.0.0.1:{port}", "wait_until_available", timeout_seconds=60)
-        time.sleep(0.5)
-        assert not found.done()
-        with scripted_server(status=lambda *_: status_response((3, "LOADING"), (2, "AVAILABLE")), port=port):
-            assert found.result() == 2
-
-
-def test_wait_for_a_version_continues_after_not_found_and_loading(call):
-    states, requested = iter([None, "START", "LOADING", "AVAILABLE"]), []
-
-    def status(request, context):
-        requested.append(request.model_spec.version.value)
-        if (state := next(states)) is None:
-            context.abort(grpc.StatusCode.NOT_FOUND, "no such version")
-        return status_response((7, state))
-
-    with scripted_server(status=status) as target:
-        assert call(target, "wait_until_available", 7) == 7
-    assert requested == [7, 7, 7, 7]
-
-
-def test_wait_that_times_out_reports_the_last_state(call):
-    message = r"version 7 was not AVAILABLE within 2 s; last seen: version 7 LOADING"
-    loading = scripted_server(status=lambda *_: status_response((7, "LOADING")))
-    with loading as target, pytest.raises(NotReadyError, match=message):
-        call(target, "wait_until_available", 7, timeout_seconds=2)
-
-
-def test_wait_ends_at_once_if_the_version_failed_to_load(call):
-    failed = status_response((7, "END"), error_code=3, error_message="Could not find variable")
-    message = r"version 7 could not be loaded.*INVALID_ARGUMENT: Could not find"
-    with scripted_server(status=lambda *_: failed) as target, pytest.raises(NotReadyError, match=message):
-        call(target, "wait_until_available", 7)
-
-
-def test_wait_reports_why_no_version_could_be_loaded(call):
-    failed = status_response((7, "END"), error_code=3, error_message="Could not find variable")
-    message = r"last seen: version 7 END \(INVALID_ARGUMENT: Could not find variable\)"
-    with scripted_server(status=lambda *_: failed) as target, pytest.raises(NotReadyError, match=message):
-        call(target, "wait_until_available", timeout_seconds=2)
-
-
-def test_wait_ends_at_once_for_an_error_that_waiting_cannot_change(call):
-    reject = fail(grpc.StatusCode.UNAUTHENTICATED, "who are you?")
-    with scripted_server(status=reject) as target, pytest.raises(RequestError, match="UNAUTHENTICATED"):
-        call(target, "wait_until_available")
 
 
 def test_threads_share_one_client():

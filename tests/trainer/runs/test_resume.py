@@ -57,7 +57,7 @@ def test_a_run_stopped_during_training_is_resumed_and_ends_with_the_same_bits(
     process = start_run(tmp_path, *QUIETLY)
     wait_for_step(tmp_path, 40)
     os.kill(process.pid, number)
-    process.join(60)
+    process.join(300)
     said = (tmp_path / "said").read_text()
     if number != signal.SIGKILL:
         assert process.exitcode == ExitCode.STOPPED, said
@@ -146,7 +146,7 @@ def test_other_data_are_refused_by_name(tmp_path: Path, splits) -> None:
     write_idx(data / "train-images-idx3-ubyte", splits.train.images[::-1])
     write_idx(data / "train-labels-idx1-ubyte", splits.train.labels[::-1])
     process = start_run(tmp_path, *flags)
-    process.join(60)
+    process.join(300)
     assert process.exitcode == ExitCode.USAGE
     assert "train data was '" in (tmp_path / "said").read_text()
 
@@ -155,7 +155,7 @@ def test_a_run_in_progress_is_not_started_twice(tmp_path: Path) -> None:
     process = start_run(tmp_path, *QUIETLY, "--epochs", 1000)
     wait_for_step(tmp_path, 1)
     second = start_run(tmp_path, *QUIETLY, "--epochs", 1000)
-    second.join(60)
+    second.join(300)
     assert second.exitcode == ExitCode.IO
     assert "another process is training this run" in (tmp_path / "said").read_text()
     process.kill()
@@ -189,7 +189,7 @@ def test_runs_killed_at_random_instants_end_bit_for_bit_as_one_left_alone(
             if process.exitcode is not None:
                 break
             os.kill(process.pid, signal.SIGKILL if number % 2 else signal.SIGTERM)
-            process.join(60)
+            process.join(300)
             kills += 1
             stage = stage_of(artifacts)
             stages[stage] = stages.get(stage, 0) + 1
