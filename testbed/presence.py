@@ -81,7 +81,7 @@ def _single_digits(images: np.ndarray, count: int) -> Iterator[bytes]:
     """Photographs, and enlarged images as a drawing program makes them; a third shows the pen's digits."""
     from trainer.data.pen import draw_digits
 
-    drawn = draw_digits(2000, 77).images
+    drawn = draw_digits(2000, 77, rare=False).images
     random = np.random.default_rng(4242)
     order = random.permutation(len(drawn))
     for k in range(count):

@@ -41,9 +41,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     "fast": {
         "dataset": "mnist",
         "validation_size": 5000,
-        "pen_weight": 0.15,
+        "pen_weight": 0.2,
         "model": "lenet",
-        "epochs": 2.0,
+        "epochs": 2.5,
         "global_batch_size": 256,
         "learning_rate": 1e-2,
         "beta_1": 0.7,

@@ -25,6 +25,9 @@ class Extra:
 PEN_SEED = 20_260_102
 """Decides the digits that the pen draws: the same ones in every run, whatever the run's seed."""
 
+RARE_STYLES_MIN_EXAMPLES = 10_000
+"""Training digits from which on the pen draws rare styles too. With the 1,257 of optdigits, nines were read as 3 and 5."""
+
 
 def load_splits(
     dataset: str, data_dir: Path, validation_size: int, pen_share: float = 0.0, extra: Extra | None = None
@@ -47,7 +50,8 @@ def load_splits(
     if pen_share:
         from trainer.data.pen import draw_digits
 
-        train = mix_in(train, draw_digits(extra_count(len(train), pen_share), PEN_SEED), pen_share)
+        count, rare = extra_count(len(train), pen_share), len(train) >= RARE_STYLES_MIN_EXAMPLES
+        train = mix_in(train, draw_digits(count, PEN_SEED, rare=rare), pen_share)
     splits = Splits(train=train, validation=validation, test=test)
     return _with_extra(splits, extra) if extra else splits
 

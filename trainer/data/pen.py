@@ -38,17 +38,18 @@ CHUNK = 256
 """Digits drawn at a time, so that the arrays stay small."""
 
 
-def draw_digits(count: int, seed: int) -> Split:
+def draw_digits(count: int, seed: int, *, rare: bool = True) -> Split:
     """Draw digits: about `count`, as many of each digit, each style as often as its weight says.
 
-    The same seed gives the same digits.
+    The same seed gives the same digits. Without `rare`, no rare style is drawn.
     """
     generator = np.random.Generator(np.random.Philox(key=seed))
     images, labels = [], []
     for digit in range(CLASSES):
-        weights = np.cumsum([style.weight for style in STYLES[digit]])
+        styles = [style for style in STYLES[digit] if rare or not style.rare]
+        weights = np.cumsum([style.weight for style in styles])
         ends = np.rint(weights / weights[-1] * count / CLASSES).astype(int)
-        for style, number in zip(STYLES[digit], np.diff(ends, prepend=0), strict=True):
+        for style, number in zip(styles, np.diff(ends, prepend=0), strict=True):
             images.append(draw_style(style, int(number), generator))
             labels.append(np.full(number, digit, np.uint8))
     return Split(np.concatenate(images), np.concatenate(labels))
@@ -57,7 +58,7 @@ def draw_digits(count: int, seed: int) -> Split:
 def draw_style(style: Style, count: int, generator: np.random.Generator) -> np.ndarray:
     """Draw `count` digits of one style: uint8 [count, 28, 28], 0 = paper, 255 = ink."""
     sizes = [min(CHUNK, count - start) for start in range(0, count, CHUNK)]
-    chunks = [_draw(_curves(style, size, generator), generator) for size in sizes]
+    chunks = [_draw(_curves(style, size, generator), style.pen_width_factor, generator) for size in sizes]
     return np.concatenate([np.zeros((0, *IMAGE_SHAPE), np.uint8), *chunks])
 
 
@@ -114,10 +115,10 @@ def _spline(form: Form) -> tuple[np.ndarray, np.ndarray]:
     return matrix, np.array(points)
 
 
-def _draw(curves: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+def _draw(curves: np.ndarray, pen_width_factor: float, generator: np.random.Generator) -> np.ndarray:
     """Fit curves into MNIST's box, centre them by mass, and draw along them: uint8 [count, 28, 28]."""
     count, samples, _ = curves.shape
-    width = generator.uniform(*PEN_WIDTH_PIXELS, (count, 1, 1))
+    width = pen_width_factor * generator.uniform(*PEN_WIDTH_PIXELS, (count, 1, 1))
     scale = (BOX_SIDE_PIXELS - width) / np.ptp(curves, axis=1, keepdims=True).max(axis=-1, keepdims=True)
     centred = (curves - curves.mean(axis=1, keepdims=True)) * scale + (IMAGE_SHAPE[0] - 1) / 2
     phase = generator.uniform(0, 2, (count, 1)) + generator.uniform(0.5, 3, (count, 1)) * np.linspace(0, 1, samples)

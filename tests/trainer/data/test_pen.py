@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trainer.data.load import load_splits
+from trainer.data.load import PEN_SEED, load_splits
 from trainer.data.pen import draw_digits, draw_style
 from trainer.data.skeletons import STYLES, Style
 from trainer.data.split import verify
@@ -59,3 +59,11 @@ def test_the_pen_has_its_share_of_the_training_split_and_of_no_other() -> None:
     assert np.array_equal(mixed.train.images[: len(plain.train)], plain.train.images)
     assert plain.validation.digest == mixed.validation.digest
     assert plain.test.digest == mixed.test.digest
+
+
+def test_beside_few_training_digits_the_pen_draws_no_rare_style() -> None:
+    plain, mixed = (load_splits("optdigits", Path("unused"), 180, pen_share=share) for share in (0.0, 0.4))
+    drawn = len(mixed.train) - len(plain.train)
+    usual, with_rare = (draw_digits(drawn, PEN_SEED, rare=rare) for rare in (False, True))
+    assert {image.tobytes() for image in mixed.train.images[-drawn:]} <= {image.tobytes() for image in usual.images}
+    assert usual.digest != with_rare.digest
