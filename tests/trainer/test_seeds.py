@@ -61,6 +61,7 @@ def table_of(text: str) -> list[list[str]]:
     return rows[start + 1 : next(i for i, row in enumerate(rows) if row[:1] == ["sd"]) + 1]
 
 
+@pytest.mark.slow
 def test_each_seed_is_a_run_of_train_none_is_published_and_more_seeds_train_only_the_new_ones(
     tmp_path: Path, capfd: pytest.CaptureFixture
 ) -> None:
