@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 from trainer.config import TrainConfig, hyperparameters
@@ -83,8 +84,8 @@ def train_run(
             with _tracker(config, console) as tracker:
                 run = _train_and_save(config, cluster, tracker, result)
                 candidate = evaluate_model(config, run.trained.model, run.splits, result, console)
-                show_in_tensorboard(candidate, tracker, run.trained.steps)
-            publish_and_report(candidate, result, console, once=True)
+                show = partial(show_in_tensorboard, candidate, tracker.board, run.trained.steps)
+                publish_and_report(candidate, result, console, once=True, show=show)
 
 
 def train_trial(
@@ -168,6 +169,7 @@ def _train_and_save(config: TrainConfig, cluster: Cluster | None, tracker: RunTr
     from trainer.steps.train import train_model
 
     run = train_model(config, cluster, tracker)
+    tracker.console.stop()
     write_atomically(config.run_dir / WEIGHTS_FILE, run.trained.model.save_weights)
     result.facts, result.data = run.facts, run.splits.digests
     result.training = {"steps": run.trained.steps, "seconds": run.trained.seconds}

@@ -21,7 +21,7 @@ from tests.k8s.manifests import K8S, REPOSITORY, STACKS, arguments, environment,
 from tests.k8s.test_operations import NO_RETRY
 from trainer import cli as trainer_cli
 from trainer.config import TrainConfig
-from trainer.publishing.export import WARM_UP_BATCH_SIZES
+from trainer.publishing.verify_export import WARM_UP_BATCH_SIZES
 
 ROOT = "/artifacts"
 CONFIG = K8S / "base" / "serving" / "config"

@@ -5,6 +5,9 @@ upstroke, a barred 7, an open 4. A drawn digit is a skeleton whose points are mo
 drawn with a pen of its own width, then fitted into 20x20 and centred by mass like MNIST's digits.
 """
 
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
 import numpy as np
 
 from serving.contract import CLASSES, IMAGE_SHAPE
@@ -45,21 +48,42 @@ def draw_digits(count: int, seed: int, *, rare: bool = True) -> Split:
     """
     generator = np.random.Generator(np.random.Philox(key=seed))
     images, labels = [], []
-    for digit in range(CLASSES):
-        styles = [style for style in STYLES[digit] if rare or not style.rare]
-        weights = np.cumsum([style.weight for style in styles])
-        ends = np.rint(weights / weights[-1] * count / CLASSES).astype(int)
-        for style, number in zip(styles, np.diff(ends, prepend=0), strict=True):
-            images.append(draw_style(style, int(number), generator))
-            labels.append(np.full(number, digit, np.uint8))
-    return Split(np.concatenate(images), np.concatenate(labels))
+    with ThreadPoolExecutor() as pool:  # NumPy computes outside Python's lock.
+        for digit in range(CLASSES):
+            styles = [style for style in STYLES[digit] if rare or not style.rare]
+            weights = np.cumsum([style.weight for style in styles])
+            ends = np.rint(weights / weights[-1] * count / CLASSES).astype(int)
+            for style, number in zip(styles, np.diff(ends, prepend=0), strict=True):
+                images += [pool.submit(_draw, strokes) for strokes in _strokes(style, int(number), generator)]
+                labels.append(np.full(number, digit, np.uint8))
+    return Split(np.concatenate([chunk.result() for chunk in images]), np.concatenate(labels))
 
 
 def draw_style(style: Style, count: int, generator: np.random.Generator) -> np.ndarray:
     """Draw `count` digits of one style: uint8 [count, 28, 28], 0 = paper, 255 = ink."""
-    sizes = [min(CHUNK, count - start) for start in range(0, count, CHUNK)]
-    chunks = [_draw(_curves(style, size, generator), style.pen_width_factor, generator) for size in sizes]
+    chunks = [_draw(strokes) for strokes in _strokes(style, count, generator)]
     return np.concatenate([np.zeros((0, *IMAGE_SHAPE), np.uint8), *chunks])
+
+
+class _Strokes(NamedTuple):
+    """How the pen moves along the curves of N digits."""
+
+    points: np.ndarray
+    """Where it stands: float64 [N, samples, (x, y)], in pixels."""
+    pressure: np.ndarray
+    """What its width is multiplied by there: float64 [N, samples]."""
+    width: np.ndarray
+    """Its mean width in pixels: float64 [N, 1, 1]."""
+    steepness: np.ndarray
+    """Of the edges of its strokes, in ink per pixel: float64 [N, 1, 1]."""
+
+
+def _strokes(style: Style, count: int, generator: np.random.Generator) -> list[_Strokes]:
+    """Draw the random numbers of `count` digits, in chunks: fit curves into MNIST's box, and centre them by mass."""
+    return [
+        _fit(_curves(style, min(CHUNK, count - start), generator), style.pen_width_factor, generator)
+        for start in range(0, count, CHUNK)
+    ]
 
 
 def _curves(style: Style, count: int, generator: np.random.Generator) -> np.ndarray:
@@ -115,21 +139,24 @@ def _spline(form: Form) -> tuple[np.ndarray, np.ndarray]:
     return matrix, np.array(points)
 
 
-def _draw(curves: np.ndarray, pen_width_factor: float, generator: np.random.Generator) -> np.ndarray:
-    """Fit curves into MNIST's box, centre them by mass, and draw along them: uint8 [count, 28, 28]."""
+def _fit(curves: np.ndarray, pen_width_factor: float, generator: np.random.Generator) -> _Strokes:
     count, samples, _ = curves.shape
     width = pen_width_factor * generator.uniform(*PEN_WIDTH_PIXELS, (count, 1, 1))
     scale = (BOX_SIDE_PIXELS - width) / np.ptp(curves, axis=1, keepdims=True).max(axis=-1, keepdims=True)
     centred = (curves - curves.mean(axis=1, keepdims=True)) * scale + (IMAGE_SHAPE[0] - 1) / 2
     phase = generator.uniform(0, 2, (count, 1)) + generator.uniform(0.5, 3, (count, 1)) * np.linspace(0, 1, samples)
     pressure = 1 + generator.uniform(-PRESSURE, PRESSURE, (count, 1)) * np.cos(np.pi * phase)
-    steepness = generator.uniform(*EDGE_STEEPNESS, (count, 1, 1))
+    return _Strokes(centred, pressure, width, generator.uniform(*EDGE_STEEPNESS, (count, 1, 1)))
+
+
+def _draw(strokes: _Strokes) -> np.ndarray:
+    """Draw along the curves: uint8 [N, 28, 28]."""
     # Squared distances of each pixel to the nearest sample, as if the pen had its mean width there.
-    offsets = np.arange(IMAGE_SHAPE[0]) - centred[..., np.newaxis]
-    squares = (offsets / pressure[:, :, np.newaxis, np.newaxis]).astype(np.float32) ** 2
-    nearest = np.full((count, *IMAGE_SHAPE), np.inf, np.float32)
-    for sample in range(samples):
+    offsets = np.arange(IMAGE_SHAPE[0]) - strokes.points[..., np.newaxis]
+    squares = (offsets / strokes.pressure[:, :, np.newaxis, np.newaxis]).astype(np.float32) ** 2
+    nearest = np.full((len(squares), *IMAGE_SHAPE), np.inf, np.float32)
+    for sample in range(squares.shape[1]):
         across, down = squares[:, sample, 0], squares[:, sample, 1]
         np.minimum(nearest, down[:, :, np.newaxis] + across[:, np.newaxis, :], out=nearest)
-    ink = np.clip((width / 2 - np.sqrt(nearest)) * steepness + 0.5, 0, 1)
+    ink = np.clip((strokes.width / 2 - np.sqrt(nearest)) * strokes.steepness + 0.5, 0, 1)
     return np.rint(255 * ink).astype(np.uint8)

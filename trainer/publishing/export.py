@@ -32,11 +32,8 @@ from serving.contract import (
 )
 from trainer.errors import ConfigError
 from trainer.pictures.normalize import normalize
+from trainer.publishing.verify_export import WARM_UP_BATCH_SIZES, WARM_UP_FILE
 
-WARM_UP_BATCH_SIZES = {SIGNATURE: (1, 8, 32, 128), PICTURES: (1, 8)}
-"""The server replays a warm-up record of each batch size when it loads a version, so no request pays for the first run."""
-
-WARM_UP_FILE = "tf_serving_warmup_requests"
 METADATA_FILE = "digits.json"
 
 

@@ -4,6 +4,7 @@ Every step fails closed: a version appears only after all steps before it have s
 """
 
 import shutil
+from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
@@ -65,6 +66,7 @@ def publish(
     metadata: dict[str, Any],
     keep_versions: int = 0,
     verify: Verify | None = None,
+    meanwhile: Callable[[], None] = lambda: None,
     console: Console = SILENT,
 ) -> Published:
     """Publish a trained model as the next version under `model_dir`, if it passes the gate.
@@ -79,6 +81,7 @@ def publish(
         metadata: JSON-ready facts, saved inside the version.
         keep_versions: how many live versions to keep; older ones are removed afterwards. 0 = all.
         verify: compares the exported files with the model; None = in a fresh process, started before the export.
+        meanwhile: is called while the fresh process verifies.
         console: prints which step is running.
 
     Raises:
@@ -95,7 +98,7 @@ def publish(
         version = next_version(model_dir, now)
         staging = staging_folder(model_dir, version)
         try:
-            verify = verify or processes.enter_context(fresh_process(staging))
+            verify = verify or processes.enter_context(fresh_process(staging, meanwhile=meanwhile))
             with console.phase("Exporting"), deferred_stop():
                 expected = _predict_on_cpu(model, images, evaluation.temperature)
                 export_model(

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,11 @@ SIGNATURES = {
     PICTURES: ({ENCODED}, {PROBABILITIES, DIGIT, CONFIDENCE, NORMALIZED, PROBLEM, FOUND, BOX}),
 }
 """Inputs and outputs that a version must have."""
+
+WARM_UP_BATCH_SIZES = {SIGNATURE: (1, 8, 32, 128), PICTURES: (1, 8)}
+"""The server replays a warm-up record of each batch size when it loads a version, so no request pays for the first run."""
+
+WARM_UP_FILE = "tf_serving_warmup_requests"
 
 Verify = Callable[[Path, np.ndarray, np.ndarray], dict[str, Any]]
 """A SavedModel, images uint8 [N, 28, 28], expected probabilities float32 [N, 10] -> the measured values."""
@@ -92,8 +97,15 @@ def verify_in_fresh_process(
 
 
 @contextmanager
-def fresh_process(folder: Path, timeout_seconds: float = TIMEOUT_SECONDS) -> Iterator[Verify]:
+def fresh_process(
+    folder: Path, timeout_seconds: float = TIMEOUT_SECONDS, meanwhile: Callable[[], None] = lambda: None
+) -> Iterator[Verify]:
     """Start a Python process that imports TensorFlow at once, while `folder` is still being written.
+
+    Args:
+        folder: where the SavedModel will be.
+        timeout_seconds: how long the verification may take.
+        meanwhile: is called here while the process verifies.
 
     Yields:
         `verify` in that process; see `verify_in_fresh_process`. To be called once, when `folder` is complete.
@@ -115,8 +127,11 @@ def fresh_process(folder: Path, timeout_seconds: float = TIMEOUT_SECONDS) -> Ite
 
         def verify_there(folder: Path, images: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
             np.savez(expected, images=images, probabilities=probabilities)
+            with suppress(BrokenPipeError):  # It has ended; why is found out below.
+                print("go", file=process.stdin, flush=True)
+            meanwhile()
             try:
-                out, err = process.communicate("go\n", timeout=timeout_seconds)
+                out, err = process.communicate(timeout=timeout_seconds)
             except subprocess.TimeoutExpired as error:
                 raise VerificationError(
                     f"{folder}: the verification did not end within {timeout_seconds:g} s"
@@ -245,8 +260,6 @@ def _compare(outputs: dict[str, np.ndarray], probabilities: np.ndarray, size: in
 def _replay_warm_up(folder: Path, calls: dict[str, _Call]) -> int:
     import tensorflow as tf
     from tensorflow_serving.apis import prediction_log_pb2
-
-    from trainer.publishing.export import WARM_UP_BATCH_SIZES, WARM_UP_FILE
 
     sizes: dict[str, tuple[int, ...]] = {}
     for record in tf.compat.v1.io.tf_record_iterator(str(folder / "assets.extra" / WARM_UP_FILE)):

@@ -20,7 +20,7 @@ from trainer.runs.environment import utc_now
 from trainer.runs.folder import PREDICTIONS_FILE, WEIGHTS_FILE
 from trainer.runs.result import RESULT_FILE, TRIAL_FILE, RunResult, read_result
 from trainer.runs.signals import deferred_stop
-from trainer.runs.tracking import RunTracker
+from trainer.runs.tensorboard import TensorBoard
 from trainer.steps.train import load_data
 from trainer.training.augment import first_batch
 from trainer.training.distribute import ONE_DEVICE, choose_devices
@@ -97,12 +97,12 @@ def reload_candidate(config: TrainConfig, result: RunResult, console: Console) -
     return evaluate_model(config, model, splits, result, console)
 
 
-def show_in_tensorboard(candidate: Candidate, tracker: RunTracker, step: int) -> None:
+def show_in_tensorboard(candidate: Candidate, board: TensorBoard, step: int) -> None:
     """Add the network, an augmented batch and the scores to the run's TensorBoard."""
     with deferred_stop():
-        tracker.board.graph(candidate.model)
-        show_batch(tracker.board, first_batch(candidate.splits.train, candidate.config))
-        show_evaluation(tracker.board, candidate.evaluation, candidate.splits.test, candidate.model, step)
+        board.graph(candidate.model)
+        show_batch(board, first_batch(candidate.splits.train, candidate.config))
+        show_evaluation(board, candidate.evaluation, candidate.splits.test, candidate.model, step)
 
 
 def _refuse_other_data(run_dir: Path, trained: dict[str, str], now: dict[str, str]) -> None:

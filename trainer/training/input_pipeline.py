@@ -17,6 +17,10 @@ import tensorflow as tf
 from trainer.data.split import Split
 
 
+PREFETCHED_BATCHES = 2
+"""Ready before they are needed: gathering a batch takes a hundredth of a step."""
+
+
 def batch_indices(seed: int, examples: int, global_batch_size: int, start_step: int, stop_step: int) -> np.ndarray:
     """Return the positions in the training split of each step's examples: int32 [steps, global_batch_size]."""
     first, last = start_step * global_batch_size, stop_step * global_batch_size
@@ -88,9 +92,12 @@ def replica_datasets(
             datasets.append(
                 dataset.apply(tf.data.experimental.prefetch_to_device(device))
                 if on_gpu
-                else dataset.prefetch(tf.data.AUTOTUNE)
+                else dataset.prefetch(PREFETCHED_BATCHES)
             )
-    return datasets
+    options = tf.data.Options()
+    # The autotuner's thread sometimes misses that its iterator is deleted: the process then ends up to a minute late.
+    options.autotune.enabled = False
+    return [dataset.with_options(options) for dataset in datasets]
 
 
 def _permutation(seed: int, epoch: int, examples: int) -> np.ndarray:

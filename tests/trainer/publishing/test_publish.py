@@ -22,11 +22,12 @@ from serving.local_server.errors import StatusError
 from tests.trainer.conftest import REPOSITORY
 from tests.waiting import wait_until
 from trainer.errors import ExitCode
-from trainer.publishing.export import WARM_UP_FILE, export_model
+from trainer.publishing.export import export_model
 from trainer.publishing.gate import Gate, GateError, predict_version
 from trainer.publishing.publish import find_published, publish
 from trainer.publishing.verify_export import (
     WAIT,
+    WARM_UP_FILE,
     ArtifactError,
     VerificationError,
     Verify,
