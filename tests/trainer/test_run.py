@@ -1,5 +1,6 @@
 """Whole runs, as a user starts them."""
 
+import errno
 import json
 import os
 import re
@@ -185,6 +186,22 @@ def test_a_run_whose_output_nobody_reads_publishes_and_exits_with_0(tmp_path: Pa
     assert done.returncode == ExitCode.OK
     assert len(live_versions(tmp_path / "models" / MODEL_NAME)) == 1
     assert read_result(tmp_path / "runs" / "r")["exit_code"] == ExitCode.OK
+
+
+def full_disk(*_: object) -> None:
+    """Take the place of what draws the figures."""
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_figures_that_cannot_be_written_do_not_stop_the_publication(finished: Path, tmp_path: Path) -> None:
+    artifacts = Path(shutil.copytree(finished / "runs" / "r", tmp_path / "runs" / "r")).parents[1]
+    out, err = tmp_path / "out", tmp_path / "err"
+    patches = {"trainer.steps.publish.save_figures": full_disk}
+    process = start_forked(["publish", str(artifacts / "runs" / "r")], out, err, patches=patches)
+    process.join(120)
+    assert process.exitcode == ExitCode.OK, err.read_text()
+    assert "warning: cannot write the report: [Errno 28] No space left on device" in err.read_text()
+    assert len(live_versions(artifacts / "models" / MODEL_NAME)) == 1
 
 
 def test_a_refusal_by_the_gate_exits_with_5_and_still_reports(tmp_path: Path) -> None:

@@ -16,7 +16,6 @@ import tensorflow as tf
 
 from trainer.data.split import Split
 
-
 PREFETCHED_BATCHES = 2
 """Ready before they are needed: gathering a batch takes a hundredth of a step."""
 

@@ -31,6 +31,7 @@ from trainer.publishing.verify_export import (
     ArtifactError,
     VerificationError,
     Verify,
+    fresh_process,
     main,
     verify,
     verify_in_fresh_process,
@@ -142,7 +143,11 @@ def test_gate_refuses_when_the_served_version_cannot_be_scored(model_dir: Path, 
 def test_the_fresh_process_accepts_the_trainer_s_own_export_and_returns_what_it_measured(
     exported: Path, trained
 ) -> None:
-    measured = verify_in_fresh_process(exported, trained.test.images[:256], trained.evaluation.probabilities[:256])
+    drawn = []
+    with fresh_process(exported, meanwhile=lambda: drawn.append("figures")) as verify_there:
+        assert not drawn
+        measured = verify_there(exported, trained.test.images[:256], trained.evaluation.probabilities[:256])
+    assert drawn == ["figures"]
     assert measured["examples"] == 256
     assert measured["warm_up_records"] == 6
     assert measured["largest_difference"] <= 1e-5
