@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import difflib
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 
 SERVING_COMMANDS = ("predict", "status", "metadata", "wait", "bench", "web", "serve")
@@ -57,7 +58,12 @@ def _fail(message: str) -> int:
 
 
 def _help() -> str:
-    lines = [f"  {action.dest:12}{action.help}" for commands in _commands() for action in commands._choices_actions]
+    summaries = {action.dest: action.help or "" for commands in _commands() for action in commands._choices_actions}
+    summaries["completion"] = f"print a completion script for {' or '.join(SHELLS)}"
+    lines = [
+        textwrap.fill(text, 80, initial_indent=f"  {name:12}", subsequent_indent=" " * 14)
+        for name, text in summaries.items()
+    ]
     return "\n".join(
         (
             "usage: digits COMMAND ...",
@@ -65,7 +71,6 @@ def _help() -> str:
             "Train a digit recogniser, hand it to TensorFlow Serving, and query it.",
             "",
             *lines,
-            f"  {'completion':12}print a completion script for {' or '.join(SHELLS)}",
             "",
             "digits COMMAND --help describes a command, digits --version prints the version.\n",
         )

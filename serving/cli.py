@@ -102,7 +102,7 @@ def build_parser(prog: str = "python -m serving", *, serve: bool) -> argparse.Ar
     """Build the parser. The options of `serve` are defined by the server's module, which is imported only if chosen."""
     parser = argparse.ArgumentParser(
         prog=prog,
-        description="Query a server of the digit model, wait for it, measure it, draw digits for it, or run a small one.",
+        description="Query a server of the digit model, measure it, draw digits for it, or run one.",
         epilog=EXIT_STATUS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

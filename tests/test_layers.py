@@ -83,7 +83,7 @@ MAY_IMPORT = {
     "trainer.run": {"config", "errors", "runs", "steps", "training"},
     "trainer.learn": {"command_line", "config", "data", "errors", "publishing", "run", "runs", "settings", "training"},
     "trainer.seeds": {"command_line", "config", "errors", "precision", "run", "runs", "tuning"},
-    "trainer.tuning": {"config", "errors", "evaluation", "run", "runs", "settings", "training"},
+    "trainer.tuning": {"command_line", "config", "errors", "evaluation", "run", "runs", "settings", "training"},
     # On the other side of the contract.
     "serving.client": set(),
     "serving.commands": {"client", "exit_codes"},

@@ -14,6 +14,7 @@ import difflib
 import os
 import re
 import sys
+import textwrap
 import traceback
 import types
 import typing
@@ -57,11 +58,9 @@ EXAMPLES = """examples:
   {prog} train --config artifacts/runs/first/config.json --seed 1
 """
 
-EXIT_STATUSES = (
-    "\nexit status: "
-    + "; ".join(f"{code.value} {code.name.lower()}" for code in ExitCode)
-    + ".\nWhat each means: trainer/errors.py."
-)
+_STATUSES = "; ".join(f"{code.value}\xa0{code.name.lower()}" for code in ExitCode)  # A number stays beside its name.
+_STATUSES = f"exit status: {_STATUSES}. trainer/errors.py says what each means."
+EXIT_STATUSES = "\n" + textwrap.fill(_STATUSES, 80).replace("\xa0", " ")
 
 
 def main(arguments: Sequence[str] | None = None, prog: str = "python -m trainer") -> int:
@@ -244,12 +243,12 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        # A subparser hands unknown flags up to the main parser, which does not know the subparser's flags.
+        # A subparser hands unknown arguments up to the main parser, which does not know the subparser's flags.
         known, unknown = super().parse_known_args(args, namespace)
-        flags = [text.partition("=")[0] for text in unknown if text.startswith("--")]
-        if flags and any(action.option_strings for action in self._actions if action.dest != "help"):
+        if unknown and any(action.option_strings for action in self._actions if action.dest != "help"):
+            wrong = next((text.partition("=")[0] for text in unknown if text.startswith("--")), unknown[0])
             known_flags = [flag for action in self._actions for flag in action.option_strings]
-            self.error(f"unrecognized argument {flags[0]}{_suggestion(flags[0], known_flags)}")
+            self.error(f"unrecognized argument {wrong}{_suggestion(wrong, known_flags)}")
         return known, unknown
 
     def error(self, message: str) -> NoReturn:
@@ -315,12 +314,14 @@ def build_parser(arguments: Sequence[str], prog: str = "python -m trainer") -> a
     sub.add_argument("--allow-none", action="store_true", help="even if no version is served afterwards")
     sub.set_defaults(command=_rollback)
 
-    sub = commands.add_parser("doctor", help="what a run would find on this machine, problems first")
+    text = "what a run would find on this machine, problems first"
+    sub = commands.add_parser("doctor", help=text, description=text)
     _add_paths(sub)
     _add_model(sub)
     sub.set_defaults(command=_doctor)
 
-    data = commands.add_parser("data", help="prepare MNIST, verify a data set, or write pictures from one")
+    text = "prepare MNIST, verify a data set, or write pictures from one"
+    data = commands.add_parser("data", help=text, description=text)
     actions = data.add_subparsers(required=True, metavar="COMMAND")
     sub = actions.add_parser("prepare", help="prepare MNIST with tensorflow-datasets")
     _add_paths(sub)

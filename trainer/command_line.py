@@ -23,6 +23,11 @@ def command_line(*arguments: object, package: str = "trainer") -> str:
     return shlex.join([*start, *map(str, arguments)])
 
 
+def tensorboard_line(folder: Path) -> str:
+    """Return the command that shows the runs in `folder`, with the TensorBoard of the Python that runs this process."""
+    return shlex.join([_typed(Path(sys.executable).with_name("tensorboard")), "--logdir", str(folder)])
+
+
 def _typed(program: Path) -> str:
     """Return the shortest text that starts the program: its name, its path from the working folder, or its full path."""
     found = shutil.which(program.name)

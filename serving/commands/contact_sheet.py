@@ -20,7 +20,7 @@ _PAGE = """<!doctype html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>What the model saw</title>
 <style>
-  :root {{ color-scheme: light dark; font: 16px/1.4 system-ui, sans-serif; }}
+  :root {{ color-scheme: light dark; font: 16px/1.4 system-ui, sans-serif; background: Canvas; color: CanvasText; }}
   body {{ margin: clamp(1rem, 4vw, 2rem); }}
   h1 {{ font-size: 1.5rem; margin: 0 0 .25rem; }}
   p {{ margin: 0 0 1.5rem; }}
@@ -30,8 +30,10 @@ _PAGE = """<!doctype html>
   img.seen {{ image-rendering: pixelated; }}
   figcaption {{ grid-column: 1 / -1; overflow-wrap: anywhere; }}
 </style>
+<header>
 <h1>What the model saw</h1>
-<p>Left each picture, right the 28 by 28 pixels that the model was given; below the digit, its confidence and the file.</p>
+<p>Left: the picture. Right: the 28 by 28 pixels that the model was given. Below: digit, confidence and file.</p>
+</header>
 <main>
 {figures}
 </main>

@@ -23,8 +23,9 @@ from serving.local_server.versions.discovery import VersionPolicy
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `digits serve` to `parser`."""
     parser.description = (
-        "Serve a folder of versions with TensorFlow Serving's gRPC and REST APIs on this machine: for laptops, tests and "
-        "demos. For production give the same folder to the tensorflow/serving container."
+        "Serve a folder of versions with TensorFlow Serving's gRPC and REST APIs on this\n"
+        "machine: for laptops, tests and demos. For production give the same folder to\n"
+        "the tensorflow/serving container."
     )
     defaults = ServerConfig(base_path=Path())
 

@@ -132,6 +132,7 @@ def test_bad_flags_exit_with_2_before_anything_is_written(tmp_path: Path) -> Non
     ("arguments", "message"),
     [
         (["train", "--epoch", "2"], "unrecognized argument --epoch; did you mean --epochs?"),
+        (["train", "fast"], "unrecognized argument fast\nAll flags: python -m trainer train --help"),
         (["train", "--preset", "fest"], "did you mean fast?"),
         (["trian"], "did you mean train?"),
         (["rollback", "--alow-none"], "did you mean --allow-none?"),

@@ -12,8 +12,12 @@ from trainer.evaluation.figures import confusion, gallery
 from trainer.evaluation.metrics import Evaluation
 from trainer.runs.tensorboard import TRAIN, VALIDATION, TensorBoard
 
+CARD_INCHES, CARD_PIXELS = 4.6, 350
+"""Width of a picture, and of the card on which TensorBoard shows it. It scales pictures without smoothing, so other widths
+make the text ragged."""
+
 MISTAKES = 9
-"""As many as can be read on one of TensorBoard's cards, which are some 400 pixels wide."""
+"""As many as can be read on one card."""
 
 PROJECTED = 1000
 """Test digits on the projector tab; more of them make it slow in the browser."""
@@ -32,10 +36,14 @@ def show_evaluation(board: TensorBoard, evaluation: Evaluation, test: Split, mod
         },
         step,
     )
-    worst = gallery(evaluation, test.images, evaluation.worst[:MISTAKES], columns=3, size_inches=(4.6, 4.8))
+    worst = gallery(evaluation, test.images, evaluation.worst[:MISTAKES], columns=3, size_inches=(CARD_INCHES, 4.8))
     for tag, figure, description in (
         ("test/worst_mistakes", worst, "The most confident mistakes on the test split."),
-        ("test/confusion", confusion(evaluation), "True digit in rows, predicted digit in columns."),
+        (
+            "test/confusion",
+            confusion(evaluation, (CARD_INCHES, 4.4)),
+            "True digit in rows, predicted digit in columns.",
+        ),
     ):
         board.image(VALIDATION, tag, _png(figure), step=step, description=description)
     board.pr_curves(evaluation.probabilities, evaluation.labels, step)
@@ -47,7 +55,7 @@ def show_evaluation(board: TensorBoard, evaluation: Evaluation, test: Split, mod
 
 def show_batch(board: TensorBoard, images: np.ndarray) -> None:
     """Write what the first step learns from: uint8 [B, 28, 28], augmented."""
-    figure = Figure(figsize=(4.6, 3.1), layout="constrained")
+    figure = Figure(figsize=(CARD_INCHES, 3.1), layout="constrained")
     for axes, image in zip(figure.subplots(4, 6).flat, images, strict=False):
         axes.imshow(image, cmap="gray_r", vmin=0, vmax=255)
     for axes in figure.axes:
@@ -69,5 +77,5 @@ def sprites(images: np.ndarray) -> bytes:
 
 def _png(figure: Figure) -> bytes:
     file = io.BytesIO()
-    figure.savefig(file, dpi=110, format="png")
+    figure.savefig(file, dpi=CARD_PIXELS / CARD_INCHES, format="png")
     return file.getvalue()

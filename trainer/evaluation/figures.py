@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
 from percent import confidence_percent, percent
 from serving.contract import CLASSES
@@ -73,7 +73,7 @@ def curves(rows: Sequence[dict[str, Any]]) -> Figure:
 
 def curve(rows: Sequence[dict[str, Any]], name: str) -> Figure:
     """Plot one of `CURVES` over the epochs, for training and validation."""
-    figure = Figure(figsize=(4.6, 3.1), layout="constrained")
+    figure = Figure(figsize=(4, 2.9), layout="constrained")  # Three of them in a row have to be legible.
     _draw_curve(figure.subplots(), rows, name)
     return figure
 
@@ -87,13 +87,12 @@ def curves_of_runs(runs: Mapping[str, Sequence[dict[str, Any]]], name: str) -> F
         epochs, values = _over_epochs(rows, "validation", name)
         axes.plot(epochs, values, color=color, linestyle=line, linewidth=1.5, label=run)
     _finish_curve(axes, name)
-    axes.legend(frameon=False, fontsize=8)
     return figure
 
 
-def confusion(evaluation: Evaluation) -> Figure:
+def confusion(evaluation: Evaluation, size_inches: tuple[float, float] = (6, 5.6)) -> Figure:
     """Draw the confusion matrix, shaded by mistakes only: correct predictions outnumber them too far to share a scale."""
-    figure = Figure(figsize=(6, 5.6), layout="constrained")
+    figure = Figure(figsize=size_inches, layout="constrained")
     axes = figure.subplots()
     mistakes = evaluation.confusion - np.diag(np.diag(evaluation.confusion))
     axes.imshow(mistakes, cmap="Oranges", vmin=0, vmax=max(4, mistakes.max()))
@@ -185,10 +184,10 @@ def _draw_curve(axes: Axes, rows: Sequence[dict[str, Any]], name: str) -> None:
         axes.plot(epochs, values, color=GREY, marker=marker, markersize=3)
         axes.set_ylim(bottom=0)
     else:
-        axes.plot(epochs, values, color=BLUE, linewidth=0.7, alpha=0.35)
+        # A row is a mean over the steps since the row before it, so it belongs in their middle.
+        axes.plot(epochs - np.diff(epochs, prepend=0) / 2, values, color=BLUE, linewidth=0.8, alpha=0.5)
         axes.plot(*_window_means(rows, name), color=BLUE, linewidth=1.8, marker=marker, markersize=3, label="training")
         axes.plot(*_over_epochs(rows, "validation", name), color=ORANGE, marker="o", markersize=3, label="validation")
-        axes.legend(frameon=False)
     _finish_curve(axes, name)
 
 
@@ -198,15 +197,27 @@ def _finish_curve(axes: Axes, name: str) -> None:
     if name == "loss":
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter("{x:g}")
-        lowest, highest = axes.get_ylim()
-        has_label = math.ceil(math.log10(lowest)) <= math.floor(math.log10(highest))
-        axes.yaxis.set_minor_formatter(NullFormatter() if has_label else "{x:g}")  # Only powers of ten are major.
+        _label_minor_ticks(axes)
     if name == "accuracy":
         drawn = [np.asarray(line.get_ydata()) for line in axes.lines if line.get_linewidth() > 1]
         lowest = min((float(np.quantile(values, 0.1)) for values in drawn if len(values)), default=0.0)
         axes.set_ylim(max(0.0, lowest - 0.02), 1.002)
         axes.yaxis.set_major_formatter(_percents())
+    if axes.get_legend_handles_labels()[0]:
+        # Loss falls and accuracy rises, so these corners are free.
+        axes.legend(frameon=False, fontsize=8, loc="upper right" if name == "loss" else "lower right")
     _plain(axes)
+
+
+def _label_minor_ticks(axes: Axes) -> None:
+    """Label more than the powers of ten on a logarithmic axis that has fewer than two of them."""
+    lowest, highest = axes.get_ylim()
+    if math.floor(math.log10(highest)) > math.ceil(math.log10(lowest)):
+        axes.yaxis.set_minor_formatter(NullFormatter())
+        return
+    axes.yaxis.set_minor_formatter("{x:g}")
+    if highest > 6.25 * lowest:  # 2 and 5 are labels enough: two neighbours of 1, 2, 5, 10 differ by 2.5 at most.
+        axes.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
 
 
 def _over_epochs(rows: Sequence[dict[str, Any]], kind: str, name: str) -> tuple[list[float], list[float]]:

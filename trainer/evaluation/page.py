@@ -27,6 +27,7 @@ COLORS = {BLUE: "--blue", ORANGE: "--orange", RED: "--red", GREEN: "--green", PU
 def page(title: str, body: str) -> str:
     """Return a complete HTML page; `title` is text, `body` is HTML."""
     body = body.replace(" %", "&nbsp;%")  # A number and its sign stay on one line.
+    body = re.sub(r"(?<=\s)--[a-z][\w-]*", r'<span class="flag">\g<0></span>', body)  # And so does a flag.
     return f"""<!doctype html>
 <html lang="en">
 <head>

@@ -126,7 +126,8 @@ def _comparison(one: dict[str, Any], significance: float, examples: int) -> dict
         "its accuracy": percent(one["accuracy"]),
         "difference": f"{100 * difference:+.2f} points; 95 % interval {100 * low:+.2f} to {100 * high:+.2f}",
         "changed digits": f"{one['newly_correct']} newly correct, {one['newly_wrong']} newly wrong",
-        "exact McNemar test": f"p = {one['p_value']:.2g}; the gate refuses below {significance:g}",
+        "exact McNemar test": f"p = {one['p_value']:.2g}; "
+        + (f"the gate refuses below {significance:g}" if significance else "this gate does not require it"),
     }
 
 
@@ -237,8 +238,13 @@ def _calibration(evaluation: Evaluation) -> str:
 def _try(story: Story) -> str:
     models = story.config.model_dir
     if not story.outcome.startswith("Published"):
-        publish = command_line("publish", story.config.run_dir)
-        return f"<h2>Try it</h2><p>No version of this model is served. Publish it first:</p>{commands(publish)}"
+        text = "No version of this model is served. Publish it first:"
+        if not story.succeeded:
+            text = (
+                "No version of this model is served. This command tries again to publish it. Its flags --min-accuracy, "
+                "--tolerance and --significance change the limits of the gate."
+            )
+        return f"<h2>Try it</h2><p>{text}</p>{commands(command_line('publish', story.config.run_dir))}"
     lines = {
         command_line("serve", models, package="serving"): "on this machine; in production: tensorflow/serving",
         command_line("web", package="serving"): "draw a digit on http://127.0.0.1:8080",

@@ -142,6 +142,7 @@ class TerminalConsole(TextConsole):
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
+        self.stop()  # Two live lines overwrite each other.
         started = time.monotonic()
         with self._terminal.status(f"{name} ..."):
             yield

@@ -92,7 +92,8 @@ class TensorBoard:
 
     def text(self, name: str, table: Mapping[str, Any]) -> None:
         """Write a table of names and values to the text tab."""
-        lines = ("| | |", "| --- | --- |", *(f"| {key} | `{value}` |" for key, value in table.items()))
+        shown = {key: "none" if value in (None, "") else f"`{value}`" for key, value in table.items()}
+        lines = ("| | |", "| --- | --- |", *(f"| {key} | {value} |" for key, value in shown.items()))
         self._add(TRAIN, text_pb(name, "\n".join(lines)))
 
     def hyperparameters(self, run: str, settings: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from percent import percent
-from trainer.command_line import command_line
+from trainer.command_line import command_line, tensorboard_line
 from trainer.evaluation.figures import save_figures
 from trainer.evaluation.model_card import model_card, write_model_card
 from trainer.evaluation.report import Story, write_report
@@ -99,7 +99,7 @@ def report(
     for name, place in (
         ("Report", config.run_dir / "report.html"),
         ("Figures", config.run_dir / "figures"),
-        ("TensorBoard", f"tensorboard --logdir {config.artifacts / 'runs'}"),
+        ("TensorBoard", tensorboard_line(config.artifacts / "runs")),
     ):
         console.note(f"{name + ':':<12} {place}")
 

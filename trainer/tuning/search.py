@@ -18,6 +18,7 @@ from functools import partial
 from typing import Any
 
 from percent import percent
+from trainer.command_line import tensorboard_line
 from trainer.config import TrainConfig, refuse_mismatch, resolve, what_it_computes
 from trainer.errors import ConfigError
 from trainer.runs.atomic import write_atomically
@@ -222,7 +223,7 @@ def report(search: Search, ranked: Sequence[Trial], console: Console) -> None:
     for name, file in (("Figure", "trials.png"), ("Importance", "importances.png")):
         if (search.folder / file).is_file():
             console.note(f"{name + ':':<12} {search.folder / file}")
-    console.note(f"{'TensorBoard:':<12} tensorboard --logdir {search.folder / 'tensorboard'}")
+    console.note(f"{'TensorBoard:':<12} {tensorboard_line(search.folder / 'tensorboard')}")
 
 
 def _describe(trial: Trial) -> str:

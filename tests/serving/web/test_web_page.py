@@ -414,6 +414,8 @@ def test_on_a_phone_nothing_is_wider_than_the_screen_and_drawing_and_digit_are_b
     chromium.draw(kind="touch")
     shows(chromium, "digit", "7")
     assert chromium.run("return document.documentElement.scrollWidth") == 360
+    longest = "const text = document.querySelector('#bars span'); text.textContent = '>99.9\u00a0%';"
+    assert chromium.run(f"{longest} return text.scrollWidth <= text.clientWidth")
     assert chromium.run("return scrollY") == 0  # the finger drew and did not scroll
     digit = chromium.find("digit").rect
     assert digit["y"] + digit["height"] < 740

@@ -1,5 +1,6 @@
 """The report, its figures and the model card, from a run that is made up: 20 digits, some of them wrong."""
 
+import html
 import json
 import re
 from html.parser import HTMLParser
@@ -9,11 +10,12 @@ from typing import Any, get_args, get_type_hints
 import numpy as np
 import pytest
 import yaml
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from trainer.command_line import command_line
 from trainer.config import TrainConfig, as_flags, resolve
 from trainer.data.sources import SOURCES
-from trainer.evaluation.figures import _window_means, save_figures
+from trainer.evaluation.figures import _window_means, curve, save_figures
 from trainer.evaluation.metrics import Evaluation, paired_difference, score
 from trainer.evaluation.model_card import write_model_card
 from trainer.evaluation.report import Story, write_report
@@ -71,6 +73,11 @@ class Page(HTMLParser):
             assert self.open.pop() == tag
 
 
+def words_of(page: str) -> str:
+    """The text of a page, without its elements."""
+    return html.unescape(re.sub(r"<[^>]+>", "", page))
+
+
 def report_of(tmp_path: Path, story: Story, evaluation: Evaluation) -> str:
     write_report(tmp_path / "report.html", story, evaluation, IMAGES, some_rows())
     return (tmp_path / "report.html").read_text()
@@ -90,13 +97,13 @@ def test_the_report_is_one_sound_page_that_loads_nothing(tmp_path: Path) -> None
         "95.00&nbsp;%",
         "cnn &amp; more",
         "predicted 5 (&gt;99&nbsp;%), actually&nbsp;3",
-        command_line("train", "--preset", "quickstart", "--seed", 3),
         "SHA-256 of the test split",
         "CC BY 4.0",
         "1234",
         command_line("serve", "artifacts/models/digits", package="serving"),
     ):
         assert part in text
+    assert command_line("train", "--preset", "quickstart", "--seed", 3) in words_of(text)
     assert not re.search(r"\d%", re.sub(r"<style>.*?</style>|<svg.*?</svg>", "", text, flags=re.DOTALL)), "one style"
     assert len(set(re.findall(r'\bid="([^"]+)"', text))) == len(re.findall(r'\bid="([^"]+)"', text))
 
@@ -117,7 +124,7 @@ def test_the_report_of_a_refused_guesser_says_so_and_does_not_praise_its_calibra
     assert "<strong>Not published</strong>Test accuracy is 10.00&nbsp;%" in text
     assert "calibration error" not in text
     assert "nan" not in re.sub(r'data:image/png;base64,[^"]*', "", text)
-    assert command_line("publish", "artifacts/runs/r") in text
+    assert f"change the limits of the gate.{command_line('publish', 'artifacts/runs/r')}" in words_of(text)
 
 
 def test_the_gate_box_shows_limit_difference_and_changed_digits(tmp_path: Path) -> None:
@@ -146,6 +153,9 @@ def test_the_gate_box_shows_limit_difference_and_changed_digits(tmp_path: Path) 
     ):
         assert part in text
     assert "was 2, <b>now 8</b>" in text
+    assert "the gate refuses below 0.01" in text
+    untested = story_of(gate={**gate, "significance": 0.0, "comparisons": [comparison]})
+    assert "p = 0.75; this gate does not require it" in report_of(tmp_path, untested, evaluation_of(LABELS))
     alone = report_of(tmp_path, story_of(gate={**gate, "comparisons": []}), evaluation_of(LABELS))
     assert "no version was served before" in alone
 
@@ -169,6 +179,22 @@ def test_training_values_are_averaged_over_windows_of_equal_length() -> None:
     assert len(epochs) == len(means) == 4
     assert np.mean(means) == pytest.approx((10 * 4 + 100 + 9 * 1 + 10 * 2) / 30, rel=0.1), "a row counts as its steps"
     assert max(means) < 20, "one bad step of many does not make a spike of its own height"
+
+
+@pytest.mark.parametrize("losses", [(1.6, 0.06), (0.16, 0.02), (0.045, 0.03), (1.1, 0.9), (2.0, 0.001)])
+def test_the_axis_of_the_loss_has_two_labels_at_least(losses: tuple[float, float]) -> None:
+    rows = [
+        {"kind": kind, "step": step, "epoch": step / 10, "loss": loss}
+        for step, loss in zip((10, 20), losses, strict=True)
+        for kind in ("train", "validation")
+    ]
+    figure = curve(rows, "loss")
+    FigureCanvasAgg(figure).draw()
+    (axes,) = figure.axes
+    low, high = axes.get_ylim()
+    ticks = [*axes.yaxis.get_major_ticks(), *axes.yaxis.get_minor_ticks()]
+    labels = [tick.label1.get_text() for tick in ticks if low <= tick.get_loc() <= high]
+    assert 2 <= len([label for label in labels if label]) <= 10, labels
 
 
 def test_figures_are_drawn_for_a_model_that_never_predicts_a_digit_and_for_a_run_without_rows(tmp_path: Path) -> None:

@@ -33,9 +33,9 @@ def play(console: Any) -> None:
     for step in range(20, 401, 20):
         console.row(train_row(step))
         console.row(validation_row(step))
-    console.stop()
     with console.phase("Evaluating"):
         pass
+    console.stop()
     console.note("Published as version 20260101120000.", style="bold green", version=20260101120000)
     console.error("the gate refused it", 5)
 

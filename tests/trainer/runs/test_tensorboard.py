@@ -51,6 +51,16 @@ def test_the_graph_has_the_names_of_the_layers_without_numbers(tmp_path: Path) -
         assert {name.lstrip("^").partition(":")[0] for name in node.input} <= set(nodes), "every edge leads to a node"
 
 
+def test_a_setting_without_a_value_is_none_in_the_text_tab(tmp_path: Path) -> None:
+    with TensorBoard(tmp_path) as board:
+        board.text("config", {"run": "a", "init_from": "", "data_dir": None, "dropout": 0.0})
+    events = EventAccumulator(str(tmp_path / "train"))
+    events.Reload()
+    (event,) = events.Tensors("config")
+    rows = make_ndarray(event.tensor_proto).item().decode().splitlines()[2:]
+    assert rows == ["| run | `a` |", "| init_from | none |", "| data_dir | none |", "| dropout | `0.0` |"]
+
+
 def histograms(run_dir: Path) -> dict[str, np.ndarray]:
     """Tag -> the only histogram of it: left edge, right edge and count of each bin."""
     events = EventAccumulator(str(run_dir / "validation"), size_guidance={"tensors": 0})
