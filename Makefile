@@ -3,7 +3,7 @@
 
 PYTHON ?= python3
 # Three test files at a time: on two cores, a file waits half of its time for servers, time-outs and processes that start.
-PARALLEL ?= --numprocesses 3 --dist loadfile
+PARALLEL ?= --numprocesses 3 --dist loadfile --no-loadscope-reorder
 ARTIFACTS ?= artifacts
 VENV := .venv
 PY := $(VENV)/bin/python
