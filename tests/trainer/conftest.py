@@ -3,9 +3,10 @@
 import json
 import os
 import subprocess
-import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -58,14 +59,37 @@ def trained(splits: Any) -> Trained:
     return Trained(result.model, evaluation, splits.test)
 
 
-def run_trainer(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
-    """`python -m trainer ARGUMENTS` in a process of its own; with options, in a new interpreter."""
-    if not options:
-        from tests.trainer.runner import run_forked
+SHORT = ("--epochs", 3, "--width", 0.5, "--pen-weight", 0, "--run", "r", "--min-accuracy", 0.3)
+"""Flags of a run that takes seconds and reaches 90 %."""
 
-        return run_forked(*arguments)
-    command = [sys.executable, "-m", "trainer", *map(str, arguments)]
-    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=600, **options)
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """The artefacts of a short run, `r`, that published; not to be changed.
+
+    One run serves all test processes. The files `stdout` and `stderr` hold what it printed.
+    """
+    from trainer.runs.lock import locked
+
+    own = tmp_path_factory.getbasetemp()
+    shared = own if worker_id == "master" else own.parent
+    artifacts = shared / "finished"
+    with locked(shared / "finished.lock", timeout_seconds=600, busy="another test process still trains the shared run"):
+        if not (artifacts / "stdout").exists():
+            done = run_trainer("train", "--artifacts", artifacts, *SHORT)
+            assert done.returncode == 0, done.stderr
+            (artifacts / "stderr").write_text(done.stderr)
+            (artifacts / "stdout").write_text(done.stdout)
+    return artifacts
+
+
+def run_trainer(
+    *arguments: object, patches: Mapping[str, Any] = MappingProxyType({})
+) -> subprocess.CompletedProcess[str]:
+    """`python -m trainer ARGUMENTS` in a process of its own; see `tests.trainer.runner`."""
+    from tests.trainer.runner import run_forked
+
+    return run_forked(*arguments, patches=patches)
 
 
 def read_result(run_dir: Path) -> dict[str, Any]:

@@ -12,7 +12,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from types import MappingProxyType
@@ -21,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from serving.contract import IMAGES, MODEL_NAME, PROBABILITIES, SIGNATURE
+from tests.trainer.publisher import take_as_prepared
 from trainer.cli import main
 from trainer.publishing.versions import live_versions, version_folder
 from trainer.runs.tracking import read_rows
@@ -33,6 +35,41 @@ PRELOADED = (
     "sklearn.datasets",
 )
 """What `trainer.run` and its steps import late."""
+
+
+@contextmanager
+def _unverified(_: Path, meanwhile: Callable[[], None]) -> Iterator[Callable[..., dict[str, Any]]]:
+    def verify(*_: object) -> dict[str, Any]:
+        meanwhile()
+        return {}
+
+    yield verify
+
+
+QUICK_PUBLISH = MappingProxyType(
+    {
+        "trainer.publishing.publish.fresh_process": _unverified,
+        "trainer.pictures.normalize.normalize_pixels": take_as_prepared,
+    }
+)
+"""Patches that leave out the verification in a fresh process and the preparation of pictures in the exported graph.
+
+Both have tests of their own, and take ten seconds.
+"""
+
+
+def _nothing(*_: object, **__: object) -> None:
+    pass
+
+
+UNREPORTED = MappingProxyType(
+    {
+        "trainer.steps.evaluate.show_in_tensorboard": _nothing,
+        "trainer.steps.publish.save_figures": _nothing,
+        "trainer.steps.publish.report": _nothing,
+    }
+)
+"""Patches that leave out the pictures and the report after the training, which take four seconds."""
 
 TIMINGS = {"images_per_second", "input_wait_fraction", "time"}
 
@@ -57,11 +94,13 @@ def start_run(
     return start_forked(arguments, artifacts / said, artifacts / said, environment, patches)
 
 
-def run_forked(*arguments: object) -> subprocess.CompletedProcess[str]:
+def run_forked(
+    *arguments: object, patches: Mapping[str, Any] = MappingProxyType({})
+) -> subprocess.CompletedProcess[str]:
     """`python -m trainer ARGUMENTS`, run to its end."""
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder, "out"), Path(folder, "err")
-        process = start_forked([*map(str, arguments)], out, err)
+        process = start_forked([*map(str, arguments)], out, err, patches=patches)
         process.join(600)
         assert process.exitcode is not None, f"still running after 600 s: {err.read_text()}"
         return subprocess.CompletedProcess(arguments, process.exitcode, out.read_text(), err.read_text())
@@ -89,8 +128,9 @@ def _run(arguments: list[str], out: Path, err: Path, environment: dict[str, str]
     os.environ.update(environment)
     for path, descriptor in ((out, 1), (err, 2)):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a") as file:
-            os.dup2(file.fileno(), descriptor)
+        file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        os.dup2(file, descriptor)
+        os.close(file)
     for name, value in patches.items():
         module, _, attribute = name.rpartition(".")
         setattr(importlib.import_module(module), attribute, value)

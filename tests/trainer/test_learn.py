@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.trainer.conftest import read_result, run_trainer
+from tests.trainer.conftest import read_result
+from trainer.cli import main
 from trainer.data.pen import draw_style
 from trainer.data.skeletons import STYLES
 from trainer.errors import ExitCode
+from trainer.publishing.publish import publish
 from trainer.publishing.versions import live_versions
 
 OPEN_GATE = ("--tolerance", 1, "--significance", 0)
@@ -29,74 +31,69 @@ def keep_sevens(folder: Path, count: int) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Artefacts with one run, `first`, whose model is published."""
-    root = tmp_path_factory.mktemp("artifacts")
-    done = run_trainer(
-        "train", "--artifacts", root, "--run", "first", "--width", 0.5, "--epochs", 4, "--min-accuracy", 0.5
-    )
-    assert done.returncode == ExitCode.OK, done.stderr
-    return root
+def learn(folder: Path, artifacts: Path, *flags: object) -> int:
+    """Return the exit status. In this process, which traces the preparation of pictures once for all tests."""
+    return main([*map(str, ("learn", folder, "--artifacts", artifacts, *flags))])
+
+
+@pytest.fixture(autouse=True)
+def _without_fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The verification has tests of its own."""
+    monkeypatch.setitem(publish.__kwdefaults__, "verify", lambda *_: {})
 
 
 @pytest.fixture
-def artifacts(served: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(served, tmp_path / "artifacts")
+def artifacts(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the artefacts of a run that published, to be changed."""
+    return shutil.copytree(finished, tmp_path / "artifacts")
 
 
 @pytest.mark.slow
-def test_the_served_version_is_trained_further_and_the_next_version_published(artifacts: Path, tmp_path: Path) -> None:
+def test_the_served_version_is_trained_further_and_the_next_version_published(
+    artifacts: Path, tmp_path: Path, capsys
+) -> None:
     folder = keep_sevens(tmp_path / "kept", 30)
     before = live_versions(artifacts / "models" / "digits")
-    done = run_trainer("learn", folder, "--artifacts", artifacts, "--run", "learned", "--epochs", 3, *OPEN_GATE)
-    assert done.returncode == ExitCode.OK, done.stderr
+    assert learn(folder, artifacts, "--run", "learned", "--epochs", 3, *OPEN_GATE) == ExitCode.OK
+    done = capsys.readouterr()
     after = live_versions(artifacts / "models" / "digits")
     assert (len(after), after[:1]) == (2, before)
     result = read_result(artifacts / "runs" / "learned")
     assert result["facts"]["initial weights"].endswith(f"{before[0]}, with a new optimizer")
-    scores = {line.split("  ")[0]: line for line in done.stdout.splitlines() if " before, " in line}
+    scores = {line.split("  ")[0]: line for line in done.out.splitlines() if " before, " in line}
     assert set(scores) == {"test digits", "held-out corrections"}
     assert "(360 digits)" in scores["test digits"]
     assert f"({result['extra']['examples']} digits)" in scores["held-out corrections"]
-    assert "all corrections are of the digit 7" in done.stderr
+    assert "all corrections are of the digit 7" in done.err
 
     # Relabelled: a seven that the user calls a one.
     (folder / "1").mkdir()
     shutil.move(folder / "7" / "3.png", folder / "1" / "3.png")
-    again = run_trainer("learn", folder, "--artifacts", artifacts, "--run", "again", "--epochs", 1, *OPEN_GATE)
-    assert again.returncode == ExitCode.OK, again.stderr
+    assert learn(folder, artifacts, "--run", "again", "--epochs", 1, *OPEN_GATE) == ExitCode.OK
     assert f"{after[1]}, with a new optimizer" in read_result(artifacts / "runs" / "again")["facts"]["initial weights"]
 
 
-def test_without_a_new_correction_nothing_is_trained(artifacts: Path, tmp_path: Path) -> None:
+def test_without_a_new_correction_nothing_is_trained(artifacts: Path, tmp_path: Path, capsys) -> None:
     folder = keep_sevens(tmp_path / "kept", 12)
-    flags = ("--artifacts", artifacts, "--epochs", 0.2, "--min-accuracy", 0.5, *OPEN_GATE)
-    assert run_trainer("learn", folder, *flags).returncode == ExitCode.OK
+    flags = ("--epochs", 0.2, "--min-accuracy", 0.3, *OPEN_GATE)
+    assert learn(folder, artifacts, *flags) == ExitCode.OK
     versions, runs = live_versions(artifacts / "models" / "digits"), sorted((artifacts / "runs").iterdir())
     shutil.move(folder / "7" / "3.png", folder / "7" / "renamed.png")
-    done = run_trainer("learn", folder, *flags)
-    assert done.returncode == ExitCode.OK, done.stderr
-    assert f"Version {versions[-1]} has learned from all corrections in {folder}" in done.stdout
+    assert learn(folder, artifacts, *flags) == ExitCode.OK
+    assert f"Version {versions[-1]} has learned from all corrections in {folder}" in capsys.readouterr().out
     assert live_versions(artifacts / "models" / "digits") == versions
     assert sorted((artifacts / "runs").iterdir()) == runs
 
 
-def test_a_model_that_the_gate_refuses_is_not_published_and_its_scores_are_printed(
-    artifacts: Path, tmp_path: Path
+def test_a_model_that_the_gate_refuses_is_not_published_and_its_scores_and_a_warning_of_few_corrections_are_printed(
+    artifacts: Path, tmp_path: Path, capsys
 ) -> None:
-    folder = keep_sevens(tmp_path / "kept", 12)
-    done = run_trainer("learn", folder, "--artifacts", artifacts, "--epochs", 0.2, "--min-accuracy", 1)
-    assert done.returncode == ExitCode.GATE
-    assert "test digits" in done.stdout
-    assert len(live_versions(artifacts / "models" / "digits")) == 1
-
-
-def test_few_corrections_get_a_warning(artifacts: Path, tmp_path: Path) -> None:
     folder = keep_sevens(tmp_path / "kept", 3)
-    done = run_trainer("learn", folder, "--artifacts", artifacts, "--epochs", 0.2, "--no-publish")
-    assert done.returncode == ExitCode.OK, done.stderr
-    assert "warning: there are only 3 corrections" in done.stderr
+    assert learn(folder, artifacts, "--epochs", 0.2, "--min-accuracy", 1) == ExitCode.GATE
+    said = capsys.readouterr()
+    assert "test digits" in said.out
+    assert "warning: there are only 3 corrections" in said.err
+    assert len(live_versions(artifacts / "models" / "digits")) == 1
 
 
 @pytest.mark.parametrize(
@@ -113,22 +110,19 @@ def test_few_corrections_get_a_warning(artifacts: Path, tmp_path: Path) -> None:
     ids=["no folder", "no pictures", "unreadable", "two labels"],
 )
 def test_corrections_that_cannot_be_used_are_named_before_any_training(
-    artifacts: Path, tmp_path: Path, spoil, message: str
+    artifacts: Path, tmp_path: Path, capsys, spoil, message: str
 ) -> None:
     folder = keep_sevens(tmp_path / "kept", 12)
     spoil(folder)
-    done = run_trainer("learn", folder, "--artifacts", artifacts, "--run", "x")
-    assert done.returncode == ExitCode.DATA
-    assert message in done.stderr
+    assert learn(folder, artifacts, "--run", "x") == ExitCode.DATA
+    assert message in capsys.readouterr().err
     assert not (artifacts / "runs" / "x").exists()
 
 
-def test_without_a_version_or_its_settings_the_error_says_what_to_do(artifacts: Path, tmp_path: Path) -> None:
+def test_without_a_version_or_its_settings_the_error_says_what_to_do(artifacts: Path, tmp_path: Path, capsys) -> None:
     folder = keep_sevens(tmp_path / "kept", 12)
     shutil.rmtree(artifacts / "runs")
-    done = run_trainer("learn", folder, "--artifacts", artifacts)
-    assert done.returncode == ExitCode.USAGE
-    assert "give them with --config FILE" in done.stderr
-    done = run_trainer("learn", folder, "--artifacts", tmp_path / "elsewhere")
-    assert done.returncode == ExitCode.USAGE
-    assert "no version is published" in done.stderr
+    assert learn(folder, artifacts) == ExitCode.USAGE
+    assert "give them with --config FILE" in capsys.readouterr().err
+    assert learn(folder, tmp_path / "elsewhere") == ExitCode.USAGE
+    assert "no version is published" in capsys.readouterr().err

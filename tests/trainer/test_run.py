@@ -5,35 +5,26 @@ import json
 import os
 import re
 import resource
+import select
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from serving.contract import MODEL_NAME
-from tests.trainer.conftest import REPOSITORY, read_result, run_trainer
-from tests.trainer.runner import start_forked
+from tests.trainer.conftest import SHORT, read_result, run_trainer
+from tests.trainer.runner import QUICK_PUBLISH, start_forked
 from tests.waiting import wait_until
+from trainer.cli import main
 from trainer.command_line import command_line
 from trainer.errors import ExitCode
 from trainer.publishing.versions import live_versions
 
 TENSORBOARD = ("train", "validation")
-SHORT = ("--epochs", 3, "--width", 0.5, "--pen-weight", 0, "--run", "r", "--min-accuracy", 0.3)
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> Path:
-    """The artefacts of a short run that published."""
-    artifacts = tmp_path_factory.mktemp("artifacts")
-    done = run_trainer("train", "--artifacts", artifacts, *SHORT)
-    assert done.returncode == ExitCode.OK, done.stderr
-    (artifacts / "stdout").write_text(done.stdout)
-    (artifacts / "stderr").write_text(done.stderr)
-    return artifacts
+REFUSED = ("--epochs", 0.2, "--width", 0.25, "--pen-weight", 0, "--run", "r")
+"""Flags of a run whose accuracy is below the gate's minimum of every preset."""
 
 
 def test_a_run_leaves_everything_in_its_folder_and_says_where(finished: Path) -> None:
@@ -60,6 +51,7 @@ def test_result_json_tells_the_outcome_and_the_version(finished: Path) -> None:
     assert (result["exit_code"], result["status"]) == (0, "ok")
     assert [result["published"]["version"]] == live_versions(finished / "models" / MODEL_NAME)
     assert result["evaluation"]["examples"] == 360
+    assert result["published"]["check"]["largest_difference"] <= 1e-5, "of the fresh process, pictures included"
 
 
 def test_standard_error_has_the_facts_one_line_per_evaluation_and_the_phases(finished: Path) -> None:
@@ -83,15 +75,23 @@ def test_standard_error_has_the_facts_one_line_per_evaluation_and_the_phases(fin
     ], "and not one line of TensorFlow's log"
 
 
-def test_with_json_as_log_format_every_line_is_an_object(tmp_path: Path) -> None:
-    done = run_trainer("train", "--artifacts", tmp_path, *SHORT, "--min-accuracy", 1, "--log-format", "json")
+def test_a_refusal_by_the_gate_exits_with_5_and_still_reports_and_with_log_format_json_every_line_is_an_object(
+    tmp_path: Path,
+) -> None:
+    done = run_trainer("train", "--artifacts", tmp_path, *REFUSED, "--evaluate-every", 2, "--log-format", "json")
     assert done.returncode == ExitCode.GATE
     lines = [json.loads(line) for line in done.stderr.splitlines()]
-    assert [line["step"] for line in lines if line["kind"] == "validation"] == [20, 40, 59]
+    assert [line["step"] for line in lines if line["kind"] == "validation"] == [2, 4]
     assert (lines[-1]["kind"], lines[-1]["exit_code"]) == ("error", ExitCode.GATE)
+    refusal = "below the gate's minimum of 97.50 %"
+    assert refusal in lines[-1]["message"]
     notes = [json.loads(line) for line in done.stdout.splitlines()]
-    assert notes[0]["test_accuracy"] == read_result(tmp_path / "runs" / "r")["evaluation"]["accuracy"]
-    assert "below the gate's minimum" not in done.stdout, "a refusal is printed once"
+    result = read_result(tmp_path / "runs" / "r")
+    assert notes[0]["test_accuracy"] == result["evaluation"]["accuracy"]
+    assert refusal not in done.stdout, "a refusal is printed once"
+    assert result["exit_code"] == ExitCode.GATE
+    assert "Not published" in (tmp_path / "runs" / "r" / "report.html").read_text()
+    assert not live_versions(tmp_path / "models" / MODEL_NAME)
 
 
 def test_tensorboard_has_two_runs_with_the_same_tags_and_the_test_results(finished: Path) -> None:
@@ -148,14 +148,9 @@ def test_a_trained_run_without_checkpoints_is_not_trained_again_to_be_published(
     assert command_line("publish", run) in done.stderr
 
 
-def test_a_finished_run_can_be_evaluated_and_published_again_and_rolled_back(finished: Path, tmp_path: Path) -> None:
+def test_a_finished_run_can_be_published_again_and_rolled_back(finished: Path, tmp_path: Path) -> None:
     artifacts = Path(shutil.copytree(finished, tmp_path / "artifacts"))
     run, models = artifacts / "runs" / "r", artifacts / "models" / MODEL_NAME
-    before = read_result(run)["evaluation"]["accuracy"]
-    done = run_trainer("evaluate", run)
-    assert done.returncode == 0, done.stderr
-    assert json.loads((run / "evaluate.json").read_text())["evaluation"]["accuracy"] == before
-
     done = run_trainer("publish", run, "--min-accuracy", 0.9999)
     assert done.returncode == ExitCode.GATE
     assert "below the gate's minimum of 99.99 %" in done.stderr
@@ -164,7 +159,7 @@ def test_a_finished_run_can_be_evaluated_and_published_again_and_rolled_back(fin
     assert read_result(run)["published"], "what training did stays on record"
     assert len(live_versions(models)) == 1
 
-    done = run_trainer("publish", run)
+    done = run_trainer("publish", run, patches=QUICK_PUBLISH)
     assert done.returncode == 0, done.stderr
     assert "cnn, " in json.loads((run / "publish.json").read_text())["facts"]["network"]
     first, second = live_versions(models)
@@ -178,12 +173,15 @@ def test_a_finished_run_can_be_evaluated_and_published_again_and_rolled_back(fin
 
 def test_a_run_whose_output_nobody_reads_publishes_and_exits_with_0(tmp_path: Path) -> None:
     """Under `train 2>&1 | true`, a warning after the publishing ended the command with 74, which a Job retries."""
-    reading, writing = os.pipe()
-    os.close(reading)
-    command = [sys.executable, "-m", "trainer", "train", "--artifacts", tmp_path, *SHORT]
-    done = subprocess.run(list(map(str, command)), cwd=REPOSITORY, stdout=writing, stderr=writing, timeout=300)
-    os.close(writing)
-    assert done.returncode == ExitCode.OK
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    arguments = ["train", "--artifacts", tmp_path, "--model", "mlp", *REFUSED, "--min-accuracy", 0]
+    process = start_forked([*map(str, arguments)], pipe, pipe, patches=QUICK_PUBLISH)
+    assert select.select([reader], [], [], 120)[0], "it has printed something"
+    os.close(reader)
+    process.join(300)
+    assert process.exitcode == ExitCode.OK
     assert len(live_versions(tmp_path / "models" / MODEL_NAME)) == 1
     assert read_result(tmp_path / "runs" / "r")["exit_code"] == ExitCode.OK
 
@@ -196,31 +194,12 @@ def full_disk(*_: object) -> None:
 def test_figures_that_cannot_be_written_do_not_stop_the_publication(finished: Path, tmp_path: Path) -> None:
     artifacts = Path(shutil.copytree(finished / "runs" / "r", tmp_path / "runs" / "r")).parents[1]
     out, err = tmp_path / "out", tmp_path / "err"
-    patches = {"trainer.steps.publish.save_figures": full_disk}
+    patches = {**QUICK_PUBLISH, "trainer.steps.publish.save_figures": full_disk}
     process = start_forked(["publish", str(artifacts / "runs" / "r")], out, err, patches=patches)
     process.join(120)
     assert process.exitcode == ExitCode.OK, err.read_text()
     assert "warning: cannot write the report: [Errno 28] No space left on device" in err.read_text()
     assert len(live_versions(artifacts / "models" / MODEL_NAME)) == 1
-
-
-def test_a_refusal_by_the_gate_exits_with_5_and_still_reports(tmp_path: Path) -> None:
-    flags = ("--epochs", 0.2, "--width", 0.25, "--run", "r")
-    done = run_trainer("train", "--artifacts", tmp_path, *flags)
-    assert done.returncode == ExitCode.GATE
-    assert "below the gate's minimum of 97.50 %" in done.stderr
-    result = read_result(tmp_path / "runs" / "r")
-    assert result["exit_code"] == ExitCode.GATE
-    assert "Not published" in (tmp_path / "runs" / "r" / "report.html").read_text()
-    assert not live_versions(tmp_path / "models" / MODEL_NAME)
-
-
-def test_divergence_exits_with_4_and_publishes_nothing(tmp_path: Path) -> None:
-    flags = ("--learning-rate", 1e30, "--model", "mlp", "--warmup-fraction", 0, "--run", "r")
-    done = run_trainer("train", "--artifacts", tmp_path, *flags)
-    assert done.returncode == ExitCode.DIVERGED
-    assert read_result(tmp_path / "runs" / "r")["exit_code"] == ExitCode.DIVERGED
-    assert not live_versions(tmp_path / "models" / MODEL_NAME)
 
 
 def test_an_unwritable_folder_exits_with_2_before_any_work(tmp_path: Path) -> None:
@@ -235,17 +214,19 @@ def test_an_unwritable_folder_exits_with_2_before_any_work(tmp_path: Path) -> No
     assert f"cannot write to {tmp_path / 'models'}" in done.stderr
 
 
-def test_a_run_that_ended_before_its_first_checkpoint_leaves_nothing_to_the_next_attempt(tmp_path: Path) -> None:
-    diverged = run_trainer("train", "--artifacts", tmp_path, "--run", "r", "--learning-rate", 1e30, "--model", "mlp")
+def test_divergence_exits_with_4_publishes_nothing_and_leaves_nothing_to_the_next_attempt(tmp_path: Path) -> None:
+    """It ends before its first checkpoint, so no settings of it stand in the way of others."""
+    mlp = ("--model", "mlp", "--warmup-fraction", 0)
+    diverged = run_trainer("train", "--artifacts", tmp_path, "--run", "r", *mlp, "--learning-rate", 1e30)
     assert diverged.returncode == ExitCode.DIVERGED
+    assert read_result(tmp_path / "runs" / "r")["exit_code"] == ExitCode.DIVERGED
+    assert not live_versions(tmp_path / "models" / MODEL_NAME)
     assert (tmp_path / "runs" / "r" / "metrics.jsonl").is_file()
     done = run_trainer("publish", tmp_path / "runs" / "r")
     assert done.returncode == ExitCode.USAGE
     assert "was not trained to its end" in done.stderr
-    refused = run_trainer(
-        "train", "--artifacts", tmp_path, "--epochs", 0.2, "--width", 0.25, "--pen-weight", 0, "--run", "r"
-    )
-    assert refused.returncode == ExitCode.GATE, "other settings, and no checkpoint that would stand in their way"
+    refused = run_trainer("train", "--artifacts", tmp_path, *mlp, *REFUSED)
+    assert refused.returncode == ExitCode.GATE, refused.stderr
     rows = [json.loads(line) for line in (tmp_path / "runs" / "r" / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [4, 4]
 
@@ -259,15 +240,17 @@ def test_a_folder_with_other_files_is_not_taken_for_a_run(tmp_path: Path) -> Non
     assert (tmp_path / "runs" / "thesis" / "chapter1.txt").read_text() == "precious"
 
 
-def limit_file_size() -> None:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000))
-
-
-def test_a_disk_that_fills_up_exits_with_74_and_publishes_nothing(tmp_path: Path) -> None:
+def test_a_disk_that_fills_up_exits_with_74_and_publishes_nothing(tmp_path: Path, capsys) -> None:
     # A limit on the size of files makes writes fail in mid-run, as a full disk does, and needs no root.
-    done = run_trainer("train", "--artifacts", tmp_path, *SHORT, preexec_fn=limit_file_size)
-    assert done.returncode == ExitCode.IO, done.stderr[-2000:]
-    assert "error:" in done.stderr
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, limits[1]))
+    try:
+        code = main(["train", "--artifacts", str(tmp_path), *map(str, SHORT)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    said = capsys.readouterr().err
+    assert code == ExitCode.IO, said[-2000:]
+    assert "error:" in said
     assert read_result(tmp_path / "runs" / "r")["exit_code"] == ExitCode.IO
     assert not live_versions(tmp_path / "models" / MODEL_NAME)
 
@@ -288,22 +271,6 @@ def test_too_little_disk_space_exits_with_74_before_any_work(tiny_disk: Path) ->
     done = run_trainer("train", "--artifacts", tiny_disk, *SHORT)
     assert done.returncode == ExitCode.IO
     assert "MiB of disk space left; a run needs 100 MiB" in done.stderr
-
-
-def test_a_signal_in_mid_training_exits_with_75_and_publishes_nothing(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "trainer", "train", "--artifacts", str(tmp_path), "--run", "r", "--epochs", "1000"]
-    process = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True)
-    metrics = tmp_path / "runs" / "r" / "metrics.jsonl"
-    wait_until(lambda: metrics.is_file() and metrics.stat().st_size, timeout_seconds=120)
-    process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=120)
-    assert process.returncode == ExitCode.STOPPED, said
-    assert "stopped by a signal after step" in said
-    assert said.splitlines()[-1] == (
-        "resume it with: " + command_line("train", "--config", f"{tmp_path}/runs/r/config.json", "--run", "r")
-    )
-    assert read_result(tmp_path / "runs" / "r")["exit_code"] == ExitCode.STOPPED
-    assert not live_versions(tmp_path / "models" / MODEL_NAME)
 
 
 def test_a_signal_while_it_publishes_exits_with_75_and_leaves_no_version(finished: Path, tmp_path: Path) -> None:

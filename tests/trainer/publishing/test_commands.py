@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.trainer.conftest import read_result, write_idx
+from tests.trainer.publisher import take_as_prepared
 from trainer.cli import main
 from trainer.config import TrainConfig
 from trainer.data.split import Split
@@ -27,9 +28,10 @@ def write_data(folder: Path, train: Split, test: Split) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _without_fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The verification has tests of its own; here it would take ten seconds for each publish."""
+def _quick_publish(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The verification and the preparation of pictures have tests of their own, and take ten seconds each time."""
     monkeypatch.setitem(publish.__kwdefaults__, "verify", lambda *_: {})
+    monkeypatch.setattr("trainer.pictures.normalize.normalize_pixels", take_as_prepared)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +68,9 @@ def test_evaluate_keeps_the_outcome_of_a_refused_run(artifacts: Path) -> None:
     assert '<p class="status bad"><strong>Not published</strong>Test accuracy is' in report
     assert "scored again from the saved weights on" in card
     assert "scored once" not in card
-    assert json.loads((run / "evaluate.json").read_text())["outcome"].startswith("Not published")
+    evaluated = json.loads((run / "evaluate.json").read_text())
+    assert evaluated["outcome"].startswith("Not published")
+    assert evaluated["evaluation"]["accuracy"] == read_result(run)["evaluation"]["accuracy"]
 
     assert main(["publish", str(run), "--min-accuracy", "0"]) == ExitCode.OK
     assert main(["evaluate", str(run)]) == ExitCode.OK

@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +21,7 @@ import pytest
 from percent import percent
 from serving.local_server.errors import StatusError
 from tests.trainer.conftest import REPOSITORY
+from tests.trainer.publisher import take_as_prepared
 from tests.waiting import wait_until
 from trainer.errors import ExitCode
 from trainer.publishing.export import export_model
@@ -62,6 +64,14 @@ def publish_to(
         metadata={"run": "r"},
         verify=verify_it,
     )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _pictures_taken_as_prepared() -> Iterator[None]:
+    """In what these tests export: to trace and load the preparation of pictures takes seconds each time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("trainer.pictures.normalize.normalize_pixels", take_as_prepared)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -164,23 +174,24 @@ def test_a_version_predicts_with_the_temperature_of_its_evaluation(tmp_path: Pat
     assert metadata["evaluation"]["temperature"] == 0.5
 
 
-def test_a_blank_picture_gets_the_same_probability_for_every_digit(published: Path) -> None:
-    import tensorflow as tf
-
-    file = tf.io.encode_png(np.full((50, 60, 3), 200, np.uint8))
-    answer = tf.saved_model.load(str(published / "20260102030405")).signatures["pictures"](encoded=tf.stack([file]))
-    assert not answer["normalized"].numpy().any()
-    assert np.allclose(answer["probabilities"], 0.1)
-
-
 @pytest.fixture(scope="module")
-def run_signature(published: Path):
-    """Run a signature as TensorFlow Serving does: no shape is compared with the signature."""
+def run_signature(finished: Path):
+    """Run a signature of a complete version as TensorFlow Serving does: no shape is compared with the signature."""
     from serving.local_server.model.servable import Servable
 
-    servable = Servable(published / "20260102030405")
+    (version,) = (finished / "models" / "digits").glob("[0-9]*")
+    servable = Servable(version)
     yield lambda name, **inputs: servable.run(servable.signature(name), inputs)
     servable.close()
+
+
+def test_a_blank_picture_gets_the_same_probability_for_every_digit(run_signature) -> None:
+    import tensorflow as tf
+
+    file = tf.io.encode_png(np.full((50, 60, 3), 200, np.uint8)).numpy()
+    answer = run_signature("pictures", encoded=np.array([file], object))
+    assert not answer["normalized"].any()
+    assert np.allclose(answer["probabilities"], 0.1)
 
 
 @pytest.mark.parametrize("shape", [(2, 28, 28, 1), (1, 14, 56), (2, 784), (28, 28), ()])

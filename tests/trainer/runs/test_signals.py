@@ -12,7 +12,7 @@ import pytest
 
 from tests.trainer.conftest import REPOSITORY
 from trainer.errors import ExitCode, exit_code_of
-from trainer.runs.signals import StoppedError, deferred_stop, stoppable
+from trainer.runs.signals import SIGNALS, StoppedError, deferred_stop, stoppable
 
 # Minutes in C code, in which Python runs no signal handler: like a call of TensorFlow.
 STUCK = """
@@ -24,11 +24,12 @@ with deferred_stop() as stop_requested:
 """
 
 
-def test_the_first_signal_sets_the_flag_and_raises_at_the_end() -> None:
+@pytest.mark.parametrize("number", SIGNALS)
+def test_the_first_signal_sets_the_flag_and_raises_at_the_end(number: int) -> None:
     heard = []
     with pytest.raises(StoppedError) as raised, deferred_stop() as stop_requested:  # noqa: PT012
         heard.append(stop_requested())
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
         heard.append(stop_requested())
     assert heard == [False, True]
     assert exit_code_of(raised.value) == ExitCode.STOPPED

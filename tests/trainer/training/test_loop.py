@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.trainer.conftest import run_trainer
+from tests.trainer.runner import UNREPORTED
 from trainer.config import ConfigError, TrainConfig, resolve
 from trainer.evaluation.metrics import compile_predict, evaluate
 from trainer.runs.signals import StoppedError
@@ -71,11 +72,9 @@ def test_every_network_learns(model: str, splits, tracker) -> None:
 @pytest.mark.parametrize(
     "flags",
     [
-        {"optimizer": "adam", "label_smoothing": 0.1},
-        {"precision": "mixed_bfloat16"},
+        {"optimizer": "adam", "label_smoothing": 0.1, "unaugmented_epochs": 1.0, "dropout": 0.5},
+        {"precision": "mixed_bfloat16", "ema_decay": 0.0, "schedule": "constant"},
         {"strategy": "mirrored", "replicas": 1},
-        {"unaugmented_epochs": 1.0, "dropout": 0.5},
-        {"ema_decay": 0.0, "schedule": "constant"},
         {"jit_compile": True, "model": "mlp"},
     ],
     ids=str,
@@ -86,10 +85,9 @@ def test_every_kind_of_training_lowers_the_loss(flags: dict, splits) -> None:
 
 
 def test_losses_depend_neither_on_steps_per_call_nor_on_earlier_trainings(splits) -> None:
-    losses = [run(splits, steps_per_call=steps, dropout=0.3).losses for steps in (1, 16, 7)]
-    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
-    np.testing.assert_allclose(losses[0], losses[2], rtol=1e-4)
-    assert not np.allclose(losses[0], run(splits, dropout=0.3, seed=1).losses, rtol=1e-2)
+    one, seven = (run(splits, steps_per_call=steps, dropout=0.3).losses for steps in (1, 7))
+    np.testing.assert_allclose(one, seven, rtol=1e-4)
+    assert not np.allclose(one, run(splits, dropout=0.3, seed=1).losses, rtol=1e-2)
 
 
 def test_evaluations_every_n_steps_and_a_profile_change_no_loss(splits, tracker, tmp_path) -> None:
@@ -157,7 +155,7 @@ def test_the_best_weights_are_kept_even_if_training_never_stops_early(splits, tr
 def train_in_a_process(artifacts, run: str, *flags: object) -> tuple[np.ndarray, dict]:
     """Loss of each step, and result.json, of a run of the quickstart preset."""
     common = ("--artifacts", artifacts, "--run", run, "--no-publish", "--steps-per-call", 1)
-    done = run_trainer("train", *common, "--width", 0.5, "--pen-weight", 0, *flags)
+    done = run_trainer("train", *common, "--width", 0.5, "--pen-weight", 0, *flags, patches=UNREPORTED)
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in (artifacts / "runs" / run / "metrics.jsonl").read_text().splitlines()]
     losses = np.array([row["loss"] for row in rows if row["kind"] == "train"])
@@ -177,12 +175,3 @@ def test_two_replicas_have_the_losses_of_one(model, precision, tmp_path) -> None
     np.testing.assert_allclose(one[:100], two[:100], rtol=1e-4)
     assert first["evaluation"]["accuracy"] == second["evaluation"]["accuracy"]
     assert "CPU:1" in second["facts"]["devices"]
-
-
-def test_a_deterministic_run_repeats_bit_for_bit(tmp_path) -> None:
-    flags = ("--deterministic", "--epochs", 1, "--dropout", 0.3)
-    one, _ = train_in_a_process(tmp_path, "one", *flags)
-    two, _ = train_in_a_process(tmp_path, "two", *flags)
-    assert np.array_equal(one, two)
-    weights = [(tmp_path / "runs" / run / "model.weights.h5").read_bytes() for run in ("one", "two")]
-    assert weights[0] == weights[1]

@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,8 +15,9 @@ import numpy as np
 import pytest
 
 from tests.ports import free_port
-from tests.trainer.conftest import REPOSITORY, read_result
-from tests.trainer.runner import start_run, wait_for_step
+from tests.trainer.conftest import read_result
+from tests.trainer.runner import UNREPORTED, start_run, wait_for_step
+from trainer.cli import main
 from trainer.errors import ExitCode
 from trainer.runs.checkpoint import checkpoint_files
 from trainer.runs.tracking import read_rows
@@ -41,9 +40,9 @@ def workers(
     for index in range(count):
         task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
         environment = {"TF_CONFIG": json.dumps(task)} if count > 1 else {}
-        processes.append(
-            start_run(artifacts, *FLAGS, *flags, environment=environment, said=f"said-{index}", patches=patches)
-        )
+        said = f"said-{index}"
+        all_patches = {**UNREPORTED, **patches}
+        processes.append(start_run(artifacts, *FLAGS, *flags, environment=environment, said=said, patches=all_patches))
     try:
         yield processes
     finally:
@@ -206,15 +205,8 @@ def test_a_worker_with_other_settings_is_rejected(tmp_path: Path) -> None:
     assert "other settings or other data than the chief" in (tmp_path / "said-1").read_text()
 
 
-def test_several_workers_need_the_name_of_the_run(tmp_path: Path) -> None:
+def test_several_workers_need_the_name_of_the_run(tmp_path: Path, monkeypatch, capsys) -> None:
     task = {"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}}
-    done = subprocess.run(
-        [sys.executable, "-m", "trainer", "train", "--artifacts", str(tmp_path)],
-        env={**os.environ, "TF_CONFIG": json.dumps(task)},
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == ExitCode.USAGE
-    assert "several workers need one --run NAME" in done.stderr
+    monkeypatch.setenv("TF_CONFIG", json.dumps(task))
+    assert main(["train", "--artifacts", str(tmp_path)]) == ExitCode.USAGE
+    assert "several workers need one --run NAME" in capsys.readouterr().err

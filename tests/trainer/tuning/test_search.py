@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from tests.trainer.publisher import take_as_prepared
 from tests.waiting import wait_until
 from trainer.cli import main
 from trainer.command_line import command_line
@@ -61,9 +63,9 @@ def test_a_search_ranks_by_validation_alone_is_extended_without_training_again_a
             assert 0 < trial["margin_95"] < 1
     written = {trial["run_dir"]: (Path(trial["run_dir"]) / "trial.json").stat().st_mtime_ns for trial in trials}
 
-    assert tune(tmp_path, "--trials", 5, *varied) == ExitCode.OK
+    assert tune(tmp_path, "--trials", 4, *varied) == ExitCode.OK
     more = read_trials(tmp_path)
-    assert len(more) == 5
+    assert len(more) == 4
     assert more[:3] == trials
     assert all((Path(run) / "trial.json").stat().st_mtime_ns == at for run, at in written.items())
     for name in ("trials.png", "importances.png"):
@@ -71,13 +73,14 @@ def test_a_search_ranks_by_validation_alone_is_extended_without_training_again_a
             with Image.open(file) as picture:
                 assert picture.width > 300
     assert {folder.name for folder in (tmp_path / "tune" / "s" / "tensorboard").iterdir()} == {
-        f"s-{number:03}" for number in range(5)
+        f"s-{number:03}" for number in range(4)
     }
 
     best = min((trial for trial in more if trial["loss"] is not None), key=lambda trial: trial["loss"])
     said = capsys.readouterr().out
     assert command_line("publish", best["run_dir"]) in said
     monkeypatch.setitem(publish.__kwdefaults__, "verify", lambda *_: {})
+    monkeypatch.setattr("trainer.pictures.normalize.normalize_pixels", take_as_prepared)
     assert main(["publish", best["run_dir"]]) == ExitCode.OK
     assert len(live_versions(tmp_path / "models" / "digits")) == 1
     assert " steps of 64 in " in (Path(best["run_dir"]) / "model_card.md").read_text()
@@ -152,9 +155,8 @@ def test_other_settings_under_the_same_name_and_a_search_without_a_result_are_re
     assert "learning_rate was" in capsys.readouterr().err
 
 
-def test_a_run_of_train_is_left_alone_and_a_search_that_cannot_write_does_not_begin(tmp_path, capsys):
-    run = [*QUICK[:-1], "s-000", "--artifacts", str(tmp_path), "--no-publish"]
-    assert main(["train", *run]) == ExitCode.OK
+def test_a_run_of_train_is_left_alone_and_a_search_that_cannot_write_does_not_begin(finished, tmp_path, capsys):
+    shutil.copytree(finished / "runs" / "r", tmp_path / "runs" / "s-000")
     before = (tmp_path / "runs" / "s-000" / "result.json").read_bytes()
     assert tune(tmp_path, "--trials", 1) == ExitCode.USAGE
     assert "is a run of `train`" in capsys.readouterr().err
