@@ -12,10 +12,14 @@ file descriptor 2 leads into a buffer during the import. If the import raises an
 TensorFlow imports Keras, and Keras imports scikit-learn and pyplot where they are installed. That is a third of the time,
 for wrappers that nothing here uses. So packages can be hidden during the import; afterwards anyone can import them.
 
+The import makes half a million objects that live as long as the process. The garbage collector leaves them out: during
+the import, later, and at the end of the process, where searching them took another second.
+
 `TF_CPP_MIN_LOG_LEVEL=0` brings the whole log back: any value below 3 in the environment turns this module off. Use it to
 see why a process dies during the import, because then nothing prints the buffer.
 """
 
+import gc
 import importlib.machinery
 import logging
 import os
@@ -69,6 +73,8 @@ class _Finder:
 def _quietly(execute: Callable[[ModuleType], None], module: ModuleType, hidden: Sequence[str]) -> None:
     absent = [name for name in hidden if name not in sys.modules]
     sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]  # None makes their import fail
+    collects_garbage = gc.isenabled()
+    gc.disable()
     with tempfile.TemporaryFile() as buffer:
         stderr = os.dup(STDERR)
         os.dup2(buffer.fileno(), STDERR)
@@ -83,3 +89,6 @@ def _quietly(execute: Callable[[ModuleType], None], module: ModuleType, hidden: 
                 del sys.modules[name]
             os.dup2(stderr, STDERR)
             os.close(stderr)
+            if collects_garbage:
+                gc.enable()
+    gc.freeze()

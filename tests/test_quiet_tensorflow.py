@@ -52,6 +52,11 @@ def test_a_failed_import_prints_what_was_held_back(tmp_path: Path) -> None:
     assert "ImportError: no such library" in done.stderr
 
 
+def test_the_garbage_collector_works_after_the_import_and_leaves_its_objects_alone() -> None:
+    done = run("import trainer, gc, tensorflow; print(gc.isenabled(), gc.get_freeze_count() > 100_000)")
+    assert (done.returncode, done.stdout) == (0, "True True\n")
+
+
 def test_installing_it_imports_no_tensorflow() -> None:
     done = run("import trainer, serving.local_server, sys; print('tensorflow' in sys.modules)")
     assert done.stdout == "False\n"
