@@ -21,6 +21,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from percent import percent
 from testbed.report import argument_parser, machine, print_rates, write_json
 from testbed.turns import Case, Turns, measure, training_split
 from trainer.config import TrainConfig, resolve
@@ -50,7 +51,7 @@ def main() -> None:
     verdict = "holds" if figures[DEFAULT]["ratio"] >= BAR else "MISSED"
     milliseconds = 1000 * cpu_seconds(resolve("accurate"))
     share = milliseconds / 1000 / INTERVALS[DEFAULT]
-    print(f"one checkpoint: {milliseconds:.0f} ms of CPU time, {share:.2%} of the default interval")
+    print(f"one checkpoint: {milliseconds:.0f} ms of CPU time, {percent(share)} of the default interval")
     print(f"{DEFAULT}: bar of {BAR:.2f} {verdict}")
     write_json(
         args.json,

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from percent import percent
 from serving.contract import CLASSES
 from testbed.report import machine, write_json
 from trainer.data.pen import draw_style
@@ -73,7 +74,8 @@ def main() -> None:
             report[name] = _measure(artifacts, {**USUAL, **odd}, seed, test, args.flags)
             before, after, mnist_before, mnist_after, seconds = report[name].values()
             print(
-                f"{name:<24}{before:18.1%}  {after:6.1%}{mnist_before:16.2%}  {mnist_after:8.2%}{seconds:10.0f}",
+                f"{name:<24}{percent(before, 1):>18}  {percent(after, 1):>6}"
+                f"{percent(mnist_before):>16}  {percent(mnist_after):>8}{seconds:10.0f}",
                 flush=True,
             )
     write_json(args.json, machine=machine(), preset=args.preset, writers=report)

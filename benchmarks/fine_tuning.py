@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.corrections import NEW_DIGITS, USUAL, WRITERS, draw_hand, run_trainer
+from percent import percent
 from testbed.report import machine, write_json
 from trainer.config import resolve
 from trainer.data.split import Split
@@ -43,7 +44,8 @@ def main() -> None:
             hands[name] = _measure(train, artifacts, {**USUAL, **odd}, seed, test)
             before, after, mnist_before, mnist_after, seconds = hands[name].values()
             print(
-                f"{name:<24}{before:18.1%}  {after:6.1%}{mnist_before:16.2%}  {mnist_after:8.2%}{seconds:10.0f}",
+                f"{name:<24}{percent(before, 1):>18}  {percent(after, 1):>6}"
+                f"{percent(mnist_before):>16}  {percent(mnist_after):>8}{seconds:10.0f}",
                 flush=True,
             )
     write_json(args.json, machine=machine(), hands=hands)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from percent import percent
 from serving.client.config import MIN_CONFIDENCE
 from serving.contract import CLASSES, CONFIDENCE, DIGIT, ENCODED, PICTURES
 from testbed.report import machine, write_json
@@ -61,10 +62,10 @@ def _print_set(name: str, digits: np.ndarray, confidence: np.ndarray, labels: np
         "not_sure_of_right": _mean(unsure[right]),
         "per_digit": per_digit,
     }
-    shares = "  ".join(f"{share:.1%}" for share in per_digit)
+    shares = "  ".join(percent(share, 1) for share in per_digit)
     print(
-        f"{name:24}{len(labels):5}  {figures['accuracy']:8.2%}  {figures['not_sure_of_wrong']:15.1%}  "
-        f"{figures['not_sure_of_right']:5.1%}   {shares}",
+        f"{name:24}{len(labels):5}  {percent(figures['accuracy']):>8}  {percent(figures['not_sure_of_wrong'], 1):>15}  "
+        f"{percent(figures['not_sure_of_right'], 1):>5}   {shares}",
         flush=True,
     )
     return figures

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from percent import percent
 from serving.client.config import MIN_CONFIDENCE
 from serving.contract import CONFIDENCE, DIGIT, ENCODED, FOUND, IMAGES, NORMALIZED, PICTURES, SIGNATURE
 from testbed.counts import KINDS, pictures_of_several, pictures_without_digit
@@ -55,8 +56,8 @@ def main() -> None:
     as_arrays = _answers(servable, SIGNATURE, IMAGES, test.images)
     as_files = _answers(servable, PICTURES, ENCODED, [_file(image) for image in test.images])
     report["arrays"], report["files"] = _share(as_arrays, test.labels), _share(as_files, test.labels)
-    print(f"MNIST's test digits as arrays    {report['arrays']:8.2%}")
-    print(f"the same as 28x28 PNG files      {report['files']:8.2%}\n", flush=True)
+    print(f"MNIST's test digits as arrays    {percent(report['arrays']):>8}")
+    print(f"the same as 28x28 PNG files      {percent(report['files']):>8}\n", flush=True)
 
     report["optdigits"] = _print_optdigits(servable)
 
@@ -70,10 +71,10 @@ def main() -> None:
         first = first or [one.encoded for one in some]
         so_far = np.concatenate([output[DIGIT] for output in outputs])
         right = so_far == test.labels[: len(so_far)]
-        print(f"\r{len(right)} photographs, {right.mean():.2%}", end="", file=sys.stderr, flush=True)
+        print(f"\r{len(right)} photographs, {percent(right.mean())}", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
     report["photographs"] = float(right.mean())
-    print(f"{count} photographs of test digits  {report['photographs']:8.2%}")
+    print(f"{count} photographs of test digits  {percent(report['photographs']):>8}")
     report["nuisances"] = _print_nuisances(nuisances, right)
     confidence, found = (np.concatenate([output[name] for output in outputs]) for name in (CONFIDENCE, FOUND))
     report["not sure"] = _print_not_sure(right, np.where(found == 1, confidence, 0.0))
@@ -124,7 +125,7 @@ def _print_nuisances(nuisances: list[dict[str, str]], right: np.ndarray) -> dict
     shares, width = {}, max(len(kind) for _, kind in outcomes) + 2
     for (name, kind), group in sorted(outcomes.items()):
         shares[f"{name}: {kind}"] = statistics.mean(group)
-        print(f"  {name:30}{kind:{width}}{len(group):6} {statistics.mean(group):8.2%}")
+        print(f"  {name:30}{kind:{width}}{len(group):6} {percent(statistics.mean(group)):>8}")
     print(flush=True)
     return shares
 
@@ -137,7 +138,7 @@ def _print_not_sure(right: np.ndarray, confidence: np.ndarray) -> dict[str, list
         confidence: float [N]; 0 where not one digit was found, since the client is not sure then.
     """
     # With the threshold of each of the others, so many of the right predictions are not sure.
-    least = {f"{share:.1%}": float(np.quantile(confidence[right], share)) for share in (0.005, 0.01, 0.02, 0.05)}
+    least = {percent(share, 1): float(np.quantile(confidence[right], share)) for share in (0.005, 0.01, 0.02, 0.05)}
     shares = {}
     print("not sure          of the wrong  of the right")
     for name, threshold in {"the default": MIN_CONFIDENCE, **least}.items():
@@ -145,7 +146,7 @@ def _print_not_sure(right: np.ndarray, confidence: np.ndarray) -> dict[str, list
         wrong = float(unsure[~right].mean()) if not right.all() else 1.0
         shares[name] = [threshold, wrong, float(unsure[right].mean())]
         note = "   (the default)" if name == "the default" else ""
-        print(f"below {threshold:<10.3f}{wrong:14.1%}{shares[name][2]:14.2%}{note}")
+        print(f"below {threshold:<10.3f}{percent(wrong, 1):>14}{percent(shares[name][2]):>14}{note}")
     print(flush=True)
     return shares
 
@@ -167,7 +168,7 @@ def _print_counts(servable: Any, found: np.ndarray, images: np.ndarray, count: i
     shares["several digits called several"] = float((counted > 1).mean())
     shares["  counted exactly"] = float((counted == [one.label for one in several]).mean())
     for name, share in shares.items():
-        print(f"{name:32}{share:8.2%}")
+        print(f"{name:32}{percent(share):>8}")
     print(flush=True)
     return shares
 
@@ -200,7 +201,7 @@ def _print_optdigits(servable: Any) -> dict[str, float]:
         shares[name] = _share(answers, digits.target)
         shares[f"{name}, test"] = _share(answers[-TEST_SIZE:], digits.target[-TEST_SIZE:])
         print(
-            f"optdigits, 8x8 to {side}x{side}, {name:25} {shares[name]:8.2%}, "
+            f"optdigits, 8x8 to {side}x{side}, {name:25} {percent(shares[name]):>8}, "
             f"of the last {TEST_SIZE} {shares[f'{name}, test']:8.2%}",
             flush=True,
         )

@@ -21,6 +21,7 @@ import statistics
 import time
 from collections.abc import Callable
 
+from percent import percent
 from testbed.report import argument_parser, machine, write_json
 from testbed.turns import training_split
 from trainer.config import TrainConfig, resolve
@@ -56,8 +57,8 @@ def main() -> None:
         print(
             f"{preset:12}{row['precision']:14}  {config.global_batch_size:5}  {row['flop'] / 1e9:5.1f}  "
             f"{1e3 * row['seconds']:7.1f}  {config.global_batch_size / row['seconds']:8,.0f}  "
-            f"{row['flop'] / row['seconds'] / 1e9:7.0f}  {row['of_peak']:7.0%}  {row['augmentation']:12.0%}  "
-            f"{row['optimizer']:9.0%}  {row['input']:5.0%}",
+            f"{row['flop'] / row['seconds'] / 1e9:7.0f}  {percent(row['of_peak'], 0):>7}  "
+            f"{percent(row['augmentation'], 0):>12}  {percent(row['optimizer'], 0):>9}  {percent(row['input'], 0):>5}",
             flush=True,
         )
     write_json(args.json, machine=where, peaks=peaks, presets=rows)

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.roofline import training_flop
+from percent import percent
 from testbed.report import machine, write_json
 from testbed.turns import training_split
 from trainer.config import TrainConfig, resolve
@@ -89,7 +90,7 @@ def main() -> None:
             print(
                 f"{name if gpus == 1 else '':25}  {gpus:2} GPU{'s' if gpus > 1 else ' '} {1e3 * row['compute']:5.2f} ms  "
                 f"{1e3 * row['all_reduce']:7.2f} ms  {1e3 * row['step']:5.2f} ms  {row['images_per_second']:10,.0f}  "
-                f"{row['efficiency']:10.0%}  {60_000 / row['images_per_second']:5.2f} s  "
+                f"{percent(row['efficiency'], 0):>10}  {60_000 / row['images_per_second']:5.2f} s  "
                 f"{row['images_per_second'] / max(1, gpus // cluster.gpus_per_host):6,.0f} images/s"
             )
     write_json(file, machine=where, cluster=vars(cluster), input_images_per_second=rate, rows=rows)

@@ -27,6 +27,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from percent import percent
 from testbed.report import argument_parser, machine, write_json
 from trainer.config import TrainConfig, resolve
 from trainer.data.load import load_splits, read_dataset
@@ -68,12 +69,13 @@ def main() -> None:
     for seed in range(args.rounds):
         baselines.append(fit_baseline(whole_train, test, args.epochs, seed))
         print(
-            f"round {seed + 1}, Keras recipe: " + ", ".join(f"{s:.1f} s {a:.2%}" for s, a in baselines[-1]), flush=True
+            f"round {seed + 1}, Keras recipe: " + ", ".join(f"{s:.1f} s {percent(a)}" for s, a in baselines[-1]),
+            flush=True,
         )
         for preset, config in configs.items():
             seconds, accuracy = train_and_score(dataclasses.replace(config, seed=seed), splits[preset], devices)
             ours[preset].append((seconds, accuracy))
-            print(f"round {seed + 1}, {preset}: {seconds:.1f} s {accuracy:.2%}", flush=True)
+            print(f"round {seed + 1}, {preset}: {seconds:.1f} s {percent(accuracy)}", flush=True)
     _print_table(baselines, ours)
     verdicts = {preset: compare(baselines, points, args.target) for preset, points in ours.items()}
     for preset, verdict in verdicts.items():
@@ -146,13 +148,13 @@ def compare(baselines: list[list[Point]], ours: list[Point], target: float) -> d
     times = (theirs if reached else statistics.median(points[-1][0] for points in baselines)) / mine
     best = max(a for points in baselines for _, a in points)
     if mine == math.inf:
-        sentence = f"the preset did not reach {target:.1%}"
+        sentence = f"the preset did not reach {percent(target, 1)}"
     elif reached:
-        sentence = f"{target:.1%} reached {times:.1f} times sooner: {mine:.1f} s instead of {theirs:.1f} s"
+        sentence = f"{percent(target, 1)} reached {times:.1f} times sooner: {mine:.1f} s instead of {theirs:.1f} s"
     else:
         sentence = (
-            f"{target:.1%} reached in {mine:.1f} s; the Keras recipe did not reach it in {len(baselines[0])} epochs (best "
-            f"{best:.2%}), so that is more than {times:.1f} times sooner"
+            f"{percent(target, 1)} reached in {mine:.1f} s; the Keras recipe did not reach it in "
+            f"{len(baselines[0])} epochs (best {percent(best)}), so that is more than {times:.1f} times sooner"
         )
     return {
         "sentence": sentence,
@@ -201,7 +203,7 @@ def _print_table(baselines: list[list[Point]], ours: dict[str, list[Point]]) -> 
     print(f"\n{'':24}  training s  test accuracy")
     for name, points in {**rows, **ours}.items():
         seconds, accuracy = (statistics.median(column) for column in zip(*points, strict=True))
-        print(f"{name:24}  {seconds:10.1f}  {accuracy:13.2%}")
+        print(f"{name:24}  {seconds:10.1f}  {percent(accuracy):>13}")
 
 
 if __name__ == "__main__":
