@@ -239,8 +239,11 @@ def _model_dir(args: argparse.Namespace) -> Path:
 class _Parser(argparse.ArgumentParser):
     """A parser that takes flags by their full names only, and suggests the nearest one for a typing error."""
 
-    def __init__(self, **options: Any):
-        super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options)
+    def __init__(self, description: str = "", **options: Any):
+        # argparse wraps either both description and epilog or neither, and the epilog is a table.
+        lines = [textwrap.fill(line, 80) for line in description.splitlines()]
+        formatter = argparse.RawDescriptionHelpFormatter
+        super().__init__(allow_abbrev=False, formatter_class=formatter, description="\n".join(lines), **options)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         # A subparser hands unknown arguments up to the main parser, which does not know the subparser's flags.
@@ -311,7 +314,7 @@ def build_parser(arguments: Sequence[str], prog: str = "python -m trainer") -> a
     sub.add_argument("version", type=int, nargs="?", metavar="VERSION", help="the version to retire [the newest]")
     _add_paths(sub, data=False)
     _add_model(sub)
-    sub.add_argument("--allow-none", action="store_true", help="even if no version is served afterwards")
+    sub.add_argument("--allow-none", action="store_true", help="retire it even if no version is left to serve")
     sub.set_defaults(command=_rollback)
 
     text = "what a run would find on this machine, problems first"
@@ -323,18 +326,19 @@ def build_parser(arguments: Sequence[str], prog: str = "python -m trainer") -> a
     text = "prepare MNIST, verify a data set, or write pictures from one"
     data = commands.add_parser("data", help=text, description=text)
     actions = data.add_subparsers(required=True, metavar="COMMAND")
-    sub = actions.add_parser("prepare", help="prepare MNIST with tensorflow-datasets")
+    text = "prepare MNIST with tensorflow-datasets"
+    sub = actions.add_parser("prepare", help=text, description=text)
     _add_paths(sub)
     sub.set_defaults(command=_data_prepare)
-    sub = actions.add_parser(
-        "verify", help="check counts, shapes, labels, checksums and overlap (prepares MNIST first if it is missing)"
-    )
+    text = "check counts, shapes, labels, checksums and overlap (prepares MNIST first if it is missing)"
+    sub = actions.add_parser("verify", help=text, description=text)
     _add_paths(sub)
     _add_dataset(sub, default="mnist")
     sub.set_defaults(command=_data_verify)
-    sub = actions.add_parser("samples", help="write some test digits as PNG files, to try a served model with")
+    text = "write some test digits as PNG files, to try a served model with"
+    sub = actions.add_parser("samples", help=text, description=text)
     sub.add_argument("folder", type=_local_path, metavar="FOLDER", help="where to write them")
-    sub.add_argument("--count", type=int, default=10, help="how many [10]")
+    sub.add_argument("--count", type=int, default=10, help="number of digits [10]")
     _add_paths(sub)
     _add_dataset(sub, default="optdigits")
     sub.set_defaults(command=_data_samples)
@@ -377,7 +381,7 @@ def _add_learn(commands: Any) -> None:
         "corrections",
         type=_local_path,
         metavar="FOLDER",
-        help="pictures in folders named 0 to 9 or listed in labels.csv, such as `serving web --collect FOLDER` keeps",
+        help="pictures in folders named 0 to 9 or listed in labels.csv, such as `digits web --collect FOLDER` keeps",
     )
     sub.add_argument(
         "--config",
@@ -401,10 +405,10 @@ def _add_tune(commands: Any, preset: str) -> None:
         action="extend",
         default=None,
         metavar="NAME=VALUES",
-        help="what each trial draws: A,B,C for one of them, LOW:HIGH for a number between, LOW:HIGH:log for one on a "
-        f"logarithmic scale (default: {' '.join(VARIED)})",
+        help="settings to vary: A,B,C draws one of the values, LOW:HIGH a number between them, LOW:HIGH:log a number on "
+        f"a logarithmic scale (default: {' '.join(VARIED)})",
     )
-    sub.add_argument("--trials", type=int, default=12, help="how many settings; the first has the given ones [12]")
+    sub.add_argument("--trials", type=int, default=12, help="number of trials; the first has the given settings [12]")
     sub.add_argument(
         "--sampler",
         choices=("tpe", "qmc"),
@@ -418,8 +422,8 @@ def _add_tune(commands: Any, preset: str) -> None:
         help="stop a trial early that is clearly worse than the others [True]",
     )
     sub.add_argument("--jobs", type=int, default=1, help="trials at once; with GPUs each gets one of its own [1]")
-    sub.add_argument("--finalists", type=int, default=3, help="how many of the best are trained with several seeds [3]")
-    sub.add_argument("--seeds", type=int, default=3, help="how many seeds each of them gets; 1 = no more trainings [3]")
+    sub.add_argument("--finalists", type=int, default=3, help="number of best trials to train with several seeds [3]")
+    sub.add_argument("--seeds", type=int, default=3, help="seeds per finalist; 1 = train none of them again [3]")
     sub.add_argument(
         "--run",
         help="name of the search; its trials are the runs <run>-000 and so on. An existing search is resumed "

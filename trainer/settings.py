@@ -99,8 +99,8 @@ class DataSettings:
     )
     pen_weight: float = setting(
         0.0,
-        "Share of the training examples, before extra_data, that a pen draws: digits as hands write them that the data "
-        "set lacks, a barred 7 or an open 4. See trainer/data/pen.py.",
+        "Share of the training examples that a pen model draws, before extra_data is mixed in: styles that the data set "
+        "lacks, such as a barred 7 or an open 4. See trainer/data/pen.py.",
         BELOW_ONE,
     )
     extra_data: Path | None = setting(
