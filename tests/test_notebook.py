@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -80,3 +81,23 @@ def test_every_kept_picture_has_alternative_text() -> None:
     pictures = [output for output in outputs if "image/png" in output.get("data", {})]
     assert len(pictures) >= 6
     assert all(len(picture["metadata"]["image/png"]["alt"].split()) >= 5 for picture in pictures)
+
+
+@pytest.mark.parametrize(
+    ("plain", "dropped", "expected"),
+    [
+        ([0.5, 0.2, 0.3], [0.6, 0.3, 0.2], ("loss rises again", "ends lower")),
+        ([0.5, 0.3, 0.2], [0.6, 0.5, 0.4], ("loss does not rise again", "ends no lower")),
+    ],
+)
+def test_the_sentence_on_overfitting_says_what_the_losses_say(
+    plain: list[float], dropped: list[float], expected: tuple[str, str]
+) -> None:
+    from notebooks.story import overfitting_in_words
+
+    sentence = overfitting_in_words(history_of(plain), history_of(dropped))
+    assert all(part in sentence for part in expected)
+
+
+def history_of(validation_losses: list[float]) -> Any:
+    return SimpleNamespace(history={"val_loss": validation_losses})
