@@ -83,6 +83,26 @@ def finished(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
     return artifacts
 
 
+@pytest.fixture(scope="session")
+def normalize_files() -> Any:
+    """The preparation of pictures, `normalize(*contents)`, traced once for all tests of a process."""
+    import tensorflow as tf
+
+    from trainer.pictures.normalize import normalize
+
+    compiled = tf.function(normalize, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
+    return lambda *files: compiled(tf.constant(list(files), tf.string))
+
+
+@pytest.fixture
+def quick_publish(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process, publish without what `tests.trainer.runner.QUICK_PUBLISH` leaves out."""
+    from tests.trainer.runner import QUICK_PUBLISH
+
+    for name, value in QUICK_PUBLISH.items():
+        monkeypatch.setattr(name, value)
+
+
 def run_trainer(
     *arguments: object, patches: Mapping[str, Any] = MappingProxyType({})
 ) -> subprocess.CompletedProcess[str]:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.trainer.conftest import read_result, run_trainer
+from tests.trainer.runner import QUICK_PUBLISH
 from trainer.config import TrainConfig, resolve
 from trainer.errors import ConfigError, ExitCode
 from trainer.initial_weights import read_initial_model
@@ -79,7 +80,7 @@ def test_a_name_that_is_neither_a_run_nor_a_version_is_rejected_before_any_train
 
 def test_a_run_from_given_weights_records_them_and_is_not_resumed_from_others(artifacts: Path) -> None:
     flags = ("train", "--artifacts", artifacts, "--run", "second", *SMALL, "--epochs", 1, "--no-publish")
-    done = run_trainer(*flags, "--init-from", "r")
+    done = run_trainer(*flags, "--init-from", "r", patches=QUICK_PUBLISH)
     assert done.returncode == ExitCode.OK, done.stderr
     run = artifacts / "runs" / "second"
     assert json.loads((run / "config.json").read_text())["init_from"] == "r"

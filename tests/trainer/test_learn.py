@@ -37,9 +37,10 @@ def learn(folder: Path, artifacts: Path, *flags: object) -> int:
 
 
 @pytest.fixture(autouse=True)
-def _without_fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The verification has tests of its own."""
+def _without_verification_and_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They have tests of their own."""
     monkeypatch.setitem(publish.__kwdefaults__, "verify", lambda *_: {})
+    monkeypatch.setattr("trainer.steps.publish.save_figures", lambda *_: None)
 
 
 @pytest.fixture

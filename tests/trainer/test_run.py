@@ -15,7 +15,7 @@ import pytest
 
 from serving.contract import MODEL_NAME
 from tests.trainer.conftest import SHORT, read_result, run_trainer
-from tests.trainer.runner import QUICK_PUBLISH, start_forked
+from tests.trainer.runner import QUICK_PUBLISH, UNREPORTED, start_forked
 from tests.waiting import wait_until
 from trainer.cli import main
 from trainer.command_line import command_line
@@ -78,7 +78,9 @@ def test_standard_error_has_the_facts_one_line_per_evaluation_and_the_phases(fin
 def test_a_refusal_by_the_gate_exits_with_5_and_still_reports_and_with_log_format_json_every_line_is_an_object(
     tmp_path: Path,
 ) -> None:
-    done = run_trainer("train", "--artifacts", tmp_path, *REFUSED, "--evaluate-every", 2, "--log-format", "json")
+    done = run_trainer(
+        "train", "--artifacts", tmp_path, *REFUSED, "--evaluate-every", 2, "--log-format", "json", patches=QUICK_PUBLISH
+    )
     assert done.returncode == ExitCode.GATE
     lines = [json.loads(line) for line in done.stderr.splitlines()]
     assert [line["step"] for line in lines if line["kind"] == "validation"] == [2, 4]
@@ -151,7 +153,7 @@ def test_a_trained_run_without_checkpoints_is_not_trained_again_to_be_published(
 def test_a_finished_run_can_be_published_again_and_rolled_back(finished: Path, tmp_path: Path) -> None:
     artifacts = Path(shutil.copytree(finished, tmp_path / "artifacts"))
     run, models = artifacts / "runs" / "r", artifacts / "models" / MODEL_NAME
-    done = run_trainer("publish", run, "--min-accuracy", 0.9999)
+    done = run_trainer("publish", run, "--min-accuracy", 0.9999, patches=QUICK_PUBLISH)
     assert done.returncode == ExitCode.GATE
     assert "below the gate's minimum of 99.99 %" in done.stderr
     assert json.loads((run / "publish.json").read_text())["exit_code"] == ExitCode.GATE
@@ -225,7 +227,7 @@ def test_divergence_exits_with_4_publishes_nothing_and_leaves_nothing_to_the_nex
     done = run_trainer("publish", tmp_path / "runs" / "r")
     assert done.returncode == ExitCode.USAGE
     assert "was not trained to its end" in done.stderr
-    refused = run_trainer("train", "--artifacts", tmp_path, *mlp, *REFUSED)
+    refused = run_trainer("train", "--artifacts", tmp_path, *mlp, *REFUSED, patches=UNREPORTED)
     assert refused.returncode == ExitCode.GATE, refused.stderr
     rows = [json.loads(line) for line in (tmp_path / "runs" / "r" / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [4, 4]

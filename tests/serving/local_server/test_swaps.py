@@ -14,7 +14,7 @@ IMAGES = images_of(2, 5, 8)
 
 
 def test_four_swaps_under_load_lose_nothing(tmp_path):
-    swap_under_load(tmp_path / "digits", swaps=4, responses_per_swap=300)
+    swap_under_load(tmp_path / "digits", swaps=4, responses_per_swap=100)
 
 
 @pytest.mark.slow

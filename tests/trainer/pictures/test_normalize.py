@@ -12,14 +12,9 @@ from trainer.data.optdigits import read_optdigits
 from trainer.pictures.extend import extend
 
 
-@pytest.fixture(scope="module")
-def normalize():
-    import tensorflow as tf
-
-    from trainer.pictures.normalize import normalize
-
-    compiled = tf.function(normalize, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
-    return lambda *files: compiled(tf.constant(list(files), tf.string)).images.numpy()
+@pytest.fixture
+def normalize(normalize_files):
+    return lambda *files: normalize_files(*files).images.numpy()
 
 
 def file_of(pixels: np.ndarray, kind: str = "PNG", **options) -> bytes:

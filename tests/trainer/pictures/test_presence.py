@@ -9,63 +9,54 @@ from tests.trainer.pictures.test_normalize import file_of, seven
 from trainer.data.optdigits import read_optdigits
 
 
-@pytest.fixture(scope="module")
-def normalize():
-    import tensorflow as tf
-
-    from trainer.pictures.normalize import normalize
-
-    return lambda *files: normalize(tf.constant(list(files), tf.string))
-
-
-def test_the_box_of_a_drawn_digit_is_where_it_was_drawn(normalize) -> None:
+def test_the_box_of_a_drawn_digit_is_where_it_was_drawn(normalize_files) -> None:
     small = np.pad(seven(), ((300, 0), (0, 240), (0, 0)), mode="edge")
     light_on_dark = 255 - seven()
-    result = normalize(*map(file_of, (seven(), small, light_on_dark)))
+    result = normalize_files(*map(file_of, (seven(), small, light_on_dark)))
     assert result.found.numpy().tolist() == [1, 1, 1]
     expected = [[0.2, 0.25, 0.8, 0.7], [0.6, 0.125, 0.9, 0.35], [0.2, 0.25, 0.8, 0.7]]
     np.testing.assert_allclose(result.box.numpy(), expected, atol=0.06)
 
 
-def test_the_box_of_a_drawing_that_touches_its_rim_lies_within_it(normalize) -> None:
+def test_the_box_of_a_drawing_that_touches_its_rim_lies_within_it(normalize_files) -> None:
     cut = seven(paper=255, ink=0)[55:245, 55:170]
-    result = normalize(file_of(cut))
+    result = normalize_files(file_of(cut))
     assert result.found.numpy().tolist() == [1]
     np.testing.assert_allclose(result.box.numpy(), [[0, 0, 1, 1]], atol=0.06)
 
 
 @pytest.mark.parametrize("count", [2, 3])
-def test_digits_side_by_side_are_counted(normalize, count) -> None:
+def test_digits_side_by_side_are_counted(normalize_files, count) -> None:
     side_by_side = np.concatenate([seven(pen=20)] * count, axis=1)
-    assert normalize(file_of(side_by_side)).found.numpy().tolist() == [count]
+    assert normalize_files(file_of(side_by_side)).found.numpy().tolist() == [count]
 
 
-def test_an_image_in_mnist_form_shows_one_digit_unless_it_is_blank(normalize) -> None:
+def test_an_image_in_mnist_form_shows_one_digit_unless_it_is_blank(normalize_files) -> None:
     images = read_optdigits()[1].images[:20]
-    result = normalize(*map(file_of, images), file_of(np.zeros((28, 28), np.uint8)))
+    result = normalize_files(*map(file_of, images), file_of(np.zeros((28, 28), np.uint8)))
     assert result.found.numpy().tolist() == [1] * 20 + [0]
 
 
 @pytest.mark.parametrize("shade", [0, 128, 255])
 @pytest.mark.parametrize("shape", [(1, 1, 3), (28, 28, 3), (300, 400, 3)])
-def test_a_blank_picture_shows_no_digit_and_has_no_box(normalize, shade, shape) -> None:
-    result = normalize(file_of(np.full(shape, shade, np.uint8)))
+def test_a_blank_picture_shows_no_digit_and_has_no_box(normalize_files, shade, shape) -> None:
+    result = normalize_files(file_of(np.full(shape, shade, np.uint8)))
     assert result.found.numpy().tolist() == [0]
     assert not result.box.numpy().any()
 
 
-def test_a_file_that_is_not_a_picture_shows_no_digit(normalize) -> None:
-    assert normalize(b"text").found.numpy().tolist() == [0]
+def test_a_file_that_is_not_a_picture_shows_no_digit(normalize_files) -> None:
+    assert normalize_files(b"text").found.numpy().tolist() == [0]
 
 
 @pytest.mark.parametrize("scene", SCENES)
-def test_a_digit_in_any_scene_is_one_digit(normalize, scene) -> None:
+def test_a_digit_in_any_scene_is_one_digit(normalize_files, scene) -> None:
     taken = [SCENES[scene](digit, np.random.default_rng([7, digit])) for digit in range(0, 10, 3)]
-    assert normalize(*taken).found.numpy().tolist() == [1] * len(taken)
+    assert normalize_files(*taken).found.numpy().tolist() == [1] * len(taken)
 
 
-def test_most_pictures_of_each_kind_without_a_digit_show_none(normalize) -> None:
+def test_most_pictures_of_each_kind_without_a_digit_show_none(normalize_files) -> None:
     rendered = list(pictures_without_digit(seed=55, count=10 * len(KINDS)))
-    found = normalize(*(one.encoded for one in rendered)).found.numpy()
+    found = normalize_files(*(one.encoded for one in rendered)).found.numpy()
     for kind in KINDS:
         assert (found[[one.nuisances["kind"] == kind for one in rendered]] == 0).sum() >= 8, kind

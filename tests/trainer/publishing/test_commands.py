@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from tests.trainer.conftest import read_result, write_idx
-from tests.trainer.publisher import take_as_prepared
 from trainer.cli import main
 from trainer.config import TrainConfig
 from trainer.data.split import Split
 from trainer.errors import ConfigError, ExitCode
-from trainer.publishing.publish import publish
 from trainer.publishing.versions import live_versions
+
+pytestmark = pytest.mark.usefixtures("quick_publish")
 
 QUICK = ("--model", "mlp", "--width", "0.25", "--epochs", "3", "--pen-weight", "0", "--run", "r", "--dataset", "idx")
 
@@ -25,13 +25,6 @@ def write_data(folder: Path, train: Split, test: Split) -> None:
     for name, split in (("train", train), ("t10k", test)):
         write_idx(folder / f"{name}-images-idx3-ubyte", split.images)
         write_idx(folder / f"{name}-labels-idx1-ubyte", split.labels)
-
-
-@pytest.fixture(autouse=True)
-def _quick_publish(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The verification and the preparation of pictures have tests of their own, and take ten seconds each time."""
-    monkeypatch.setitem(publish.__kwdefaults__, "verify", lambda *_: {})
-    monkeypatch.setattr("trainer.pictures.normalize.normalize_pixels", take_as_prepared)
 
 
 @pytest.fixture(scope="module")

@@ -14,12 +14,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.trainer.publisher import take_as_prepared
 from tests.waiting import wait_until
 from trainer.cli import main
 from trainer.command_line import command_line
 from trainer.errors import ExitCode
-from trainer.publishing.publish import publish
 from trainer.publishing.versions import live_versions
 from trainer.runs.lock import locked
 from trainer.runs.tracking import read_rows
@@ -43,8 +41,9 @@ def read_trial(run_dir: str | Path) -> dict[str, Any]:
     return json.loads((Path(run_dir) / "trial.json").read_text())
 
 
+@pytest.mark.usefixtures("quick_publish")
 def test_a_search_ranks_by_validation_alone_is_extended_without_training_again_and_its_best_is_published(
-    tmp_path, capsys, monkeypatch
+    tmp_path, capsys
 ):
     varied = ("--vary", "learning_rate=1e-3,1e30", "--vary", "dropout=0:0.1", *ALONE)
     assert tune(tmp_path, "--trials", 3, *varied) == ExitCode.OK
@@ -79,8 +78,6 @@ def test_a_search_ranks_by_validation_alone_is_extended_without_training_again_a
     best = min((trial for trial in more if trial["loss"] is not None), key=lambda trial: trial["loss"])
     said = capsys.readouterr().out
     assert command_line("publish", best["run_dir"]) in said
-    monkeypatch.setitem(publish.__kwdefaults__, "verify", lambda *_: {})
-    monkeypatch.setattr("trainer.pictures.normalize.normalize_pixels", take_as_prepared)
     assert main(["publish", best["run_dir"]]) == ExitCode.OK
     assert len(live_versions(tmp_path / "models" / "digits")) == 1
     assert " steps of 64 in " in (Path(best["run_dir"]) / "model_card.md").read_text()
