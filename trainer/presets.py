@@ -7,7 +7,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "quickstart": {
         "pen_weight": 0.7,
         "model": "cnn",
-        "epochs": 20.0,
+        "epochs": 30.0,
         "optimizer": "adamw",
         "learning_rate": 4e-3,
         "weight_decay": 0.02,
