@@ -169,7 +169,6 @@ def _train_and_save(config: TrainConfig, cluster: Cluster | None, tracker: RunTr
     from trainer.steps.train import train_model
 
     run = train_model(config, cluster, tracker)
-    tracker.console.stop()
     write_atomically(config.run_dir / WEIGHTS_FILE, run.trained.model.save_weights)
     result.facts, result.data = run.facts, run.splits.digests
     result.training = {"steps": run.trained.steps, "seconds": run.trained.seconds}

@@ -44,11 +44,12 @@ def publish_and_report(
     Raises:
         RunError: the gate or the verification refused it, or it could not be written.
     """
+    # Each succeeds once; after an error it is called again.
+    show, draw_figures = functools.cache(show), functools.cache(functools.partial(_draw_figures, candidate))
 
-    @functools.cache
     def draw() -> None:
         show()
-        _draw_figures(candidate)
+        draw_figures()
 
     def meanwhile() -> None:
         with contextlib.suppress(Exception):  # It must not stop the publication. `report` draws again, and fails.
@@ -82,7 +83,7 @@ def report(
     story = _story(candidate, result, succeeded=succeeded)
     try:
         with console.phase("Drawing the report"):
-            draw() if draw else _draw_figures(candidate)
+            (draw or functools.partial(_draw_figures, candidate))()
             rows, images = read_rows(config.run_dir), candidate.splits.test.images
             write_report(config.run_dir / "report.html", story, evaluation, images, rows)
             write_model_card(config.run_dir / "model_card.md", story, evaluation)
