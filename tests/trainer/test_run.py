@@ -9,6 +9,7 @@ import select
 import shutil
 import signal
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,8 @@ from trainer.cli import main
 from trainer.command_line import command_line
 from trainer.errors import ExitCode
 from trainer.publishing.versions import live_versions
+from trainer.runs.console import SILENT
+from trainer.runs.result import RunResult
 
 TENSORBOARD = ("train", "validation")
 REFUSED = ("--epochs", 0.2, "--width", 0.25, "--pen-weight", 0, "--run", "r")
@@ -202,6 +205,24 @@ def test_figures_that_cannot_be_written_do_not_stop_the_publication(finished: Pa
     assert process.exitcode == ExitCode.OK, err.read_text()
     assert "warning: cannot write the report: [Errno 28] No space left on device" in err.read_text()
     assert len(live_versions(artifacts / "models" / MODEL_NAME)) == 1
+
+
+def test_what_is_shown_in_tensorboard_is_shown_once_even_if_a_figure_cannot_be_written(monkeypatch) -> None:
+    from trainer.steps import publish
+
+    def publish_it(*_: object, meanwhile: Callable[[], None], **__: object) -> str:
+        meanwhile()
+        return "Published."
+
+    def report(*_: object, draw: Callable[[], None], **__: object) -> None:
+        with pytest.raises(OSError, match="No space left"):
+            draw()
+
+    for name, value in (("_publish", publish_it), ("report", report), ("_draw_figures", full_disk)):
+        monkeypatch.setattr(publish, name, value)
+    shown: list[str] = []
+    publish.publish_and_report(None, RunResult(), SILENT, show=lambda: shown.append("test results"))
+    assert shown == ["test results"]
 
 
 def test_an_unwritable_folder_exits_with_2_before_any_work(tmp_path: Path) -> None:
