@@ -3,7 +3,7 @@
 from typing import Any
 
 PRESETS: dict[str, dict[str, Any]] = {
-    # The embedded 8x8 digits, and more that the pen draws: less than a minute, no download.
+    # The embedded 8x8 digits, and more that the pen draws: a minute or two, no download.
     "quickstart": {
         "pen_weight": 0.7,
         "model": "cnn",
