@@ -103,7 +103,7 @@ class Evaluation:
 def compile_predict(model: keras.Model, batch_size: int = 500) -> Predict:
     """Return a function from images to logits. It compiles once and uses the model's current weights."""
 
-    @tf.function(input_signature=[tf.TensorSpec((None, *IMAGE_SHAPE), tf.uint8)])
+    @tf.function(input_signature=[tf.TensorSpec((None, *IMAGE_SHAPE), tf.uint8)], autograph=False)
     def forward(images: tf.Tensor) -> tf.Tensor:
         return model(images, training=False)
 

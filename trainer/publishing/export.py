@@ -60,7 +60,7 @@ def export_model(
         OSError: the files could not be written.
     """
 
-    @tf.function(input_signature=[tf.TensorSpec((None, *IMAGE_SHAPE), tf.uint8, name=IMAGES)])
+    @tf.function(input_signature=[tf.TensorSpec((None, *IMAGE_SHAPE), tf.uint8, name=IMAGES)], autograph=False)
     def answer(images: tf.Tensor) -> dict[str, tf.Tensor]:
         # TensorFlow Serving does not compare shapes with the signature; [N, 28, 28, 1] would get wrong digits.
         images = tf.ensure_shape(images, (None, *IMAGE_SHAPE))

@@ -105,7 +105,7 @@ class TensorBoard:
     def graph(self, model: keras.Model) -> None:
         """Write the graph of the model's forward pass."""
         spec = tf.TensorSpec((None, *model.input_shape[1:]), model.input.dtype, name="images")
-        forward = tf.function(lambda images: model(images, training=False)).get_concrete_function(spec)
+        forward = tf.function(lambda images: model(images, training=False), autograph=False).get_concrete_function(spec)
         graph = forward.graph.as_graph_def(add_shapes=True)
         # Keras enters the scope of each layer twice, so TensorFlow names the second one conv1_1.
         numbered = re.compile(rf"\b({'|'.join([model.name, *(layer.name for layer in model.layers)])})_1(?=/)")

@@ -119,7 +119,7 @@ class Devices:
             return _reduce(self.strategy, parts).numpy()
 
 
-@tf.function(reduce_retracing=True)
+@tf.function(reduce_retracing=True, autograph=False)
 def _reduce(strategy: tf.distribute.Strategy, parts: tf.distribute.DistributedValues) -> tf.Tensor:
     return strategy.reduce("SUM", strategy.run(tf.identity, args=(parts,)), axis=None)
 

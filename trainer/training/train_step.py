@@ -90,17 +90,22 @@ def compile_steps(
     """
     step = functools.partial(replica_step, learner, settings, inputs)
 
-    @tf.function
+    # AutoGraph would spend more than a second on rewriting the step, which needs none of it.
+    @tf.function(autograph=False)
     def run_steps(count: tf.Tensor) -> StepResults:
-        losses = tf.TensorArray(tf.float32, size=count)
-        correct, waited = tf.constant(0.0), tf.constant(0.0, tf.float64)
-        for i in tf.range(count):
+        def run_step(
+            i: tf.Tensor, losses: tf.TensorArray, correct: tf.Tensor, waited: tf.Tensor
+        ) -> tuple[tf.Tensor, tf.TensorArray, tf.Tensor, tf.Tensor]:
             loss, correct_here, wait = strategy.run(step)
             losses = losses.write(i, tf.cast(strategy.reduce("SUM", loss, axis=None), tf.float32))
             correct += strategy.reduce("SUM", correct_here, axis=None)
             waited += strategy.experimental_local_results(wait)[0]
             if learner.ema_weights:
                 update_ema_weights(learner, settings.ema_decay)
+            return i + 1, losses, correct, waited
+
+        nothing = tf.constant(0), tf.TensorArray(tf.float32, size=count), tf.constant(0.0), tf.constant(0.0, tf.float64)
+        _, losses, correct, waited = tf.while_loop(lambda i, *_: i < count, run_step, nothing)
         return StepResults(losses.stack(), correct, waited)
 
     return run_steps
@@ -131,7 +136,7 @@ def replica_step(
         )
     gradients = functools.partial(loss_and_gradients, learner, part, settings.label_smoothing)
     if settings.jit_compile:
-        gradients = tf.function(gradients, jit_compile=True)
+        gradients = tf.function(gradients, jit_compile=True, autograph=False)
     grads, loss, correct = gradients(Batch(step, images, labels))
     if part.replicas > 1 and isinstance(learner.optimizer, keras.optimizers.LossScaleOptimizer):
         grads = share_overflow(grads)
