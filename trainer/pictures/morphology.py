@@ -61,9 +61,9 @@ def stroke_width(ink: tf.Tensor) -> tf.Tensor:
 def connected_components(mask: tf.Tensor, where: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Label the 8-connected components of a mask; TensorFlow has no op for it.
 
-    Every pixel points to a pixel of its component. In each round the larger of two neighbours' roots is hung under the
-    smaller, and all paths are halved. The number of rounds grows with the logarithm of the longest component
-    (Y. Zhang, A. Azad, Z. Hu, "FastSV", SIAM PP 2020).
+    Neighbouring pixels of a row form a run. Every run points to a run of its component. In each round the larger of two
+    touching runs' roots is hung under the smaller, and all paths are halved. The number of rounds grows with the logarithm
+    of the longest component (Y. Zhang, A. Azad, Z. Hu, "FastSV", SIAM PP 2020).
 
     Args:
         mask: bool [h, w].
@@ -72,26 +72,25 @@ def connected_components(mask: tf.Tensor, where: tf.Tensor) -> tuple[tf.Tensor, 
     Returns:
         The label of each true pixel, int32 [n] from 0, and the number of components.
     """
-    count = tf.shape(where)[0]
-    numbers = tf.range(count)
-    # The number of each pixel of the mask, in a frame of -1 that stands for the pixels outside.
-    grid = tf.tensor_scatter_nd_update(tf.fill(tf.shape(mask) + 2, -1), where + 1, numbers)
-    ends = []
-    for down, right in ((0, 1), (1, -1), (1, 0), (1, 1)):
-        neighbour = tf.gather_nd(grid, where + tf.constant([1 + down, 1 + right], tf.int64))
-        ends.append(tf.where(neighbour < 0, numbers, neighbour))
-    one, other = tf.tile(numbers, [4]), tf.concat(ends, axis=0)
+    begins = mask & ~tf.pad(mask, [[0, 0], [1, 0]])[:, :-1]
+    run_of = tf.reshape(tf.cumsum(tf.reshape(tf.cast(begins, tf.int32), [-1])) - 1, tf.shape(mask))
+    framed = tf.pad(tf.where(mask, run_of, -1), [[1, 1], [1, 1]], constant_values=-1)
+    starts = tf.where(begins)
+    runs = tf.range(tf.shape(starts)[0])
+    # Of two touching runs, the one that starts farther right has the other above or below its start, or to the left of that.
+    touching = tf.gather_nd(framed, starts[:, tf.newaxis] + tf.constant([[0, 0], [0, 1], [2, 0], [2, 1]], tf.int64))
+    touching = tf.where(touching < 0, runs[:, tf.newaxis], touching)
 
     def join(parents: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        a, b = tf.gather(parents, one), tf.gather(parents, other)
-        lower, higher = tf.minimum(a, b), tf.maximum(a, b)
-        joined = tf.tensor_scatter_nd_min(parents, higher[:, tf.newaxis], lower)
+        own, other = parents[:, tf.newaxis], tf.gather(parents, touching)
+        higher = tf.maximum(own, other)
+        joined = tf.tensor_scatter_nd_min(parents, higher[..., tf.newaxis], tf.minimum(own, other))
         joined = tf.gather(joined, joined)
         joined = tf.gather(joined, joined)
         return joined, tf.reduce_any(joined != parents)
 
-    roots, _ = tf.while_loop(lambda _, changed: changed, join, (numbers, tf.constant(True)))
-    components, labels = tf.unique(roots)
+    roots, _ = tf.while_loop(lambda _, changed: changed, join, (runs, tf.constant(True)))
+    components, labels = tf.unique(tf.gather(roots, tf.gather_nd(run_of, where)))
     return labels, tf.size(components)
 
 
