@@ -61,7 +61,8 @@ def extend(pixels: tf.Tensor) -> Extended:
 
     usual = tf.sort(rim, axis=0)[tf.shape(rim)[0] // 2]
     other = rim[tf.argmax(tf.reduce_sum(tf.abs(rim - usual), axis=1))]
-    paper = tf.where(paper_share(other) > paper_share(usual), other, usual)
+    of_other, of_usual = paper_share(other), paper_share(usual)
+    paper = tf.where(of_other > of_usual, other, usual)
     corners = tf.stack([sides[0][0], sides[0][-1], sides[1][0], sides[1][-1]])
     is_even = (share(corners, paper, SAME_COLOUR_LEVELS) == 1) & (share(rim, paper, SAME_COLOUR_LEVELS) > RIM_MIN_PAPER)
     # No camera gives so much of one exact colour: in a drawing a corner may hold ink, and even a side, but not a shadow.
@@ -73,7 +74,7 @@ def extend(pixels: tf.Tensor) -> Extended:
         return [share(tf.cast(line, tf.int32), paper, EXACT_COLOUR_LEVELS) for line in lines]
 
     has_paper = tf.reduce_max([line_shares(depth) for depth in STROKE_DEPTHS], axis=0) > LINE_MIN_PAPER
-    is_drawn = (paper_share(paper) > DRAWN_MIN_PAPER) & tf.reduce_all(has_paper)
+    is_drawn = (tf.maximum(of_other, of_usual) > DRAWN_MIN_PAPER) & tf.reduce_all(has_paper)
     has_ink = share(rim, paper, INK_COLOUR_LEVELS) < 1
 
     extends = (is_even | is_drawn) & has_ink
