@@ -85,11 +85,14 @@ def test_a_thin_pen_is_located_beside_the_soft_edge_of_a_shadow(normalize) -> No
     assert likeness(plain, other) > 0.8
 
 
-@pytest.mark.parametrize(("digit", "scene"), [(position % 10, scene) for position, scene in enumerate(SCENES)])
-def test_a_digit_is_located_in_every_scene(normalize, digit, scene) -> None:
-    taken = SCENES[scene](digit, np.random.default_rng(digit))
-    plain, found = normalize(drawing(digit), taken)
-    assert likeness(plain, found) > 0.8
+@pytest.mark.parametrize(("position", "scene"), enumerate(SCENES))
+def test_in_any_scene_two_digits_are_located_and_each_counts_as_one(normalize_files, position, scene) -> None:
+    digits = position % 10, (position + 5) % 10
+    taken = [SCENES[scene](digit, np.random.default_rng([7, digit])) for digit in digits]
+    result = normalize_files(*map(drawing, digits), *taken)
+    plain, found = np.split(result.images.numpy(), 2)
+    assert all(likeness(*pair) > 0.8 for pair in zip(plain, found, strict=True))
+    assert result.found.numpy().tolist() == [1] * 4
 
 
 @pytest.mark.parametrize("pen", [3, 8, 40])

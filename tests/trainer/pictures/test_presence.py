@@ -1,10 +1,10 @@
-"""How many digits a picture shows, and where. `python -m benchmarks.pictures` measures both on many pictures."""
+"""How many digits a picture shows, and where. test_normalize.py has the digits in scenes, and
+`python -m benchmarks.pictures` measures both on many pictures."""
 
 import numpy as np
 import pytest
 
 from testbed.counts import KINDS, pictures_without_digit
-from testbed.scenes import SCENES
 from tests.trainer.pictures.test_normalize import file_of, seven
 from trainer.data.optdigits import read_optdigits
 
@@ -47,12 +47,6 @@ def test_a_blank_picture_shows_no_digit_and_has_no_box(normalize_files, shade, s
 
 def test_a_file_that_is_not_a_picture_shows_no_digit(normalize_files) -> None:
     assert normalize_files(b"text").found.numpy().tolist() == [0]
-
-
-@pytest.mark.parametrize("scene", SCENES)
-def test_a_digit_in_any_scene_is_one_digit(normalize_files, scene) -> None:
-    taken = [SCENES[scene](digit, np.random.default_rng([7, digit])) for digit in range(0, 10, 3)]
-    assert normalize_files(*taken).found.numpy().tolist() == [1] * len(taken)
 
 
 def test_most_pictures_of_each_kind_without_a_digit_show_none(normalize_files) -> None:
