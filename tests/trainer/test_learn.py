@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from tests.trainer.conftest import read_result
+from tests.trainer.runner import UNREPORTED
 from trainer.cli import main
 from trainer.data.pen import draw_style
 from trainer.data.skeletons import STYLES
@@ -37,10 +38,11 @@ def learn(folder: Path, artifacts: Path, *flags: object) -> int:
 
 
 @pytest.fixture(autouse=True)
-def _without_verification_and_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+def _without_verification_and_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """They have tests of their own."""
     monkeypatch.setitem(publish.__kwdefaults__, "verify", lambda *_: {})
-    monkeypatch.setattr("trainer.steps.publish.save_figures", lambda *_: None)
+    for name, value in UNREPORTED.items():
+        monkeypatch.setattr(name, value)
 
 
 @pytest.fixture

@@ -47,6 +47,12 @@ def drawn(tmp_path_factory: pytest.TempPathFactory, splits) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def drawn_split(drawn: Path) -> Split:
+    """The pictures of `drawn`, as they are read."""
+    return read_all(drawn)
+
+
 @pytest.fixture
 def folder(tmp_path: Path, splits) -> Path:
     """A folder of 20 pictures, for a test to change."""
@@ -54,26 +60,29 @@ def folder(tmp_path: Path, splits) -> Path:
     return tmp_path / "pictures"
 
 
-def test_pictures_are_prepared_by_the_graph_that_serves_pictures(drawn: Path, normalize_files) -> None:
-    pictures = read_all(drawn)
+def test_pictures_are_prepared_by_the_graph_that_serves_pictures(
+    drawn: Path, drawn_split: Split, normalize_files
+) -> None:
     paths = sorted(drawn.rglob("*.*"))
     served = normalize_files(*(path.read_bytes() for path in paths)).images.numpy()
     expected = {(image.tobytes(), int(path.parent.name)) for image, path in zip(served, paths, strict=True)}
-    assert {(image.tobytes(), int(label)) for image, label in zip(*_arrays(pictures), strict=True)} == expected
+    assert {(image.tobytes(), int(label)) for image, label in zip(*_arrays(drawn_split), strict=True)} == expected
 
 
 def _arrays(split: Split) -> tuple[np.ndarray, np.ndarray]:
     return split.images, split.labels
 
 
-def test_a_table_of_files_and_labels_gives_the_same_as_folders(drawn: Path, tmp_path: Path) -> None:
+def test_a_table_of_files_and_labels_gives_the_same_as_folders(
+    drawn: Path, drawn_split: Split, tmp_path: Path
+) -> None:
     with (tmp_path / "labels.csv").open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["label", "file", "writer"])
         for position, path in enumerate(sorted(drawn.rglob("*.*"))):
             shutil.copy(path, tmp_path / f"{position}{path.suffix}")
             rows.writerow([path.parent.name, f"{position}{path.suffix}", "x"])
-    assert read_all(tmp_path).digest == read_all(drawn).digest
+    assert read_all(tmp_path).digest == drawn_split.digest
 
 
 def test_names_copies_and_hidden_files_change_nothing(folder: Path) -> None:
@@ -203,6 +212,7 @@ def test_a_run_on_extra_pictures_records_them(
     drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("trainer.steps.publish.save_figures", lambda *_: None)
+    monkeypatch.setattr("trainer.steps.evaluate.show_in_tensorboard", lambda *_, **__: None)
     command = f"train --artifacts {tmp_path} --run r --epochs 1 --model mlp --pen-weight 0 --no-publish"
     assert main([*command.split(), "--extra-data", str(drawn), "--extra-weight", "0.3"]) == ExitCode.OK
     assert "Extra pictures: " in capsys.readouterr().out
@@ -212,7 +222,9 @@ def test_a_run_on_extra_pictures_records_them(
 
 
 def test_a_folder_is_a_data_set_of_its_own(tmp_path: Path, splits, capsys: pytest.CaptureFixture[str]) -> None:
-    write_pictures(tmp_path, splits.train, 200)
+    for position, (image, label) in enumerate(zip(splits.train.images[:200], splits.train.labels, strict=False)):
+        (tmp_path / str(label)).mkdir(exist_ok=True)
+        Image.fromarray(image).save(tmp_path / str(label) / f"{position}.png")
     assert main(["data", "verify", "--dataset", "folder", "--data-dir", str(tmp_path)]) == ExitCode.OK
     sizes = re.match(r"folder: (\d+) training and (\d+) test examples are sound and disjoint", capsys.readouterr().out)
     assert sizes

@@ -40,7 +40,7 @@ def test_learning_rates_rise_then_fall() -> None:
 
 
 def test_the_recorded_learning_rate_is_that_of_the_last_step(splits, tracker) -> None:
-    steps = run(splits, tracker, epochs=0.5).steps
+    steps = run(splits, tracker, epochs=0.5, model="mlp").steps
     rates = learning_rates(steps, resolve("quickstart"))
     for row in tracker.rows:
         if row["kind"] == "train":
@@ -85,16 +85,16 @@ def test_every_kind_of_training_lowers_the_loss(flags: dict, splits) -> None:
 
 
 def test_losses_depend_neither_on_steps_per_call_nor_on_earlier_trainings(splits) -> None:
-    one, seven = (run(splits, steps_per_call=steps, dropout=0.3).losses for steps in (1, 7))
+    flags = {"model": "lenet", "dropout": 0.3}
+    one, seven = (run(splits, steps_per_call=steps, **flags).losses for steps in (1, 7))
     np.testing.assert_allclose(one, seven, rtol=1e-4)
-    assert not np.allclose(one, run(splits, dropout=0.3, seed=1).losses, rtol=1e-2)
+    assert not np.allclose(one, run(splits, seed=1, **flags).losses, rtol=1e-2)
 
 
 def test_evaluations_every_n_steps_and_a_profile_change_no_loss(splits, tracker, tmp_path) -> None:
-    expected = run(splits, epochs=1.0, deterministic=True).losses
-    config = resolve(
-        "quickstart", flags={"epochs": 1.0, "width": 0.25, "deterministic": True, "evaluate_every": 5, "profile": "3:7"}
-    )
+    flags = {"epochs": 1.0, "width": 0.25, "deterministic": True, "model": "lenet"}
+    expected = run(splits, **flags).losses
+    config = resolve("quickstart", flags={**flags, "evaluate_every": 5, "profile": "3:7"})
     hooks = Hooks(tracker=tracker, profile_folder=tmp_path)
     losses = train(config, splits, choose_devices(), hooks).losses
     assert np.array_equal(losses, expected)
@@ -168,7 +168,7 @@ def train_in_a_process(artifacts, run: str, *flags: object) -> tuple[np.ndarray,
 def test_two_replicas_have_the_losses_of_one(model, precision, tmp_path) -> None:
     # Rounding differences grow from step to step, and faster at a higher learning rate. Batch norm multiplies them, so
     # that network is compared in float64, where rounding cannot explain a difference.
-    flags = ("--model", model, "--precision", precision, "--epochs", 8, "--learning-rate", 2e-4, "--dropout", 0.3)
+    flags = ("--model", model, "--precision", precision, "--epochs", 6, "--learning-rate", 2e-4, "--dropout", 0.3)
     one, first = train_in_a_process(tmp_path, "one", "--replicas", 1, *flags)
     two, second = train_in_a_process(tmp_path, "two", "--replicas", 2, *flags)
     assert len(one) > 100
