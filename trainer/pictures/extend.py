@@ -47,31 +47,36 @@ def extend(pixels: tf.Tensor) -> Extended:
     Args:
         pixels: uint8 [H, W, 3].
     """
-    sides = [tf.cast(side, tf.int32) for side in (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1])]
-    rim = tf.concat(sides, axis=0)
-    stride = 1 + tf.reduce_max(tf.shape(pixels)) // SAMPLE_SIDE_PIXELS
-    sample = tf.cast(tf.reshape(pixels[::stride, ::stride], [-1, 3]), tf.int32)
+    # Colours are int32 [3, n]: with the channels innermost, the operations below would take five times as long.
+    sides = [_colours(side) for side in (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1])]
+    rim = tf.concat(sides, axis=1)
+    height, width = tf.unstack(tf.shape(pixels)[:2])
+    stride = 1 + tf.maximum(height, width) // SAMPLE_SIDE_PIXELS
+    # Gathered: a slice with a stride copies pixel by pixel.
+    sample = tf.gather(tf.gather(pixels, tf.range(0, height, stride)), tf.range(0, width, stride), axis=1)
+    sample = _colours(tf.reshape(sample, [-1, 3]))
 
     def share(colours: tf.Tensor, paper: tf.Tensor, tolerance: int) -> tf.Tensor:
-        return tf.reduce_mean(tf.cast(tf.reduce_max(tf.abs(colours - paper), axis=1) <= tolerance, tf.float32))
+        return tf.reduce_mean(tf.cast(tf.reduce_max(tf.abs(colours - paper), axis=0) <= tolerance, tf.float32))
 
     def paper_share(colour: tf.Tensor) -> tf.Tensor:
         """Return the share of paper: it has most of the rim and of the picture; where they differ, both count."""
         return (share(rim, colour, EXACT_COLOUR_LEVELS) + share(sample, colour, EXACT_COLOUR_LEVELS)) / 2
 
-    usual = tf.sort(rim, axis=0)[tf.shape(rim)[0] // 2]
-    other = rim[tf.argmax(tf.reduce_sum(tf.abs(rim - usual), axis=1))]
+    middle = tf.shape(rim)[1] // 2
+    usual = tf.sort(rim, axis=1)[:, middle : middle + 1]
+    farthest = tf.argmax(tf.reduce_sum(tf.abs(rim - usual), axis=0))
+    other = rim[:, farthest : farthest + 1]
     of_other, of_usual = paper_share(other), paper_share(usual)
     paper = tf.where(of_other > of_usual, other, usual)
-    corners = tf.stack([sides[0][0], sides[0][-1], sides[1][0], sides[1][-1]])
+    corners = tf.concat([side[:, end] for side in sides[:2] for end in (slice(1), slice(-1, None))], axis=1)
     is_even = (share(corners, paper, SAME_COLOUR_LEVELS) == 1) & (share(rim, paper, SAME_COLOUR_LEVELS) > RIM_MIN_PAPER)
     # No camera gives so much of one exact colour: in a drawing a corner may hold ink, and even a side, but not a shadow.
-    height, width = tf.unstack(tf.shape(pixels)[:2])
 
     def line_shares(depth: float) -> list[tf.Tensor]:
         down, right = (tf.cast(depth * tf.cast(side, tf.float32), tf.int32) for side in (height, width))
         lines = [pixels[down], pixels[-1 - down], pixels[:, right], pixels[:, -1 - right]]
-        return [share(tf.cast(line, tf.int32), paper, EXACT_COLOUR_LEVELS) for line in lines]
+        return [share(_colours(line), paper, EXACT_COLOUR_LEVELS) for line in lines]
 
     has_paper = tf.reduce_max([line_shares(depth) for depth in STROKE_DEPTHS], axis=0) > LINE_MIN_PAPER
     is_drawn = (tf.maximum(of_other, of_usual) > DRAWN_MIN_PAPER) & tf.reduce_all(has_paper)
@@ -82,8 +87,13 @@ def extend(pixels: tf.Tensor) -> Extended:
     room = tf.where(extends, tf.minimum(longer // ROOM, ROOM_MAX_SHORTER_SIDES * shorter), 0)
 
     def extended() -> tf.Tensor:
-        colour = tf.cast(paper, tf.uint8)
+        colour = tf.cast(paper[:, 0], tf.uint8)
         # In uint8 both operations are modulo 256, so the difference is undone exactly.
         return tf.pad(pixels - colour, [[room, room], [room, room], [0, 0]]) + colour
 
     return Extended(tf.cond(extends, extended, lambda: pixels), room, is_drawn & has_ink)
+
+
+def _colours(pixels: tf.Tensor) -> tf.Tensor:
+    """int32 [3, n] of pixels uint8 [n, 3]."""
+    return tf.cast(tf.transpose(pixels), tf.int32)

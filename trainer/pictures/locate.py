@@ -17,7 +17,7 @@ from trainer.pictures.components import choose_digit, choose_nothing
 from trainer.pictures.extend import Extended
 from trainer.pictures.filters import gaussian_blur
 from trainer.pictures.ink import find_ink_axis, ink_mask, measure_ink, rim, unexplained
-from trainer.pictures.morphology import bounding_box, closing, dilate, erode
+from trainer.pictures.morphology import bounding_box, closing, contrast, erode
 from trainer.pictures.presence import TRAITS, measure_traits
 
 REDUCTION = 8
@@ -214,9 +214,8 @@ def _sharpness(digit: tf.Tensor, ink: tf.Tensor) -> tf.Tensor:
     """Return how abruptly ink begins along the edges of the digit, 0 to 1."""
     inside = tf.cast(digit, tf.float32)
     edge = inside - erode(inside, 3)  # its outermost pixels
-    step = dilate(ink, 5) - erode(ink, 5)
     strength = tf.math.divide_no_nan(tf.reduce_sum(inside * ink), tf.reduce_sum(inside))
-    share = tf.clip_by_value(tf.math.divide_no_nan(step, strength), 0, 1)
+    share = tf.clip_by_value(tf.math.divide_no_nan(contrast(ink, 5), strength), 0, 1)
     return tf.math.divide_no_nan(tf.reduce_sum(edge * share), tf.reduce_sum(edge))
 
 

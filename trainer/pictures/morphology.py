@@ -19,16 +19,19 @@ MIN_RULE_COVERAGE = 0.75
 
 
 def dilate(values: tf.Tensor, window: int) -> tf.Tensor:
-    """Return the maximum of float32 [h, w] over a square of `window` pixels around each pixel."""
-    return tf.transpose(dilate_columns(tf.transpose(dilate_columns(values, window)), window))
+    """Return the maximum of float32 [..., h, w] over a square of `window` pixels around each pixel."""
+    rows = tf.linalg.matrix_transpose(dilate_columns(values, window))
+    return tf.linalg.matrix_transpose(dilate_columns(rows, window))
 
 
 def dilate_columns(values: tf.Tensor, window: int) -> tf.Tensor:
-    """Return the maximum of float32 [h, w] over `window` pixels of the column around each pixel.
+    """Return the maximum of float32 [..., h, w] over `window` pixels of the column around each pixel.
 
     Rows are given to the pooling op as channels, so that it works on whole vectors.
     """
-    return tf.nn.max_pool2d(values[tf.newaxis, :, tf.newaxis, :], [window, 1], 1, "SAME")[0, :, 0, :]
+    batch = values if values.shape.rank == 3 else values[tf.newaxis]
+    pooled = tf.nn.max_pool2d(batch[:, :, tf.newaxis], [window, 1], 1, "SAME")[:, :, 0]
+    return pooled if values.shape.rank == 3 else pooled[0]
 
 
 def erode(values: tf.Tensor, window: int) -> tf.Tensor:
@@ -38,7 +41,15 @@ def erode(values: tf.Tensor, window: int) -> tf.Tensor:
 
 def closing(grey: tf.Tensor, window: int) -> tf.Tensor:
     """Apply a morphological closing: fill what is darker than its surroundings and nowhere as wide as the window."""
-    return erode(dilate(grey, window), window)
+    # Erosion may begin with the rows, where dilation ended: that saves two transpositions.
+    dilated = dilate_columns(tf.transpose(dilate_columns(grey, window)), window)
+    return -dilate_columns(tf.transpose(dilate_columns(-dilated, window)), window)
+
+
+def contrast(values: tf.Tensor, window: int) -> tf.Tensor:
+    """Return the maximum less the minimum of float32 [h, w] over a square of `window` pixels around each pixel."""
+    highest, negated_lowest = tf.unstack(dilate(tf.stack([values, -values]), window))
+    return highest + negated_lowest
 
 
 def bounding_box(mask: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
