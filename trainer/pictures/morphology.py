@@ -88,7 +88,7 @@ def connected_components(mask: tf.Tensor, where: tf.Tensor) -> tuple[tf.Tensor, 
     framed = tf.pad(tf.where(mask, run_of, -1), [[1, 1], [1, 1]], constant_values=-1)
     starts = tf.where(begins)
     runs = tf.range(tf.shape(starts)[0])
-    # Of two touching runs, the one that starts farther right has the other above or below its start, or to the left of that.
+    # Of two touching runs, the one that starts farther right has the other above or below its start, or left of there.
     touching = tf.gather_nd(framed, starts[:, tf.newaxis] + tf.constant([[0, 0], [0, 1], [2, 0], [2, 1]], tf.int64))
     touching = tf.where(touching < 0, runs[:, tf.newaxis], touching)
 

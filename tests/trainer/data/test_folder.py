@@ -73,9 +73,7 @@ def _arrays(split: Split) -> tuple[np.ndarray, np.ndarray]:
     return split.images, split.labels
 
 
-def test_a_table_of_files_and_labels_gives_the_same_as_folders(
-    drawn: Path, drawn_split: Split, tmp_path: Path
-) -> None:
+def test_a_table_of_files_and_labels_gives_the_same_as_folders(drawn: Path, drawn_split: Split, tmp_path: Path) -> None:
     with (tmp_path / "labels.csv").open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["label", "file", "writer"])

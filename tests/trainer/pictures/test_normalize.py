@@ -329,6 +329,20 @@ def test_connected_components_are_those_of_scipy() -> None:
         assert len(pairs) == expected_count
 
 
+@pytest.mark.parametrize("window", [3, 7])
+def test_closing_and_contrast_are_those_of_scipy(window) -> None:
+    from scipy import ndimage
+
+    from trainer.pictures.morphology import closing, contrast
+
+    values = np.random.default_rng(3).random((20, 31), np.float32)
+    highest = ndimage.maximum_filter(values, window, mode="constant", cval=-np.inf)
+    lowest = ndimage.minimum_filter(values, window, mode="constant", cval=np.inf)
+    np.testing.assert_array_equal(contrast(tf.constant(values), window), highest - lowest)
+    closed = ndimage.minimum_filter(highest, window, mode="constant", cval=np.inf)
+    np.testing.assert_array_equal(closing(tf.constant(values), window), closed)
+
+
 def test_a_very_long_picture_is_extended_by_a_multiple_of_its_shorter_side() -> None:
     # A JPEG of 2x30,000 pixels has 350 bytes; extended by a quarter of its length it took gigabytes and ten seconds.
     strip = np.full((2, 30_000, 3), 255, np.uint8)
