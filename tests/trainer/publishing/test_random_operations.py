@@ -3,6 +3,7 @@
 import collections
 import json
 import multiprocessing
+import multiprocessing.connection
 import os
 import random
 import re
@@ -93,17 +94,19 @@ def test_no_order_of_operations_and_kills_shows_an_incomplete_a_refused_or_a_mis
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.trainer.publisher"])
     numbers, outcomes, faults = iter(range(OPERATIONS)), collections.Counter(), []
-    lock = threading.Lock()
+    lock, processes = threading.Lock(), threading.Lock()
 
     def run(kind: str, number: int, seconds: float | None) -> int | None:
         """The exit status of one operation; None if it was killed after `seconds`."""
         process = context.Process(target=operate, args=(kind, number, weights, tmp_path), daemon=True)
-        process.start()
-        process.join(seconds)
-        is_killed = process.exitcode is None
-        process.kill()
-        process.join()
-        return None if is_killed else process.exitcode
+        # `start` looks after all processes. At the same time as `join` it would take the exit status away: 255.
+        with processes:
+            process.start()
+        has_ended = multiprocessing.connection.wait([process.sentinel], seconds)
+        with processes:
+            process.kill()
+            process.join()
+            return process.exitcode if has_ended else None
 
     def work(seed: int) -> None:
         generator = random.Random(seed)
