@@ -4,53 +4,39 @@
     python -m trainer train --preset fast     # MNIST, above 99.2 %
     python -m trainer rollback                # back to the version before
 
-This file parses arguments and calls one function for each command; `trainer/run.py` tells what `train` does. TensorFlow
-is imported only by the command that needs it, so `--help` answers at once.
+This file parses arguments and calls one function of `trainer/commands.py`. TensorFlow is imported only by the commands
+that need it, so `--help` answers at once.
 """
 
 import argparse
 import dataclasses
 import difflib
-import os
 import re
 import sys
 import textwrap
 import traceback
 import types
 import typing
-from collections.abc import Collection, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from serving.contract import MODEL_NAME
-from trainer.command_line import command_line
-from trainer.config import TrainConfig, resolve
+from trainer import commands
+from trainer.config import TrainConfig
 from trainer.errors import ConfigError, ExitCode, RunError, exit_code_of
 from trainer.presets import PRESETS
 from trainer.runs.console import Console, LogFormat, open_console
 from trainer.runs.signals import StoppedError, stoppable
 from trainer.settings import GROUPS, refuse_url
-from trainer.training.cluster import find_cluster
 
-VARIED = ("learning_rate=1e-3:1e-2:log", "dropout=0:0.5", "width=0.5:2:log")
-"""What `tune` varies unless `--vary` says otherwise."""
-
-SEARCH_OPTIONS = ("trials", "sampler", "prune", "jobs", "finalists", "seeds")
-"""The flags of `tune` that are fields of `SearchOptions`."""
-
-PUBLISH_SETTINGS = (
-    "min_accuracy", "tolerance", "significance", "allow_other_data", "keep_versions", "models_dir", "model_name",
-)  # fmt: skip
-"""What `publish` may set otherwise than the run's config does."""
+Command = Callable[[argparse.Namespace, Console], None]
 
 LEARN_SETTINGS = (
     "artifacts", "data_dir", "models_dir", "model_name", "run", "epochs", "learning_rate", "extra_weight", "seed",
     "publish", "min_accuracy", "tolerance", "significance", "keep_versions",
 )  # fmt: skip
 """What `learn` may set otherwise than the config of the served version's run does."""
-
-FIELDS = {field.name: field for field in dataclasses.fields(TrainConfig)}
 
 EXAMPLES = """examples:
   {prog} train                            the embedded digits, a minute, no download
@@ -78,162 +64,6 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m trainer"
         traceback.print_exception(error)
         return exit_code_of(error)
     return ExitCode.OK
-
-
-def _train(args: argparse.Namespace, console: Console) -> None:
-    if "seeds" in args:
-        _train_seeds(args, console)
-        return
-    from trainer.run import train_run
-
-    train_run(_config(args), datetime.now(UTC), os.environ, console)
-
-
-def _train_seeds(args: argparse.Namespace, console: Console) -> None:
-    from trainer.seeds import train_seeds
-
-    if find_cluster(os.environ):
-        raise ConfigError("--seeds runs on one machine; start it outside of TF_CONFIG and of an Indexed Job")
-    if getattr(args, "publish", False):
-        raise ConfigError(
-            "--seeds with --publish: expected one of them; `publish` publishes one of the runs afterwards"
-        )
-    train_seeds(_config(args), args.seeds, datetime.now(UTC), args.log_format, console)
-
-
-def _learn(args: argparse.Namespace, console: Console) -> None:
-    from trainer.learn import learn
-
-    flags = {name: value for name, value in vars(args).items() if name in FIELDS}
-    learn(args.corrections, flags, args.config, datetime.now(UTC), os.environ, console)
-
-
-def _tune(args: argparse.Namespace, console: Console) -> None:
-    from trainer.tuning.options import SearchOptions
-    from trainer.tuning.search_space import check_values, parse  # numpy: not for `--help`
-
-    now, config = datetime.now(UTC), _config(args)
-    if find_cluster(os.environ):
-        raise ConfigError("tune runs on one machine; start it outside of TF_CONFIG and of an Indexed Job")
-    options = SearchOptions(**{name: getattr(args, name) for name in SEARCH_OPTIONS})
-    dimensions = [parse(text) for text in args.vary or VARIED]
-    check_values(config, dimensions)
-    config = dataclasses.replace(config, run=config.run or f"tune-{config.preset}-{now:%Y%m%d-%H%M%S}")
-    try:
-        from trainer.tuning.search import Search, report
-    except ModuleNotFoundError as error:
-        if error.name != "optuna":
-            raise
-        raise ConfigError("tune needs Optuna, which is not installed: pip install '.[tune]'") from error
-
-    console.note(f"search {config.run}: after a stop, the same command with --run {config.run} resumes it")
-    search = Search(config, dimensions, options, console)
-    ranked = search.run(now, args.log_format)
-    report(search, ranked, console)
-    console.note(f"{'Publish:':<12} {command_line('publish', ranked[0].run_dir)}")
-
-
-def _evaluate(args: argparse.Namespace, console: Console) -> None:
-    from trainer.run import evaluate_run
-
-    evaluate_run(_config_of_run(args.run_dir), datetime.now(UTC), console)
-
-
-def _publish(args: argparse.Namespace, console: Console) -> None:
-    from trainer.run import publish_run
-
-    flags = {name: value for name, value in vars(args).items() if name in PUBLISH_SETTINGS}
-    config = _config_of_run(args.run_dir, publish=True, **flags)
-    if "artifacts" in args:
-        config = dataclasses.replace(
-            config,
-            models_dir=flags.get("models_dir", args.artifacts / "models"),
-            data_dir=config.data_dir or args.artifacts / "data",
-        )
-    publish_run(config, datetime.now(UTC), console)
-
-
-def _runs(args: argparse.Namespace, console: Console) -> None:
-    from trainer.runs.listing import list_runs, text_of
-
-    folder = args.artifacts / "runs"
-    runs = list_runs(folder)
-    text = text_of(runs) if runs else f"no run in {folder}; `{command_line('train')}` makes one"
-    console.note(text, runs=[dataclasses.asdict(run) for run in runs])
-
-
-def _compare(args: argparse.Namespace, console: Console) -> None:
-    with console.phase("Loading TensorFlow"):
-        from trainer.evaluation.compare import comparison_text, read_runs, write_comparison
-
-    named = (args.artifacts / "runs" / run for run in args.runs)
-    runs = read_runs([path if path.is_dir() else Path(run) for path, run in zip(named, args.runs, strict=True)])
-    console.note(comparison_text(runs))
-    page = args.page or args.artifacts / "comparison.html"
-    with console.phase("Drawing the page"):
-        write_comparison(page, runs)
-    console.note(f"\nPage: {page}")
-
-
-def _rollback(args: argparse.Namespace, console: Console) -> None:
-    from trainer.publishing.versions import roll_back
-
-    retired, served = roll_back(_model_dir(args), args.version, allow_none=args.allow_none)
-    console.note(f"retired version {retired}; now served: {served if served is not None else 'nothing'}")
-
-
-def _data_prepare(args: argparse.Namespace, console: Console) -> None:
-    from trainer.data.mnist import prepare_mnist
-
-    data_dir = args.data_dir or args.artifacts / "data"
-    prepare_mnist(data_dir)
-    console.note(f"MNIST is prepared in {data_dir}")
-
-
-def _data_verify(args: argparse.Namespace, console: Console) -> None:
-    from trainer.data.load import read_dataset
-
-    train, test = read_dataset(args.dataset, args.data_dir or args.artifacts / "data")
-    console.note(f"{args.dataset}: {len(train):,} training and {len(test):,} test examples are sound and disjoint")
-
-
-def _data_samples(args: argparse.Namespace, console: Console) -> None:
-    from trainer.data.load import read_dataset
-    from trainer.data.samples import write_samples
-
-    _, test = read_dataset(args.dataset, args.data_dir or args.artifacts / "data")
-    for path in write_samples(test, args.folder, args.count):
-        console.note(str(path))
-
-
-def _doctor(args: argparse.Namespace, console: Console) -> None:
-    from trainer.doctor import Level, examine
-
-    findings = examine(args.artifacts, args.data_dir or args.artifacts / "data", _model_dir(args), os.environ)
-    for finding in findings:
-        style = {Level.PROBLEM: "bold red", Level.WARNING: "yellow"}.get(finding.level, "")
-        console.note(f"{finding.level:<8} {finding.topic:<8} {finding.text}", style=style)
-    problems = sum(finding.level is Level.PROBLEM for finding in findings)
-    if problems:
-        raise ConfigError(f"{problems} problem(s), above")
-
-
-def _config(args: argparse.Namespace) -> TrainConfig:
-    flags = {name: value for name, value in vars(args).items() if name in FIELDS and name != "preset"}
-    return resolve(args.preset, args.config, flags)
-
-
-def _config_of_run(folder: Path, **flags: Any) -> TrainConfig:
-    if not (folder / "config.json").is_file():
-        raise ConfigError(f"{folder}: no run (config.json is missing); expected <artifacts>/runs/<run>")
-    # The run may have been moved or mounted elsewhere since it was trained: its folder's place counts. Links are not
-    # resolved: where runs/ is a link, the models are still beside it and not beside its target.
-    place = Path(os.path.abspath(folder))  # noqa: PTH100  (Path.resolve follows links, Path.absolute keeps "..")
-    return resolve(file=folder / "config.json", flags={"artifacts": place.parent.parent, "run": place.name, **flags})
-
-
-def _model_dir(args: argparse.Namespace) -> Path:
-    return TrainConfig(artifacts=args.artifacts, models_dir=args.models_dir, model_name=args.model_name).model_dir
 
 
 class _Parser(argparse.ArgumentParser):
@@ -272,77 +102,68 @@ def build_parser(arguments: Sequence[str], prog: str = "python -m trainer") -> a
         description="Train a digit recogniser and hand it to TensorFlow Serving.",
         epilog=EXAMPLES.format(prog=prog) + EXIT_STATUSES,
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     preset = _preset_in(arguments)
-    _add_train(commands, preset, EXAMPLES.format(prog=prog))
-    _add_learn(commands)
-    _add_tune(commands, preset)
+    _add_train(subparsers, preset, EXAMPLES.format(prog=prog))
+    _add_learn(subparsers)
+    _add_tune(subparsers, preset)
 
-    text = "list the runs: state, accuracy, time, and the version that each was published as"
-    sub = commands.add_parser("runs", help=text, description=text)
+    sub = _add_command(subparsers, "runs", commands.runs)
     _add_log_format(sub)
     _add_paths(sub, data=False)
-    sub.set_defaults(command=_runs)
 
-    text = "compare trained runs on the same test digits: a table here, and a page with curves and pictures"
-    sub = commands.add_parser("compare", help=text, description=text)
+    sub = _add_command(subparsers, "compare", commands.compare)
     sub.add_argument(
         "runs", nargs="+", metavar="RUN", help="name or folder of a run; the first is what the others are compared with"
     )
     sub.add_argument("--page", type=_local_path, help="where to write the page [<artifacts>/comparison.html]")
     _add_log_format(sub)
     _add_paths(sub, data=False)
-    sub.set_defaults(command=_compare)
 
-    text = "score a trained run on its test split again and draw its report"
-    sub = commands.add_parser("evaluate", help=text, description=text)
+    sub = _add_command(subparsers, "evaluate", commands.evaluate)
     _add_run_dir(sub)
-    sub.set_defaults(command=_evaluate)
 
-    text = "publish a trained run's model if it passes the gate"
-    sub = commands.add_parser("publish", help=text, description=text, argument_default=argparse.SUPPRESS)
+    sub = _add_command(subparsers, "publish", commands.publish, argument_default=argparse.SUPPRESS)
     _add_run_dir(sub)
     sub.add_argument(
         "--artifacts", type=_local_path, help="publish to <artifacts>/models, and read the data in <artifacts>/data"
     )
-    for name in PUBLISH_SETTINGS:
+    for name in commands.PUBLISH_SETTINGS:
         _add_setting(sub, name, f"{_help_of(name)} (default: as in the run's config)")
-    sub.set_defaults(command=_publish)
 
-    text = "retire a version by renaming it: the server then serves the newest one that is left"
-    sub = commands.add_parser("rollback", help=text, description=text)
+    sub = _add_command(subparsers, "rollback", commands.rollback)
     sub.add_argument("version", type=int, nargs="?", metavar="VERSION", help="the version to retire [the newest]")
     _add_paths(sub, data=False)
     _add_model(sub)
     sub.add_argument("--allow-none", action="store_true", help="retire it even if no version is left to serve")
-    sub.set_defaults(command=_rollback)
 
-    text = "what a run would find on this machine, problems first"
-    sub = commands.add_parser("doctor", help=text, description=text)
+    sub = _add_command(subparsers, "doctor", commands.doctor)
     _add_paths(sub)
     _add_model(sub)
-    sub.set_defaults(command=_doctor)
 
     text = "prepare MNIST, verify a data set, or write pictures from one"
-    data = commands.add_parser("data", help=text, description=text)
+    data = subparsers.add_parser("data", help=text, description=text)
     actions = data.add_subparsers(required=True, metavar="COMMAND")
-    text = "prepare MNIST with tensorflow-datasets"
-    sub = actions.add_parser("prepare", help=text, description=text)
+    sub = _add_command(actions, "prepare", commands.data_prepare)
     _add_paths(sub)
-    sub.set_defaults(command=_data_prepare)
-    text = "check counts, shapes, labels, checksums and overlap (prepares MNIST first if it is missing)"
-    sub = actions.add_parser("verify", help=text, description=text)
+    sub = _add_command(actions, "verify", commands.data_verify)
     _add_paths(sub)
     _add_dataset(sub, default="mnist")
-    sub.set_defaults(command=_data_verify)
-    text = "write some test digits as PNG files, to try a served model with"
-    sub = actions.add_parser("samples", help=text, description=text)
+    sub = _add_command(actions, "samples", commands.data_samples)
     sub.add_argument("folder", type=_local_path, metavar="FOLDER", help="where to write them")
     sub.add_argument("--count", type=int, default=10, help="number of digits [10]")
     _add_paths(sub)
     _add_dataset(sub, default="optdigits")
-    sub.set_defaults(command=_data_samples)
     return parser
+
+
+def _add_command(subparsers: Any, name: str, command: Command, **options: Any) -> argparse.ArgumentParser:
+    """Add a command; its docstring is its text in the list of all commands and in its own help."""
+    summary = (command.__doc__ or "").removesuffix(".")
+    text = summary[:1].lower() + summary[1:]
+    sub: argparse.ArgumentParser = subparsers.add_parser(name, help=text, description=text, **options)
+    sub.set_defaults(command=command)
+    return sub
 
 
 def _preset_in(arguments: Sequence[str]) -> str:
@@ -353,8 +174,8 @@ def _preset_in(arguments: Sequence[str]) -> str:
     return preset if preset in PRESETS else "quickstart"
 
 
-def _add_train(commands: Any, preset: str, examples: str) -> None:
-    sub = commands.add_parser(
+def _add_train(subparsers: Any, preset: str, examples: str) -> None:
+    sub = subparsers.add_parser(
         "train",
         help="train, evaluate, report and publish",
         description=f"Train, evaluate, report and publish. Precedence: preset < --config FILE < flags.\n"
@@ -371,12 +192,11 @@ def _add_train(commands: Any, preset: str, examples: str) -> None:
         "command with --run resumes them",
     )
     _add_config(sub, preset)
-    sub.set_defaults(command=_train)
+    sub.set_defaults(command=commands.train)
 
 
-def _add_learn(commands: Any) -> None:
-    text = "train the served version further on corrected pictures, and publish it if it passes the gate"
-    sub = commands.add_parser("learn", help=text, description=text, argument_default=argparse.SUPPRESS)
+def _add_learn(subparsers: Any) -> None:
+    sub = _add_command(subparsers, "learn", commands.learn, argument_default=argparse.SUPPRESS)
     sub.add_argument(
         "corrections",
         type=_local_path,
@@ -393,12 +213,10 @@ def _add_learn(commands: Any) -> None:
     _add_log_format(sub)
     for name in LEARN_SETTINGS:
         _add_setting(sub, name, _help_of(name))
-    sub.set_defaults(command=_learn)
 
 
-def _add_tune(commands: Any, preset: str) -> None:
-    text = "train with many settings and compare them on validation data; the test split is not used"
-    sub = commands.add_parser("tune", help=text, description=text, argument_default=argparse.SUPPRESS)
+def _add_tune(subparsers: Any, preset: str) -> None:
+    sub = _add_command(subparsers, "tune", commands.tune, argument_default=argparse.SUPPRESS)
     sub.add_argument(
         "--vary",
         nargs="+",
@@ -406,7 +224,7 @@ def _add_tune(commands: Any, preset: str) -> None:
         default=None,
         metavar="NAME=VALUES",
         help="settings to vary: A,B,C draws one of the values, LOW:HIGH a number between them, LOW:HIGH:log a number on "
-        f"a logarithmic scale (default: {' '.join(VARIED)})",
+        f"a logarithmic scale (default: {' '.join(commands.VARIED)})",
     )
     sub.add_argument("--trials", type=int, default=12, help="number of trials; the first has the given settings [12]")
     sub.add_argument(
@@ -430,7 +248,6 @@ def _add_tune(commands: Any, preset: str) -> None:
         "(default: tune-<preset>-<UTC time>)",
     )
     _add_config(sub, preset, without={"run", "publish"})
-    sub.set_defaults(command=_tune)
 
 
 def _add_config(sub: argparse.ArgumentParser, preset: str, *, without: Collection[str] = ()) -> None:
@@ -498,7 +315,7 @@ def _add_dataset(parser: argparse.ArgumentParser, default: str) -> None:
 
 
 def _help_of(field: str) -> str:
-    return FIELDS[field].metadata["help"]
+    return commands.FIELDS[field].metadata["help"]
 
 
 def _flag(field: str) -> str:

@@ -20,6 +20,7 @@ from serving.local_server.text_files import read_batching_parameters
 from tests.k8s.manifests import K8S, REPOSITORY, STACKS, arguments, environment, named, of_kind, pods, render
 from tests.k8s.test_operations import NO_RETRY
 from trainer import cli as trainer_cli
+from trainer.commands import config_of
 from trainer.config import TrainConfig
 from trainer.publishing.verify_export import WARM_UP_BATCH_SIZES
 
@@ -84,7 +85,7 @@ def test_the_command_line_accepts_the_arguments(line: list[str], pod: Any, conta
         assert [args.port] == opened
         assert args.host == "0.0.0.0"  # another pod's connection would not reach localhost
     if line[:2] == ["trainer", "train"]:
-        config = trainer_cli._config(args)
+        config = config_of(args)
         assert str(config.artifacts) == ROOT
         assert config.run == pod.owner["metadata"]["name"]
     elif line[0] == "trainer":
@@ -98,7 +99,7 @@ def test_the_init_container_prepares_the_data_of_the_run() -> None:
     jobs = {tuple(lines(pod)["train"]): lines(pod) for pod in training if pod.owner["metadata"]["name"] == "train"}
     assert len(jobs) > 2
     for job in jobs.values():
-        assert parsed(job["data"]).dataset == trainer_cli._config(parsed(job["train"])).dataset
+        assert parsed(job["data"]).dataset == config_of(parsed(job["train"])).dataset
 
 
 def test_the_manifests_and_the_docstrings_of_the_exit_codes_agree_on_when_a_retry_cannot_help() -> None:
