@@ -94,8 +94,9 @@ test-clients: $(DEV)  ## query both servers with programs of other projects, fet
 
 .PHONY: soak
 soak: $(DEV)  ## kill 50 runs and 30 publishers at random instants and compare every bit (an hour or two)
-	KILLED_RUNS=25 POLLED_PUBLISHES=30 POLLED_KILLS=30 RANDOM_OPERATIONS=200 $(PY) -m pytest -s -m slow \
-		tests/trainer/runs/test_resume.py tests/trainer/publishing
+	KILLED_RUNS=25 POLLED_PUBLISHES=30 POLLED_KILLS=30 RANDOM_OPERATIONS=200 KILLED_SEARCHES=5 HOSTILE_PICTURES=5000 \
+		$(PY) -m pytest -s -m slow tests/trainer/runs/test_resume.py tests/trainer/publishing \
+		tests/trainer/tuning/test_search.py tests/trainer/pictures/test_picture_fuzz.py
 	SOAK_REQUESTS=100000 SOAK_RELOADS=1000 $(PY) -m pytest -s -m slow tests/serving/local_server/test_fuzz.py -k memory_and_descriptors
 
 .PHONY: lint

@@ -40,7 +40,7 @@ def trained(tmp_path_factory) -> Path:
     artifacts = tmp_path_factory.mktemp("artifacts")
     # As the presets for MNIST: drawn strokes are thinner.
     pens = ("--stroke-width-jitter-pixels", 0.8, "--stroke-gap-fraction", 0.1)
-    run_trainer("train", "--preset", "quickstart", "--artifacts", artifacts, *pens)
+    run_trainer("train", "--preset", "quickstart", "--artifacts", artifacts, "--epochs", 15, *pens)
     return artifacts
 
 
