@@ -7,24 +7,34 @@ import pytest
 LONGEST_FIRST = (
     "trainer/training/test_workers.py",
     "trainer/runs/test_resume.py",
+    "serving/web/test_web_page.py",
     "test_notebook.py",
     "trainer/test_run.py",
     "trainer/publishing/test_random_operations.py",
+    "serving/client/test_attempts.py",
     "trainer/tuning/test_search.py",
     "serving/local_server/test_fuzz.py",
-    "e2e/test_page.py",
-    "benchmarks/test_training_benchmarks.py",
+    "serving/commands/test_diagnosis.py",
     "trainer/training/test_loop.py",
+    "e2e/test_page.py",
+    "serving/local_server/test_versions.py",
+    "trainer/test_learn.py",
+    "benchmarks/test_training_benchmarks.py",
+    "serving/web/test_web_server.py",
+    "trainer/publishing/test_publish.py",
     "trainer/publishing/test_poller.py",
     "trainer/publishing/test_publish_faults.py",
-    "trainer/test_learn.py",
-    "trainer/publishing/test_publish.py",
+    "serving/client/test_wait.py",
+    "trainer/data/test_folder.py",
     "trainer/test_seeds.py",
     "test_readme.py",
+    "serving/commands/test_bench.py",
+    "trainer/pictures/test_normalize.py",
+    "serving/client/test_failover.py",
     "trainer/publishing/test_commands.py",
-    "serving/web/test_web_page.py",
 )
-"""The files that take longest; the others follow in the order of their names."""
+"""The files that take longest, those of the servers between those that compute: they wait half of their time. The others
+follow in the order of their names."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
