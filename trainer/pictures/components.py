@@ -104,28 +104,38 @@ def choose_digit(mask: tf.Tensor, ink: tf.Tensor) -> Chosen:
     in_band = total(tf.cast(to_side < FRAME_BAND * tf.gather(longer, labels), tf.float32)) / total(tf.ones_like(y))
     is_frame = in_band > FRAME_MIN_SHARE
 
-    def inside(outer: tf.Tensor) -> tf.Tensor:
-        return (top > top[outer]) & (left > left[outer]) & (bottom < bottom[outer]) & (right < right[outer])
+    boxes = tf.stack([top, left, bottom, right])
 
-    def around(inner: tf.Tensor) -> tf.Tensor:
-        return (top < top[inner]) & (left < left[inner]) & (bottom > bottom[inner]) & (right > right[inner])
+    def box_of(which: tf.Tensor) -> list[tf.Tensor]:
+        # One gather: a slice at each of its uses takes several operations.
+        return tf.unstack(tf.gather(boxes, which, axis=1))
 
-    main = tf.argmax(score)
+    def inside(outer: list[tf.Tensor]) -> tf.Tensor:
+        return (top > outer[0]) & (left > outer[1]) & (bottom < outer[2]) & (right < outer[3])
+
+    def around(inner: list[tf.Tensor]) -> tf.Tensor:
+        return (top < inner[0]) & (left < inner[1]) & (bottom > inner[2]) & (right > inner[3])
+
+    best = tf.argmax(score)
     # Inside a frame the best component is the digit.
-    framed = tf.where(is_frame[main] & inside(main) & (mass > MIN_MASS * mass[main]), score, 0.0)
-    main = tf.cond(tf.reduce_max(framed) > 0, lambda: tf.argmax(framed), lambda: main)
-    gap_y = tf.maximum(top - bottom[main], top[main] - bottom)
-    gap_x = tf.maximum(left - right[main], left[main] - right)
-    height_share = (bottom - top) / (bottom[main] - top[main])
+    is_framed = tf.gather(is_frame, best) & inside(box_of(best)) & (mass > MIN_MASS * tf.gather(mass, best))
+    framed = tf.where(is_framed, score, 0.0)
+    main = tf.where(tf.reduce_any(framed > 0), tf.argmax(framed), best)
+    main_box = box_of(main)
+    main_top, main_left, main_bottom, main_right = main_box
+    main_mass, main_longer = tf.gather(mass, main), tf.gather(longer, main)
+    main_height = main_bottom - main_top
+    gap_y = tf.maximum(top - main_bottom, main_top - bottom)
+    gap_x = tf.maximum(left - main_right, main_left - right)
+    height_share = (bottom - top) / main_height
     max_gap_x = tf.where((height_share > DIGIT_MIN_HEIGHT) & (gap_y < 0), MAX_GAP_BESIDE, MAX_GAP)
     max_gap_y = tf.where(gap_x < 0, MAX_GAP_ABOVE, MAX_GAP)
-    is_near = (gap_y < max_gap_y * longer[main]) & (gap_x < max_gap_x * longer[main])
-    belongs = is_near & (mass > MIN_MASS * mass[main]) & (rim_share < MAX_RIM_SHARE) & ~(is_frame & around(main))
+    is_near = (gap_y < max_gap_y * main_longer) & (gap_x < max_gap_x * main_longer)
+    belongs = is_near & (mass > MIN_MASS * main_mass) & (rim_share < MAX_RIM_SHARE) & ~(is_frame & around(main_box))
     is_main = tf.range(count, dtype=tf.int64) == main
     belongs = belongs | is_main
-    offset_y = tf.abs(top + bottom - top[main] - bottom[main]) / 2
-    offset_x = tf.abs(left + right - left[main] - right[main]) / 2
-    main_height = bottom[main] - top[main]
+    offset_y = tf.abs(top + bottom - main_top - main_bottom) / 2
+    offset_x = tf.abs(left + right - main_left - main_right) / 2
     is_neighbour = (
         ~belongs
         & (gap_x > 0)
@@ -133,18 +143,18 @@ def choose_digit(mask: tf.Tensor, ink: tf.Tensor) -> Chosen:
         & (height_share < DIGIT_MAX_HEIGHT)
         & (right - left < DIGIT_MAX_ASPECT * tf.maximum(bottom - top, main_height))
         & (offset_y < LINE_MAX_OFFSET * main_height + LINE_MAX_SLOPE * offset_x)
-        & (mass > DIGIT_MIN_MASS * mass[main])
+        & (mass > DIGIT_MIN_MASS * main_mass)
     )
     digit_mass = tf.reduce_sum(tf.where(belongs, mass, 0.0))
     is_stray = ~belongs & ~is_neighbour & (mass > STRAY_MIN_MASS * digit_mass)
-    is_inner = ~is_main & inside(main) & (mass > INNER_MIN_MASS * digit_mass)
+    is_inner = ~is_main & inside(main_box) & (mass > INNER_MIN_MASS * digit_mass)
     writing = tf.reduce_sum(tf.where(belongs | is_neighbour, mass, 0.0))
 
     def count_of(which: tf.Tensor) -> tf.Tensor:
         return tf.reduce_sum(tf.cast(which, tf.float32))
 
     return Chosen(
-        score=score[main],
+        score=tf.gather(score, main),
         digit=tf.scatter_nd(where, tf.gather(belongs, labels), tf.shape(mask, tf.int64)),
         neighbours=count_of(is_neighbour),
         pieces=count_of(belongs),
