@@ -1,8 +1,14 @@
-"""The order of the test files, for `make test` and `make test-slow`, which run several at a time."""
+"""The order of the test files, for `make test` and `make test-slow`, which run several at a time; and one `make demo`."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+
+from tests.once import made_once
+
+REPOSITORY = Path(__file__).parents[1]
 
 LONGEST_FIRST = (
     "trainer/training/test_workers.py",
@@ -42,3 +48,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     places = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST_FIRST)}
     assert all(path.is_file() for path in places), "LONGEST_FIRST names a file that is gone"
     items.sort(key=lambda item: places.get(item.path, len(places)))
+
+
+def make(target: str) -> list[str]:
+    """`make TARGET` with the packages of the running interpreter, without installing any."""
+    venv = Path(sys.prefix)
+    installed = [f"--old-file={venv / f'{name}.installed'}" for name in ("train", "web", "dev")]
+    return ["make", *installed, target, f"VENV={venv}"]
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A clone of the repository in which `make demo` has run; not to be changed. `said` holds what it printed.
+
+    One run serves all test processes.
+    """
+
+    def clone_and_run(clone: Path) -> None:
+        subprocess.run(["git", "clone", "-q", "--no-hardlinks", REPOSITORY, clone], check=True, timeout=60)
+        done = subprocess.run(make("demo"), cwd=clone, capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stderr
+        (clone / "said").write_text(done.stdout + done.stderr)
+
+    return made_once(tmp_path_factory, worker_id, "demo", clone_and_run)

@@ -1,4 +1,4 @@
-"""From training to the page: a model is trained, published and served, a real browser draws, and corrections teach it."""
+"""From training to the page: the demo's model is served, a real browser draws, and corrections teach it."""
 
 import contextlib
 import shutil
@@ -34,16 +34,6 @@ def run_trainer(*arguments: object) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory) -> Path:
-    """The artefacts of a run that published; not to be changed."""
-    artifacts = tmp_path_factory.mktemp("artifacts")
-    # As the presets for MNIST: drawn strokes are thinner.
-    pens = ("--stroke-width-jitter-pixels", 0.8, "--stroke-gap-fraction", 0.1)
-    run_trainer("train", "--preset", "quickstart", "--artifacts", artifacts, "--epochs", 15, *pens)
-    return artifacts
-
-
 @contextlib.contextmanager
 def open_page(artifacts: Path, *flags: str) -> Iterator[Browser]:
     """Serve the models of `artifacts` and open the page in front of them."""
@@ -57,8 +47,8 @@ def open_page(artifacts: Path, *flags: str) -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def page(trained: Path) -> Iterator[Browser]:
-    with open_page(trained) as page:
+def page(demo: Path) -> Iterator[Browser]:
+    with open_page(demo / "artifacts") as page:
         yield page
 
 
@@ -70,9 +60,9 @@ def test_a_drawn_digit_is_recognised(page: Browser, digit: str, corners: Sequenc
     assert not page.errors()
 
 
-def test_ten_corrections_on_the_page_teach_the_served_model_a_new_seven(trained: Path, tmp_path: Path) -> None:
+def test_ten_corrections_on_the_page_teach_the_served_model_a_new_seven(demo: Path, tmp_path: Path) -> None:
     """The odd seven has a bar at its foot; the presets do not draw it."""
-    artifacts, kept = Path(shutil.copytree(trained, tmp_path / "artifacts")), tmp_path / "kept"
+    artifacts, kept = Path(shutil.copytree(demo / "artifacts", tmp_path / "artifacts")), tmp_path / "kept"
     with open_page(artifacts, "--collect", str(kept)) as page:
         wait_until(page.find("correction").is_displayed)
         for number in range(10):

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.once import made_once
+
 REPOSITORY = Path(__file__).parents[2]
 MNIST = Path(os.environ.get("MNIST_DIR", REPOSITORY.parent / "shared" / "data" / "mnist"))
 
@@ -69,18 +71,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
 
     One run serves all test processes. The files `stdout` and `stderr` hold what it printed.
     """
-    from trainer.runs.lock import locked
 
-    own = tmp_path_factory.getbasetemp()
-    shared = own if worker_id == "master" else own.parent
-    artifacts = shared / "finished"
-    with locked(shared / "finished.lock", timeout_seconds=600, busy="another test process still trains the shared run"):
-        if not (artifacts / "stdout").exists():
-            done = run_trainer("train", "--artifacts", artifacts, *SHORT)
-            assert done.returncode == 0, done.stderr
-            (artifacts / "stderr").write_text(done.stderr)
-            (artifacts / "stdout").write_text(done.stdout)
-    return artifacts
+    def make(artifacts: Path) -> None:
+        done = run_trainer("train", "--artifacts", artifacts, *SHORT)
+        assert done.returncode == 0, done.stderr
+        (artifacts / "stderr").write_text(done.stderr)
+        (artifacts / "stdout").write_text(done.stdout)
+
+    return made_once(tmp_path_factory, worker_id, "finished", make)
 
 
 @pytest.fixture(scope="session")

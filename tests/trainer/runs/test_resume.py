@@ -28,7 +28,7 @@ STATEFUL = (
     "--histograms",
 )  # fmt: skip
 QUIETLY = (*STATEFUL, "--no-publish")
-KILLED_RUNS = int(os.environ.get("KILLED_RUNS", 3))
+KILLED_RUNS = int(os.environ.get("KILLED_RUNS", 2))
 KILLED_RUN: Mapping[str, Any] = {} if "KILLED_RUNS" in os.environ else QUICK_PUBLISH
 """Patches of runs that are killed at random instants; `make soak` runs everything."""
 
@@ -187,19 +187,18 @@ def test_runs_killed_at_random_instants_end_bit_for_bit_as_one_left_alone(
 ) -> None:
     flags = (*STATEFUL, "--replicas", replicas)
     undisturbed = tmp_path / "undisturbed"
-    run_to_the_end(undisturbed, *flags, patches=KILLED_RUN)
     began = time.monotonic()
-    run_to_the_end(tmp_path / "timed", *flags, patches=KILLED_RUN)
+    run_to_the_end(undisturbed, *flags, patches=KILLED_RUN)
     longest = time.monotonic() - began
     expected = outcome(undisturbed, images)
-    assert differences(expected, outcome(tmp_path / "timed", images)) == []
 
     generator, kills, stages = random.Random(replicas), 0, {}
     for number in range(KILLED_RUNS):
         artifacts = tmp_path / f"killed-{number}"
         for _ in range(generator.choice([1, 1, 2, 3])):
             process = start_run(artifacts, *flags, patches=KILLED_RUN)
-            if generator.random() < 0.5:
+            # The first run is killed in training; another may end before its time to be killed has come.
+            if not number or generator.random() < 0.5:
                 wait_for_step(artifacts, generator.randrange(100))
                 process.join(generator.uniform(0, 0.05))
             else:
