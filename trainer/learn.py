@@ -45,10 +45,10 @@ LEARNING: dict[str, Any] = {
 
 PATHS = {field.name for field in fields(PathSettings)}
 
-EXAMPLES = {"mlp": 160_000, "lenet": 160_000, "cnn": 40_000}
+EXAMPLES = {"mlp": 160_000, "lenet": 160_000, "cnn": 40_000, "resnet": 30_000}
 """Training examples, corrections among them, by network: at most about a minute on two CPU cores."""
 
-LEARNING_RATES = {"mlp": 3e-3, "lenet": 3e-3, "cnn": 1e-3}
+LEARNING_RATES = {"mlp": 3e-3, "lenet": 3e-3, "cnn": 1e-3, "resnet": 1e-3}
 """By network: about a third of the presets' rates."""
 
 FEW_CORRECTIONS = 10

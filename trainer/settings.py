@@ -116,7 +116,7 @@ class DataSettings:
 class ModelSettings:
     """Which network a run trains."""
 
-    model: Literal["mlp", "lenet", "cnn"] = setting("cnn", "Network: see trainer/training/model.py.")
+    model: Literal["mlp", "lenet", "cnn", "resnet"] = setting("cnn", "Network: see trainer/training/model.py.")
     width: float = setting(1.0, "Factor on the number of units of every hidden layer.", ABOVE_ZERO)
     init_from: str = setting(
         "",

@@ -50,7 +50,7 @@ def test_runs_are_compared_by_their_main_settings_and_by_what_is_not_at_its_defa
         ({"learning_rate": float("inf")}, "learning_rate is inf"),
         ({"dropout": 1.0}, "dropout is 1.0; expected 0 <= value < 1"),
         ({"min_accuracy": 97.5}, "min_accuracy is 97.5; expected 0 <= value <= 1"),
-        ({"model": "resnet"}, "model is 'resnet'; expected one of mlp, lenet, cnn"),
+        ({"model": "vgg"}, "model is 'vgg'; expected one of mlp, lenet, cnn, resnet"),
         ({"global_batch_size": 64.0}, "global_batch_size is 64.0; expected int"),
         ({"deterministic": 1}, "deterministic is 1; expected bool"),
         ({"seed": True}, "seed is True; expected int"),

@@ -16,7 +16,7 @@ from trainer.training.input_pipeline import ReplicaSlice
 from trainer.training.model import BatchNorm, Dropout, build_model, dropout_noise
 
 
-@pytest.mark.parametrize("name", ["mlp", "lenet", "cnn"])
+@pytest.mark.parametrize("name", ["mlp", "lenet", "cnn", "resnet"])
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
 def test_every_network_maps_raw_pixels_to_float32_logits(name: str, precision: str, splits) -> None:
     policy = keras.config.dtype_policy().name
@@ -28,7 +28,7 @@ def test_every_network_maps_raw_pixels_to_float32_logits(name: str, precision: s
     assert np.ptp(logits.numpy(), axis=0).max() > 0, "different digits have different logits"
 
 
-@pytest.mark.parametrize("name", ["mlp", "lenet", "cnn"])
+@pytest.mark.parametrize("name", ["mlp", "lenet", "cnn", "resnet"])
 def test_layers_have_names_that_say_what_they_are_and_saved_weights_do_not_depend_on_them(
     name: str, tmp_path: Path
 ) -> None:
@@ -36,16 +36,16 @@ def test_layers_have_names_that_say_what_they_are_and_saved_weights_do_not_depen
 
     names = [layer.name for layer in build_model(name, width=0.25).layers]
     assert names == [layer.name for layer in build_model(name, width=0.25).layers], "no number counts earlier models"
-    assert {name.rstrip("12345") for name in names} <= {
-        "images", "add_channel", "scale", "conv", "norm", "pool", "relu", "flatten", "dense", "dropout", "logits",
+    assert {name.rstrip("12345678") for name in names} <= {
+        "images", "add_channel", "scale", "conv", "norm", "pool", "relu", "add", "flatten", "dense", "dropout", "logits",
     }  # fmt: skip
     model = build_model(name, width=0.25)
     model.save_weights(tmp_path / "model.weights.h5")
     with h5py.File(tmp_path / "model.weights.h5") as file:
         # By class and order, as in the files of versions that left the names to Keras.
-        assert {key.rstrip("_1234") for key in file["layers"]} <= {
+        assert {key.rstrip("_1234567") for key in file["layers"]} <= {
             "input_layer", "reshape", "rescaling", "conv2d", "batch_norm", "max_pooling2d", "re_lu", "flatten", "dense",
-            "dropout",
+            "dropout", "add",
         }  # fmt: skip
 
 
