@@ -202,7 +202,7 @@ def _print_optdigits(servable: Any) -> dict[str, float]:
         shares[f"{name}, test"] = _share(answers[-TEST_SIZE:], digits.target[-TEST_SIZE:])
         print(
             f"optdigits, 8x8 to {side}x{side}, {name:25} {percent(shares[name]):>8}, "
-            f"of the last {TEST_SIZE} {shares[f'{name}, test']:8.2%}",
+            f"of the last {TEST_SIZE} {percent(shares[f'{name}, test']):>8}",
             flush=True,
         )
     return shares
