@@ -27,7 +27,7 @@ import numpy as np
 from testbed.report import argument_parser, machine, write_json
 from testbed.turns import training_split
 from trainer.config import resolve
-from trainer.data.split import Split, Splits
+from trainer.data.split import Split, Splits, aligned
 
 COPIES = (1, 4, 16)
 
@@ -70,7 +70,9 @@ def train_on(copies: int, data_dir: Path | None) -> dict[str, float]:
     from trainer.training.loop import Hooks, train
 
     split = training_split(data_dir)
-    examples = Split(np.tile(split.images, (copies, 1, 1)), np.tile(split.labels, copies))
+    images = aligned(np.empty((copies * len(split), *split.images.shape[1:]), np.uint8))  # as `load_splits` gives them
+    images.reshape(copies, *split.images.shape)[:] = split.images
+    examples = Split(images, np.tile(split.labels, copies))
     few = Split(split.images[:500], split.labels[:500])
     data_bytes = examples.images.nbytes + examples.labels.nbytes
     tracker = Tracker()

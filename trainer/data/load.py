@@ -5,11 +5,11 @@ tensorflow-datasets, IDX files, pictures in folders, and the optdigits that scik
 truncated, swapped, mislabelled or of the wrong size is rejected here, before any training; the error names the file.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trainer.data.divide import extra_count, hold_back, mix_in
-from trainer.data.split import DataError, Split, Splits, verify, verify_disjoint
+from trainer.data.split import DataError, Split, Splits, aligned, verify, verify_disjoint
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,10 @@ def load_splits(
         count, rare = extra_count(len(train), pen_share), len(train) >= RARE_STYLES_MIN_EXAMPLES
         train = mix_in(train, draw_digits(count, PEN_SEED, rare=rare), pen_share)
     splits = Splits(train=train, validation=validation, test=test)
-    return _with_extra(splits, extra) if extra else splits
+    if extra:
+        splits = _with_extra(splits, extra)
+    # Training shares this memory. The data set may be much larger than MNIST.
+    return replace(splits, train=Split(aligned(splits.train.images), splits.train.labels))
 
 
 def read_dataset(dataset: str, data_dir: Path) -> tuple[Split, Split]:

@@ -48,7 +48,24 @@ class Split:
     @property
     def digest(self) -> str:
         """SHA-256 of the examples in their stored order."""
-        return hashlib.sha256(self.images.tobytes() + self.labels.tobytes()).hexdigest()
+        digest = hashlib.sha256(np.ascontiguousarray(self.images).data)
+        digest.update(np.ascontiguousarray(self.labels).data)
+        return digest.hexdigest()
+
+
+TENSOR_ALIGNMENT_BYTES = 64
+"""TensorFlow computes with memory at a multiple of this address, and copies any other."""
+
+
+def aligned(array: np.ndarray) -> np.ndarray:
+    """Return the array if TensorFlow can compute with its memory, else a copy of it with which TensorFlow can."""
+    if array.ctypes.data % TENSOR_ALIGNMENT_BYTES == 0 and array.flags.c_contiguous and array.flags.writeable:
+        return array
+    memory = np.empty(array.nbytes + TENSOR_ALIGNMENT_BYTES, np.uint8)
+    start = -memory.ctypes.data % TENSOR_ALIGNMENT_BYTES
+    copy = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from trainer.data.split import Split
+from trainer.data.split import Split, aligned
 
 PREFETCHED_BATCHES = 2
 """Ready before they are needed: gathering a batch takes a hundredth of a step."""
@@ -80,7 +80,9 @@ def replica_datasets(
     """
     order = batch_indices(parts[0].seed, len(split), parts[0].global_batch_size, steps.start, steps.stop)
     with tf.device("CPU:0"):
-        images, labels = tf.constant(split.images), tf.constant(split.labels)
+        # `tf.constant` would copy the images twice.
+        images = tf.experimental.dlpack.from_dlpack(aligned(split.images).__dlpack__())
+        labels = tf.constant(split.labels)
         datasets = []
         for part, device in zip(parts, devices, strict=True):
             indices = np.ascontiguousarray(order[:, part.positions])
@@ -96,6 +98,8 @@ def replica_datasets(
     options = tf.data.Options()
     # The autotuner's thread sometimes misses that its iterator is deleted: the process then ends up to a minute late.
     options.autotune.enabled = False
+    # Rewriting the graph of a dataset copies the images that it captures, and this one is as simple as it can be.
+    options.experimental_optimization.apply_default_optimizations = False
     return [dataset.with_options(options) for dataset in datasets]
 
 

@@ -1,7 +1,12 @@
 """The order of batches, and each replica's slice of them."""
 
-import numpy as np
+import os
+from pathlib import Path
 
+import numpy as np
+import pytest
+
+from trainer.data.split import Split, aligned
 from trainer.training.input_pipeline import ReplicaSlice, batch_indices, replica_datasets
 
 
@@ -37,3 +42,29 @@ def test_no_thread_of_the_autotuner_delays_the_end_of_the_process(splits) -> Non
     """TensorFlow 2.21: deleting an iterator waits for that thread, which sometimes sleeps for another minute."""
     [dataset] = replica_datasets(splits.train, range(3), [ReplicaSlice(3, 24)], ["CPU:0"])
     assert dataset.options().autotune.enabled is False
+
+
+def test_the_datasets_hold_no_copy_of_the_images() -> None:
+    images = aligned(np.ones((250_000, 28, 28), np.uint8))
+    split = Split(images, np.zeros(len(images), np.uint8))
+    before = resident_bytes()
+    [dataset] = replica_datasets(split, range(100), [ReplicaSlice(3, 256)], ["CPU:0"])
+    for _, batch, _ in dataset:
+        assert batch.shape == (256, 28, 28)
+    assert resident_bytes() - before < images.nbytes / 2
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.parametrize("offset", [0, 1, 16])
+def test_aligned_images_are_the_same_and_are_copied_only_where_tensorflow_needs_it(offset: int) -> None:
+    base = aligned(np.arange(2 * 28 * 28 + offset, dtype=np.uint32).astype(np.uint8))
+    images = base[offset:].reshape(2, 28, 28)
+    result = aligned(images)
+    assert np.array_equal(result, images)
+    assert result.ctypes.data % 64 == 0
+    assert np.shares_memory(result, images) == (offset == 0)
+    images.flags.writeable = False
+    assert aligned(images).flags.writeable
