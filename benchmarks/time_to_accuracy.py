@@ -195,7 +195,7 @@ def draw(baselines: list[list[Point]], ours: dict[str, list[Point]], target: flo
         axes.set_xticks(ticks, [str(seconds) for seconds in ticks])
         axes.minorticks_off()
         axes.yaxis.set_major_locator(MultipleLocator(0.005))
-        axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=1))
+        axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=1, symbol=" %"))
         axes.set(xlabel="seconds of training (logarithmic)", ylabel="MNIST test accuracy")
         axes.spines[["top", "right"]].set_visible(False)
         figure.legend(loc="outside upper left", frameon=False)

@@ -82,7 +82,7 @@ def tune(args: argparse.Namespace, console: Console) -> None:
 
     console.note(f"search {config.run}: after a stop, the same command with --run {config.run} resumes it")
     search = Search(config, dimensions, options, console)
-    ranked = search.run(now, args.log_format)
+    ranked = search.run(args.log_format)
     report(search, ranked, console)
     console.note(f"{'Publish:':<12} {command_line('publish', ranked[0].run_dir)}")
 

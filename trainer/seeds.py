@@ -102,7 +102,7 @@ def train_seeds(config: TrainConfig, seeds: int, now: datetime, log_format: LogF
     resume = command_line("train", "--config", first / CONFIG_FILE, "--seeds", seeds, "--run", run)
     console.facts({"seeds": f"{seeds} runs, {len(left)} left to train", "resume": resume})
     try:
-        Pool(1, first.parent, now, log_format, TASK).train(
+        Pool(1, first.parent, log_format, TASK).train(
             iter(left), on_validation=lambda *_: False, on_end=lambda name: _refuse_failure(first.parent / name)
         )
     except StoppedError as stopped:

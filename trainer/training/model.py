@@ -89,10 +89,7 @@ def cnn(x: keras.KerasTensor, width: float, dropout: float) -> keras.KerasTensor
 
 
 def resnet(x: keras.KerasTensor, width: float, dropout: float) -> keras.KerasTensor:
-    """Build eight convolutions with batch norm, six of them in three residual blocks: the most accurate network here.
-
-    With the same digits, its validation loss after 8 epochs is that of a `cnn` of twice the width after 24.
-    """
+    """Build eight convolutions with batch norm, six of them in three residual blocks: the most accurate network here."""
     number = 0
     for filters, size, blocks in ((32, 5, 1), (64, 3, 2)):
         number += 1

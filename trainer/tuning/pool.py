@@ -12,7 +12,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, SpawnContext
@@ -47,6 +47,7 @@ class _Worker:
     """A trial that is being trained."""
 
     config: TrainConfig
+    started: datetime
     process: BaseProcess
     messages: Connection
     lifeline: Connection
@@ -59,7 +60,7 @@ class Task:
     """What a process does with its config. Both are module-level names: the process imports them."""
 
     train: Callable[[TrainConfig, datetime, Console, Callable[[int, float], None]], object]
-    """Gets the config, the time at which the search started, the console, and what takes epoch and validation loss."""
+    """Gets the config, the time at which the process started, the console, and what takes epoch and validation loss."""
     result_file: str
     """The file in the run's folder that tells how it ended."""
 
@@ -81,13 +82,12 @@ TRIAL = Task(_train_trial, TRIAL_FILE)
 class Pool:
     """Trains up to `jobs` trials at once."""
 
-    def __init__(self, jobs: int, folder: Path, now: datetime, log_format: LogFormat, task: Task = TRIAL):
+    def __init__(self, jobs: int, folder: Path, log_format: LogFormat, task: Task = TRIAL):
         """Prepare for `jobs` processes.
 
         Args:
             jobs: how many trials to train at once; with GPUs each gets one of its own.
             folder: takes the output of each trial, if there are several at once.
-            now: when the search started.
             log_format: of the progress, if there is one trial at a time.
             task: what each process does.
 
@@ -97,7 +97,7 @@ class Pool:
         gpus = _gpus(os.environ)
         if gpus and jobs > len(gpus):
             raise ConfigError(f"jobs is {jobs}, but there are {len(gpus)} GPU(s); expected at most that many")
-        self._jobs, self._folder, self._now, self._log_format, self._task = jobs, folder, now, log_format, task
+        self._jobs, self._folder, self._log_format, self._task = jobs, folder, log_format, task
         self._gpus = gpus if jobs > 1 else []
         # Forked from a process that has imported TensorFlow, which saves seconds for each trial. The import also starts
         # CUDA, which does not survive a fork.
@@ -157,12 +157,13 @@ class Pool:
             output = self._folder / f"{config.run}.log"
         if self._gpus:
             environment["CUDA_VISIBLE_DEVICES"] = self._gpus[slot]
-        arguments = (self._task, config, self._now, self._log_format, output, environment, theirs, watched)
+        now = datetime.now(UTC)
+        arguments = (self._task, config, now, self._log_format, output, environment, theirs, watched)
         process = self._context.Process(target=_train, args=arguments, name=config.run, daemon=True)
         process.start()
         theirs.close()
         watched.close()
-        return _Worker(config, process, messages, lifeline, slot)
+        return _Worker(config, now, process, messages, lifeline, slot)
 
     def _finish(self, worker: _Worker) -> None:
         """Wait for a trial that closed its pipe, and see to it that it has a result.
@@ -175,7 +176,7 @@ class Pool:
         if code == -signal.SIGKILL:
             message = f"{run} was killed by SIGKILL, as the system does when memory runs out"
             record = worker.config.run_dir / self._task.result_file
-            with contextlib.suppress(OutOfMemoryError), recorded(record, self._now):
+            with contextlib.suppress(OutOfMemoryError), recorded(record, worker.started):
                 raise OutOfMemoryError(message)
         elif code not in ENDED_WELL:
             is_known = code in list(ExitCode)

@@ -13,7 +13,6 @@ import gc
 import json
 import math
 from collections.abc import Iterator, Sequence
-from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -63,7 +62,7 @@ class Search:
         self.folder = config.artifacts / "tune" / config.run
         self.trials: dict[int, Trial] = {}
 
-    def run(self, now: datetime, log_format: LogFormat = "text") -> list[Trial]:
+    def run(self, log_format: LogFormat = "text") -> list[Trial]:
         """Run the trials that have not ended; return all, the best first.
 
         After each, the folder has trials.json, trials.png, importances.png and tensorboard/ of those that have ended.
@@ -90,7 +89,7 @@ class Search:
                 prune=self._options.prune,
                 seed=self._config.seed,
             )
-            pool = Pool(self._options.jobs, self.folder, now, log_format)
+            pool = Pool(self._options.jobs, self.folder, log_format)
             self._train_trials(study, pool)
             self._train_finalists(study, pool)
             return rank(list(self.trials.values()))

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -27,7 +26,7 @@ def test_a_search_that_is_stopped_while_a_trial_waits_for_its_answer_ends_at_onc
         yield config
 
     with pytest.raises(StoppedError):
-        Pool(1, tmp_path, datetime.now(UTC), "text").train(trials(), stop, on_end=lambda _: None)
+        Pool(1, tmp_path, "text").train(trials(), stop, on_end=lambda _: None)
     assert time.monotonic() - stopped[0] < STOP_SECONDS / 2
     result = read_result(config.run_dir / "trial.json")
     assert result

@@ -1,5 +1,6 @@
 """A search as a user runs it: what it leaves, and that it can be stopped, killed and extended."""
 
+import itertools
 import json
 import os
 import random
@@ -63,6 +64,8 @@ def test_a_search_ranks_by_validation_alone_is_extended_without_training_again_a
             assert trial["loss"] == record["validation"]["loss"]
             assert record["validation"]["examples"] == 180
             assert 0 < trial["margin_95"] < 1
+    times = [read_trial(trial["run_dir"]) for trial in trials]
+    assert all(before["finished"] <= after["started"] for before, after in itertools.pairwise(times))
     written = {trial["run_dir"]: (Path(trial["run_dir"]) / "trial.json").stat().st_mtime_ns for trial in trials}
 
     assert tune(tmp_path, "--trials", 4, *varied) == ExitCode.OK
