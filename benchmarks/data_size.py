@@ -11,9 +11,9 @@ prints the machine, and
 
 Each case trains the `sprint` preset on copies of the training split, in a process of its own. All take as many steps:
 those of one epoch of the second size, because a machine may be faster in its first seconds. The seconds are those of the
-compiled steps after the first call, which also compiles. Memory is the process's highest resident size
-less the bytes of the images and labels. Medians over the rounds, in turns. The aims: time within 5 % of linear, and
-memory beyond the data that does not grow.
+compiled steps after the first call, which also compiles. Memory is the process's highest resident size less the bytes of
+the images and labels. Medians over the rounds, in turns. The aims: time within 5 % of linear, and memory beyond the data
+that does not grow.
 """
 
 import json
