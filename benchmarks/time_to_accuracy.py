@@ -25,13 +25,14 @@ import math
 import statistics
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from percent import percent
 from testbed.report import argument_parser, machine, write_json
 from trainer.config import TrainConfig, resolve
 from trainer.data.load import load_splits, read_dataset
 from trainer.data.split import Split, Splits
+from trainer.precision import Precision
 from trainer.presets import PRESETS
 
 if TYPE_CHECKING:
@@ -47,7 +48,9 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, required=True, help="folder of the four IDX files")
     parser.add_argument("--epochs", type=int, default=12, help="of the baseline (default: %(default)s)")
     parser.add_argument("--presets", nargs="+", choices=PRESETS, default=["sprint", "fast"], help="(default: both)")
-    parser.add_argument("--precision", help="of the presets, float32 as on a CPU without bfloat16 (default: their own)")
+    parser.add_argument(
+        "--precision", choices=get_args(Precision), help="float32: as on a CPU without bfloat16 (default: the presets')"
+    )
     parser.add_argument("--target", type=float, default=0.99, help="test accuracy to reach (default: %(default)s)")
     parser.add_argument("--figure", type=Path, metavar="FILE.svg", help="draw accuracy against seconds there")
     args = parser.parse_args()

@@ -46,9 +46,8 @@ def measure(cases: dict[str, Case], rounds: int) -> dict[str, list[float]]:
     Raises:
         RuntimeError: a case's process ended; its standard error says why.
     """
-    # Forked from a server that has imported TensorFlow and never used it: a fresh process, without its seconds of import.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["trainer.training.loop"])
+    # Not forked: CUDA, which the import of TensorFlow starts, does not survive a fork.
+    context = multiprocessing.get_context("spawn")
     connections, processes = {}, []
     with contextlib.ExitStack() as stack:
         for name, (work, arguments) in cases.items():

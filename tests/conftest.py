@@ -1,11 +1,11 @@
-"""The order of the test files, for `make test` and `make test-slow`, which run several at a time; and one `make demo`."""
+"""What all tests share: the order of their files, several of which run at a time, and one `make demo`."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.make import make
 from tests.once import made_once
 
 REPOSITORY = Path(__file__).parents[1]
@@ -39,8 +39,8 @@ LONGEST_FIRST = (
     "serving/client/test_failover.py",
     "trainer/publishing/test_commands.py",
 )
-"""The files that take longest, those of the servers between those that compute: they wait half of their time. The others
-follow in the order of their names."""
+"""The files that take longest; those that wait for servers stand between those that compute. The others follow in the
+order of their names."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -48,13 +48,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     places = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST_FIRST)}
     assert all(path.is_file() for path in places), "LONGEST_FIRST names a file that is gone"
     items.sort(key=lambda item: places.get(item.path, len(places)))
-
-
-def make(target: str) -> list[str]:
-    """`make TARGET` with the packages of the running interpreter, without installing any."""
-    venv = Path(sys.prefix)
-    installed = [f"--old-file={venv / f'{name}.installed'}" for name in ("train", "web", "dev")]
-    return ["make", *installed, target, f"VENV={venv}"]
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import pytest
 
 
 def made_once(factory: pytest.TempPathFactory, worker_id: str, name: str, make: Callable[[Path], None]) -> Path:
-    """Return the folder `name` of this test run, which `make` fills in the first process that asks for it."""
+    """Return a folder that all test processes share; the first one that asks for it calls `make` to fill it."""
     from trainer.runs.lock import locked
 
     own = factory.getbasetemp()

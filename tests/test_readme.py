@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import make
+from tests.make import make
 from tests.waiting import wait_until
 
 REPOSITORY = Path(__file__).parents[1]

@@ -54,11 +54,11 @@ class Split:
 
 
 TENSOR_ALIGNMENT_BYTES = 64
-"""TensorFlow computes with memory at a multiple of this address, and copies any other."""
+"""TensorFlow can use an array in place if its address is a multiple of this."""
 
 
 def aligned(array: np.ndarray) -> np.ndarray:
-    """Return the array if TensorFlow can compute with its memory, else a copy of it with which TensorFlow can."""
+    """Return an equal array that TensorFlow can use in place: the array itself, or else a copy."""
     if array.ctypes.data % TENSOR_ALIGNMENT_BYTES == 0 and array.flags.c_contiguous and array.flags.writeable:
         return array
     memory = np.empty(array.nbytes + TENSOR_ALIGNMENT_BYTES, np.uint8)
