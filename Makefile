@@ -125,7 +125,7 @@ images:  ## build the images digits-trainer and digits-client (ENGINE=podman; de
 	$(ENGINE) build --build-arg REVISION=$(REVISION) --target client -t digits-client:$(VERSION) .
 
 .PHONY: test-image
-test-image: $(DEV)  ## run the images for real: train, stop, resume, serve, ask; after `make images`
+test-image: $(DEV)  ## run the images for real: train, stop, resume, serve, query; after `make images`
 	IMAGE_ENGINE="$(ENGINE)" $(PY) -m pytest tests/image
 
 .PHONY: test-cluster

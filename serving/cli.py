@@ -32,6 +32,9 @@ from serving.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_STATUS, EXIT_
 _REQUIREMENTS = {"serve": "train", "web": "web"}
 """The file in requirements/ that a command needs; all others need client.txt."""
 
+TIMEOUT_OF_EACH = f"deadline of each request (default: {REQUEST_TIMEOUT_SECONDS:g})"
+"""Of `bench` and `web`, which send one request for each batch and for each drawing."""
+
 
 def main(arguments: Sequence[str] | None = None, prog: str = "python -m serving") -> int:
     """Run one command and return its exit status."""
@@ -131,18 +134,26 @@ def build_parser(prog: str = "python -m serving", *, serve: bool) -> argparse.Ar
         help="write a page with each picture beside the network's input",
     )
     _add_connection_options(predict)
-    _add_connection_options(add("status", "print the state of each version of the model"), label=False)
+    _add_connection_options(
+        add("status", "print the state of each version of the model"),
+        label=False,
+        version_help="show only this version (default: all)",
+    )
     _add_connection_options(add("metadata", "print the model's signatures"))
     wait = add("wait", "wait until a version is AVAILABLE, and print its number")
     _add_connection_options(
-        wait, label=False, timeout_seconds=60.0, timeout_help="how long to wait (default: %(default)s)"
+        wait,
+        label=False,
+        version_help="wait for this version (default: any)",
+        timeout_seconds=60.0,
+        timeout_help="how long to wait (default: %(default)s)",
     )
     bench = add("bench", "measure throughput and latency under load")
     _add_bench_options(bench)
-    _add_connection_options(bench)
+    _add_connection_options(bench, timeout_help=TIMEOUT_OF_EACH)
     web = add("web", "serve a page on which to draw a digit, or drop a photo of one")
     _add_web_options(web)
-    _add_connection_options(web, json=False)
+    _add_connection_options(web, json=False, timeout_help=TIMEOUT_OF_EACH)
     served = add("serve", "serve a models directory from this machine: for laptops, tests and demos")
     if serve:
         import serving.local_server.command as serve_command
@@ -156,6 +167,7 @@ def _add_connection_options(
     *,
     label: bool = True,
     json: bool = True,
+    version_help: str = "use only this version (default: the newest served)",
     timeout_seconds: float | None = None,
     timeout_help: str = f"deadline for all requests together (default: {REQUEST_TIMEOUT_SECONDS:g} for each)",
 ) -> None:
@@ -165,9 +177,11 @@ def _add_connection_options(
         default="localhost:8500",
         help="HOST:PORT, or for replicas dns:///HOST:PORT or ipv4:IP:PORT,IP:PORT (default: %(default)s)",
     )
-    server.add_argument("--model", default=ClientConfig.model_name, help="(default: %(default)s)")
+    server.add_argument(
+        "--model", default=ClientConfig.model_name, help="name of the served model (default: %(default)s)"
+    )
     version = server.add_mutually_exclusive_group()
-    version.add_argument("--version", type=int, help="use only this version (default: the newest served)")
+    version.add_argument("--version", type=int, help=version_help)
     if label:
         version.add_argument("--label", help="use only the version with this label")
     server.add_argument(

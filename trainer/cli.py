@@ -1,7 +1,7 @@
 """The command line: `python -m trainer COMMAND`, from `train` and `learn` to `publish` and `rollback`; `--help` lists all.
 
-    python -m trainer train                   # the embedded digits, a minute, no download
-    python -m trainer train --preset fast     # MNIST, above 99.2 %
+    python -m trainer train                   # the embedded digits, a minute or two, no download
+    python -m trainer train --preset fast     # MNIST, about 99.26 %
     python -m trainer rollback                # back to the version before
 
 This file parses arguments and calls one function of `trainer/commands.py`. TensorFlow is imported only by the commands
@@ -38,8 +38,19 @@ LEARN_SETTINGS = (
 )  # fmt: skip
 """What `learn` may set otherwise than the config of the served version's run does."""
 
+LEARN_DEFAULTS = {
+    "artifacts": "artifacts",
+    "models_dir": "none",
+    "model_name": MODEL_NAME,
+    "run": "learn-<UTC time>",
+    "epochs": "about a minute of training",
+    "learning_rate": "by network",
+    "extra_weight": "0.03",
+}
+"""What they are without a flag; all others are as in the run's config."""
+
 EXAMPLES = """examples:
-  {prog} train                            the embedded digits, a minute, no download
+  {prog} train                            the embedded digits, a minute or two, no download
   {prog} train --preset fast --run first  MNIST; the same command resumes it after a stop
   {prog} train --config artifacts/runs/first/config.json --seed 1
 """
@@ -126,7 +137,9 @@ def build_parser(arguments: Sequence[str], prog: str = "python -m trainer") -> a
     sub = _add_command(subparsers, "publish", commands.publish, argument_default=argparse.SUPPRESS)
     _add_run_dir(sub)
     sub.add_argument(
-        "--artifacts", type=_local_path, help="publish to <artifacts>/models, and read the data in <artifacts>/data"
+        "--artifacts",
+        type=_local_path,
+        help="publish to <artifacts>/models, and read the data in <artifacts>/data if the run's config names no data_dir",
     )
     for name in commands.PUBLISH_SETTINGS:
         _add_setting(sub, name, f"{_help_of(name)} (default: as in the run's config)")
@@ -177,8 +190,8 @@ def _preset_in(arguments: Sequence[str]) -> str:
 def _add_train(subparsers: Any, preset: str, examples: str) -> None:
     sub = subparsers.add_parser(
         "train",
-        help="train, evaluate, report and publish",
-        description=f"Train, evaluate, report and publish. Precedence: preset < --config FILE < flags.\n"
+        help="train, evaluate, publish and report",
+        description=f"Train, evaluate, publish and report. Precedence: preset < --config FILE < flags.\n"
         f"In [brackets]: the values of the preset {preset}.",
         epilog=examples + EXIT_STATUSES,
         argument_default=argparse.SUPPRESS,
@@ -212,7 +225,7 @@ def _add_learn(subparsers: Any) -> None:
     )
     _add_log_format(sub)
     for name in LEARN_SETTINGS:
-        _add_setting(sub, name, _help_of(name))
+        _add_setting(sub, name, f"{_help_of(name)} [{LEARN_DEFAULTS.get(name, 'as in the config')}]")
 
 
 def _add_tune(subparsers: Any, preset: str) -> None:

@@ -169,7 +169,7 @@ def data_samples(args: argparse.Namespace, console: Console) -> None:
 
 
 def doctor(args: argparse.Namespace, console: Console) -> None:
-    """Say what a run would find on this machine, problems first."""
+    """Check this machine before a run; problems come first."""
     from trainer.doctor import Level, examine
 
     findings = examine(args.artifacts, args.data_dir or args.artifacts / "data", _model_dir(args), os.environ)

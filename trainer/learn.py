@@ -2,9 +2,9 @@
 
     the served version -> the config of its run, with LEARNING over it -> a run (trainer/run.py) -> scores before and after
 
-The run starts from the version's weights. The corrections are mixed into the data that the version was trained on, so that
-it forgets nothing; a fifth of them is held out. The run passes the gate and publishes like any other. If the version has
-learned from these very corrections before, nothing is trained.
+The run starts from the version's weights. The corrections are mixed into the version's training data, which limits the
+loss of accuracy on it; a fifth of them is held out. The run passes the gate and publishes like any other. If the version
+has learned from these very corrections before, nothing is trained.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ def _warn_of_few(kept: Split, held_out: Split) -> None:
     count, digits = len(kept) + len(held_out), {*kept.labels.tolist(), *held_out.labels.tolist()}
     problems = []
     if count < FEW_CORRECTIONS:
-        problems.append(f"there are only {count} corrections; a consistent hand needs about 40")
+        problems.append(f"there are only {count} corrections; a consistent writer needs about 40")
     if not len(held_out):
         problems.append(
             f"none of the {count} corrections is held out, so what the model learns from them is not measured"

@@ -62,7 +62,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "min_accuracy": 0.985,
         "tolerance": 0.002,
     },
-    # The best mean accuracy within half an hour on two CPU cores.
+    # Accurate: a quarter of an hour on two CPU cores.
     "accurate": {
         "dataset": "mnist",
         "validation_size": 5000,

@@ -1,6 +1,6 @@
 """The story of a run: data -> training -> evaluation -> gate -> a published version -> report.
 
-`train_run` tells it from the first decision to the last line; `trainer/steps/` has its steps, in the same order. A run has
+`train_run` runs all of it; `trainer/steps/` has the steps, in the same order. A run has
 a folder, <artifacts>/runs/<run>/, with config.json, checkpoints/, metrics.jsonl, train/ and validation/ (TensorBoard),
 model.weights.h5, predictions.npz, figures/, report.html, model_card.md and result.json, which says how the run ended,
 also when it failed.
@@ -50,7 +50,7 @@ def train_run(
     console: Console,
     lock_seconds: float = LOCK_SECONDS,
 ) -> None:
-    """Train a model, score it on unseen data, report, and publish it if it passes the gate.
+    """Train a model, score it on unseen data, publish it if it passes the gate, and report.
 
     Args:
         config: what to compute and where to write; an empty run name is filled in.

@@ -123,7 +123,11 @@ class ModelSettings:
         "Start from the weights of a run (its name or folder) or of a published version (its number or folder), with a "
         "new optimizer; empty = random weights.",
     )
-    dropout: float = setting(0.0, "Share of activations dropped before the last layers, 0 <= dropout < 1.", BELOW_ONE)
+    dropout: float = setting(
+        0.0,
+        "Share of activations dropped before the output layer, in mlp after each hidden layer, 0 <= dropout < 1.",
+        BELOW_ONE,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,7 +182,7 @@ class AugmentationSettings:
         TO_ONE,
     )
     stroke_gap_fraction: float = setting(
-        0.0, "Share of the digits that get a gap 3 pixels wide in or beside their strokes.", TO_ONE
+        0.0, "Share of the digits that get a gap 3 pixels wide at a random place near the middle.", TO_ONE
     )
     serif_ones_fraction: float = setting(
         0.0, "Share of the ones that get an upstroke at the top, and half of those a foot too.", TO_ONE
@@ -199,10 +203,13 @@ class RuntimeSettings:
         "float32",
         "Arithmetic while training; the exported model is always float32. auto is mixed_bfloat16 on machines that compute "
         "with it, else float32; a resumed run keeps its choice. float64 is slow and serves to compare runs: its rounding "
-        "errors stay too small to change the losses.",
+        "errors are negligible beside those of float32.",
     )
     strategy: Literal["auto", "default", "mirrored"] = setting(
-        "auto", "auto: MirroredStrategy where there is more than one replica, else none.", may_change=True
+        "auto",
+        "auto: MirroredStrategy where there is more than one replica, else none. Several workers always use "
+        "MultiWorkerMirroredStrategy.",
+        may_change=True,
     )
     replicas: int = setting(
         0,
@@ -214,7 +221,7 @@ class RuntimeSettings:
     steps_per_call: int = setting(16, "Steps inside one TensorFlow call, without Python between them.", ABOVE_ZERO)
     profile: str = setting(
         "",
-        "Steps START:STOP to profile: the first step is 0, and STOP is left out. The profile is in the run's TensorBoard "
+        "Steps START:STOP to profile: the first step is 0, and STOP is excluded. The profile is in the run's TensorBoard "
         "(pip install xprof). Empty = none.",
         may_change=True,
     )

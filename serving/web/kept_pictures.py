@@ -84,7 +84,7 @@ class KeptPictures:
             kept = next(self._folder.glob(f"[0-9]/{name}*"), None)
             if kept is None:
                 self._refuse_if_full(len(picture))
-            # The picture comes last: one that is there has its answer.
+            # The picture comes last, so that every picture on the disk has its answer.
             _write(self._folder / ANSWERS / f"{name}.json", json.dumps(answer).encode())
             if kept is None:
                 _write(target / f"{name}{_suffix(picture)}", picture)

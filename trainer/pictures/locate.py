@@ -190,7 +190,7 @@ def _locate_with_windows(
         )
         located = Located(score, axis, ink.light, ink.paper, chosen.digit, traits)
         is_better = score > WIDER_WINDOW_GAIN * best.score
-        # Where both are as good, the wider one leaves no grey in solid ink.
+        # If both scores are about equal, the wider window is better: it leaves no grey in solid ink.
         best = tf.cond(score > WIDER_WINDOW_LOSS * best.score, lambda: located, lambda: best)
         # Shadows that a wider window lets in must not lower the strength that ink had in the first.
         min_strength = tf.where(min_strength > 0, min_strength, ink.strength)

@@ -64,7 +64,7 @@ def export_model(
     def answer(images: tf.Tensor) -> dict[str, tf.Tensor]:
         # TensorFlow Serving does not compare shapes with the signature; [N, 28, 28, 1] would get wrong digits.
         images = tf.ensure_shape(images, (None, *IMAGE_SHAPE))
-        # Of an image without any ink nothing can be said: all digits are as probable.
+        # For an image without any ink, all digits are equally probable.
         inked = tf.cast(tf.reduce_any(images > 0, axis=[1, 2]), tf.float32)[:, tf.newaxis]
         probabilities = tf.nn.softmax(inked * model(images, training=False) / temperature)
         return {

@@ -1,7 +1,7 @@
 """The gate: whether a candidate may replace the served version.
 
 A candidate needs a minimum accuracy. It is also compared with the served version and with the best live version, on the
-same test digits: with the best one too, so that many small losses, each within the tolerance, cannot add up.
+same test digits: with the best one too, so that small losses, each within the tolerance, cannot add up while it is kept.
 """
 
 import math

@@ -101,7 +101,7 @@ def recorded(path: Path, started: datetime) -> Iterator[RunResult]:
         try:
             write_atomically(path, lambda partial: partial.write_text(result.to_json()))
         except OSError as error:
-            # The body's own outcome matters more. A full disk is often behind both.
+            # A warning is enough: the error of the body matters more, and a full disk often causes both.
             print_to_stderr(f"warning: cannot write {path}: {error}")
 
 

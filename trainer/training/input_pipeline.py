@@ -104,6 +104,6 @@ def replica_datasets(
 
 
 def _permutation(seed: int, epoch: int, examples: int) -> np.ndarray:
-    # Philox takes its whole state from the key, so the order of any epoch needs none of those before it.
+    # Philox takes its whole state from the key, so the order of an epoch is computed without the earlier ones.
     generator = np.random.Generator(np.random.Philox(key=[seed, epoch]))
     return generator.permutation(examples).astype(np.int32)

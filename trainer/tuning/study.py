@@ -191,7 +191,7 @@ class Study:
         return True
 
     def _make_sampler(self, number: int) -> optuna.samplers.BaseSampler:
-        # A new one for each trial: one that is made anew after a kill would draw its first numbers again.
+        # Each trial has a sampler of its own. A single one, made again after a kill, would repeat its first numbers.
         seed = int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0])
         if self._sampler == "tpe":
             return optuna.samplers.TPESampler(n_startup_trials=STARTUP_TRIALS, seed=seed)
