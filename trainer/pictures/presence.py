@@ -26,9 +26,9 @@ IMAGE_POOL = 2
 NONE, ONE, SEVERAL = range(3)
 """What the network tells apart."""
 
-MIN_NONE, MIN_SEVERAL = 0.85, 0.9
-"""Probabilities of none and of several from which on the network is believed. At these, at most 0.5 % of photographs of
-one digit are counted wrong."""
+MIN_PROBABILITY = 0.9
+"""Of none, and of several, from which on the network is believed. Fewer than 0.5 % of photographs of one digit are then
+counted wrong."""
 
 
 class Traits(NamedTuple):
@@ -156,8 +156,8 @@ def count_digits(image: tf.Tensor, traits: tf.Tensor) -> tf.Tensor:
     hidden = tf.nn.relu(features(image[tf.newaxis], traits[tf.newaxis]) @ weights["first"] + weights["first_bias"])
     kinds = tf.nn.softmax(hidden @ weights["second"] + weights["second_bias"])[0]
     beside = tf.cast(Traits(*tf.unstack(traits)).neighbours, tf.int64)
-    several = tf.where(kinds[SEVERAL] > MIN_SEVERAL, tf.maximum(beside, 1), beside)
-    return tf.where((kinds[NONE] > MIN_NONE) | ~tf.reduce_any(image > 0), tf.constant(0, tf.int64), 1 + several)
+    several = tf.where(kinds[SEVERAL] > MIN_PROBABILITY, tf.maximum(beside, 1), beside)
+    return tf.where((kinds[NONE] > MIN_PROBABILITY) | ~tf.reduce_any(image > 0), tf.constant(0, tf.int64), 1 + several)
 
 
 @cache
