@@ -1,4 +1,4 @@
-"""Training speed of the `accurate` preset with three batch norm layers, side by side.
+"""Training speed of a preset, by default `accurate`, with three batch norm layers, side by side.
 
     $ python -m benchmarks.batch_norm --data-dir mnist/
 
@@ -18,7 +18,7 @@ fused kernel when one replica trains alone, as here. `trainer.training.loop.trai
 from pathlib import Path
 
 from testbed.report import argument_parser, machine, print_rates, write_json
-from testbed.turns import Case, Turns, measure, train_in_turns
+from testbed.turns import Case, Turns, add_preset, measure, train_in_turns
 from trainer.config import TrainConfig, resolve
 
 KERAS = "keras, as it comes"
@@ -28,12 +28,14 @@ OURS = "trainer.training.model.BatchNorm"
 
 def main() -> None:
     """Measure, print the table, write the JSON."""
-    args = argument_parser(__doc__, rounds=5, steps=32).parse_args()
+    parser = argument_parser(__doc__, rounds=5, steps=32)
+    add_preset(parser)
+    args = parser.parse_args()
     data = str(args.data_dir or "random images of MNIST's size")
     where = machine()
-    print(f"{where}\ndata: {data}; {args.rounds} rounds of {args.steps} steps", flush=True)
+    print(f"{where}\n{args.preset}, data: {data}; {args.rounds} rounds of {args.steps} steps", flush=True)
     # Without unaugmented epochs: the run is so short that they would fill it.
-    config = resolve("accurate", flags={"strategy": "default", "replicas": 1, "unaugmented_epochs": 0.0})
+    config = resolve(args.preset, flags={"strategy": "default", "replicas": 1, "unaugmented_epochs": 0.0})
     cases: dict[str, Case] = {
         name: (train_with, (name, config, args.data_dir, args.steps, args.rounds))
         for name in (KERAS, SYNCHRONIZED, OURS)

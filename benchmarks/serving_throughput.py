@@ -121,15 +121,15 @@ def render(summary: dict) -> str:
         lines.append(f"{case:28}{figures['images_per_second']:12,.0f}{figures['latency_ms']:14.2f}")
     lines += [
         "",
-        f"{CONCURRENCY} in flight over 1:           {summary['batching_gain']:6.2f} x   (bar: at least 5)",
+        f"{CONCURRENCY} in flight over 1:           {summary['batching_gain']:6.2f} x   (target: at least 5)",
         f"    the model alone:          {summary['batching_gain_of_model_alone']:6.2f} x",
         f"    gRPC alone:               {summary['batching_gain_of_grpc_alone']:6.2f} x",
         f"    gRPC, then the model:     {summary['batching_gain_in_turn']:6.2f} x",
-        f"{CONCURRENCY} in flight over bare model:  {summary['share_of_bare_model']:6.2f} x   (bar: at least 0.5)",
+        f"{CONCURRENCY} in flight over bare model:  {summary['share_of_bare_model']:6.2f} x   (target: at least 0.5)",
         f"    gRPC, then the model:     {summary['share_of_bare_model_in_turn']:6.2f} x",
-        f"added latency, 1 in flight:   {summary['added_latency_ms']:6.2f} ms  (bar: under 2)",
-        f"REST over gRPC, latency:      {summary['rest_over_grpc_latency']:6.2f} x   (bar: at most 1.5)",
-        f"REST, {CONCURRENCY} in flight over 1:     {summary['rest_batching_gain']:6.2f} x   (bar: above 1)",
+        f"added latency, 1 in flight:   {summary['added_latency_ms']:6.2f} ms  (target: under 2)",
+        f"REST over gRPC, latency:      {summary['rest_over_grpc_latency']:6.2f} x   (target: at most 1.5)",
+        f"REST, {CONCURRENCY} in flight over 1:     {summary['rest_batching_gain']:6.2f} x   (target: above 1)",
     ]
     return "\n".join(lines)
 

@@ -6,6 +6,7 @@ and every second round runs in the opposite order, so that a slow moment or a sl
 The first round, in which TensorFlow traces and warms up, is not counted.
 """
 
+import argparse
 import contextlib
 import dataclasses
 import multiprocessing
@@ -20,6 +21,7 @@ import numpy as np
 from trainer.config import TrainConfig
 from trainer.data.idx import read_idx_folder
 from trainer.data.split import Split, Splits
+from trainer.presets import PRESETS
 
 Case = tuple[Callable[..., None], tuple[Any, ...]]
 """A function, and its arguments after the first, which is a `Turns`."""
@@ -106,6 +108,11 @@ def train_in_turns(turns: Turns, config: TrainConfig, data_dir: Path | None, ste
     few = Split(split.images[:500], split.labels[:500])  # evaluation is not timed; few images keep it short
     with tempfile.TemporaryDirectory() as folder, RunTracker(Path(folder)) as tracker:
         train(config, Splits(split, few, few), devices, Hooks(tracker=tracker, stop_requested=halt_between_turns))
+
+
+def add_preset(parser: argparse.ArgumentParser) -> None:
+    """Add the flag `--preset`: what the cases train."""
+    parser.add_argument("--preset", choices=PRESETS, default="accurate", help="what to train (default: %(default)s)")
 
 
 def training_split(data_dir: Path | None) -> Split:

@@ -19,6 +19,7 @@ from trainer.training.model import build_model
 
 REPOSITORY = Path(__file__).parents[2]
 CASES_IN_TURNS = {"strategies": 3, "input_path": 6, "batch_norm": 3, "checkpoint_cost": 3}
+SMALL = {"batch_norm": ("--preset", "quickstart"), "checkpoint_cost": ("--preset", "quickstart")}
 
 
 def _run(benchmark: str, *flags: object) -> tuple[str, dict]:
@@ -44,7 +45,9 @@ def idx_folder(tmp_path_factory) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("benchmark", CASES_IN_TURNS)
 def test_cases_in_turns_are_measured_in_every_round(benchmark, tmp_path):
-    printed, figures = _run(benchmark, "--rounds", 2, "--steps", 2, "--json", tmp_path / "figures.json")
+    printed, figures = _run(
+        benchmark, "--rounds", 2, "--steps", 2, *SMALL.get(benchmark, ()), "--json", tmp_path / "figures.json"
+    )
     assert len(figures["cases"]) == CASES_IN_TURNS[benchmark]
     for name, rates in figures["rounds"].items():
         assert name in printed

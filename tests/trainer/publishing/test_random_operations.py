@@ -20,7 +20,7 @@ from trainer.errors import ExitCode
 from trainer.publishing.export import read_metadata
 from trainer.publishing.versions import RETIRED_SUFFIX, live_versions, version_folder
 
-OPERATIONS = int(os.environ.get("RANDOM_OPERATIONS", 24))
+OPERATIONS = int(os.environ.get("RANDOM_OPERATIONS", 18))
 """200 in `make soak`."""
 KINDS = ("publish", "publish", "publish and keep 3", "refused", "refused", "rollback", "rollback one", "train")
 EXPECTED = {

@@ -29,7 +29,7 @@ QUICK = (
 )  # fmt: skip
 ALONE = ("--seeds", "1")
 
-KILLED_SEARCHES = int(os.environ.get("KILLED_SEARCHES", 3))
+KILLED_SEARCHES = int(os.environ.get("KILLED_SEARCHES", 2))
 """5 in `make soak`."""
 
 
