@@ -19,7 +19,7 @@ def test_four_swaps_under_load_lose_nothing(tmp_path):
 
 @pytest.mark.slow
 def test_ten_swaps_under_heavy_load_lose_nothing(tmp_path):
-    swap_under_load(tmp_path / "digits", swaps=10, responses_per_swap=3000)
+    swap_under_load(tmp_path / "digits", swaps=10, responses_per_swap=1500)
 
 
 def swap_under_load(base_path, *, swaps, responses_per_swap, threads=8):
