@@ -1,10 +1,10 @@
-"""Measure what 40 corrections teach a model about a hand that it reads badly, and what they cost on MNIST.
+"""Measure what 40 corrections teach a model about handwriting that it predicts badly, and what they cost on MNIST.
 
     $ python -m benchmarks.corrections --data-dir mnist/
 
 The folder holds MNIST's four files. A model is trained on MNIST alone; a writer is a pen (trainer/data/pen.py) that draws
-each digit in one style, some of them odd. It draws until the model has read 40 digits wrongly. These are corrected,
-`python -m trainer learn` trains with them, and both versions read 1,000 new digits of the writer and MNIST's test split.
+each digit in one style, some of them odd. It draws until the model has predicted 40 digits wrongly. These are corrected.
+`python -m trainer learn` trains with them. 1,000 new digits of the writer and MNIST's test split score both versions.
 """
 
 import argparse
@@ -85,9 +85,9 @@ def _measure(artifacts: Path, styles: dict[int, str], seed: int, test: Split, fl
     """Accuracy on the writer's new digits and on MNIST, before and after learning, and the seconds that it took."""
     generator = np.random.Generator(np.random.Philox(key=seed))
     (before,) = (artifacts / "models" / "digits").glob("[0-9]*")
-    drawn = draw_hand(styles, NEW_DIGITS, generator)
-    wrong = np.flatnonzero(_read(before, drawn) != drawn.labels)[:CORRECTIONS]
-    assert len(wrong) == CORRECTIONS, f"only {len(wrong)} of the drawn digits are read wrongly"
+    drawn = draw_writer(styles, NEW_DIGITS, generator)
+    wrong = np.flatnonzero(_predict(before, drawn) != drawn.labels)[:CORRECTIONS]
+    assert len(wrong) == CORRECTIONS, f"only {len(wrong)} of the drawn digits are predicted wrongly"
     for number in wrong:
         path = artifacts / "corrections" / str(drawn.labels[number]) / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,16 +96,16 @@ def _measure(artifacts: Path, styles: dict[int, str], seed: int, test: Split, fl
     run_trainer("learn", artifacts / "corrections", "--artifacts", artifacts, *flags)
     seconds = time.monotonic() - begin
     after = max((artifacts / "models" / "digits").glob("[0-9]*"))
-    new = draw_hand(styles, NEW_DIGITS, generator)
+    new = draw_writer(styles, NEW_DIGITS, generator)
     scores = {
-        f"{name}, {when}": float((_read(version, split) == split.labels).mean())
+        f"{name}, {when}": float((_predict(version, split) == split.labels).mean())
         for name, split in (("new digits", new), ("MNIST", test))
         for when, version in (("before", before), ("after", after))
     }
     return {**scores, "seconds": seconds}
 
 
-def draw_hand(styles: dict[int, str], count: int, generator: np.random.Generator) -> Split:
+def draw_writer(styles: dict[int, str], count: int, generator: np.random.Generator) -> Split:
     """Digits of the writer in random order, as many of each."""
     chosen = [next(style for style in STYLES[digit] if style.name == styles[digit]) for digit in range(CLASSES)]
     images = np.concatenate([draw_style(style, count // CLASSES, generator) for style in chosen])
@@ -114,7 +114,7 @@ def draw_hand(styles: dict[int, str], count: int, generator: np.random.Generator
     return Split(images[order], labels[order])
 
 
-def _read(version: Path, split: Split) -> np.ndarray:
+def _predict(version: Path, split: Split) -> np.ndarray:
     from trainer.publishing.gate import predict_version
 
     return predict_version(version, split.images).argmax(axis=1)

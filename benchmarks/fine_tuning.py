@@ -1,9 +1,9 @@
-"""Measure what fine-tuning on 100 pictures of one hand gains, what it costs on MNIST, and how long it takes.
+"""Measure what fine-tuning on 100 pictures of one writer gains, what it costs on MNIST, and how long it takes.
 
     $ python -m benchmarks.fine_tuning --data-dir mnist/
 
 The folder holds MNIST's four files. The preset `fast` is trained once. Then the README's command for fine-tuning trains it
-further for each hand: `--init-from RUN --extra-data FOLDER --epochs 0.5 --learning-rate 1e-3`. A hand is a writer of
+further, `--init-from RUN --extra-data FOLDER --epochs 0.5 --learning-rate 1e-3`, for each writer of
 benchmarks/corrections.py, who draws 10 pictures of each digit to learn from, and 1,000 new digits to score.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks.corrections import NEW_DIGITS, USUAL, WRITERS, draw_hand, run_trainer
+from benchmarks.corrections import NEW_DIGITS, USUAL, WRITERS, draw_writer, run_trainer
 from percent import percent
 from testbed.report import machine, write_json
 from trainer.config import resolve
@@ -26,7 +26,7 @@ FINE_TUNING = ("--epochs", 0.5, "--learning-rate", 1e-3)
 
 
 def main() -> None:
-    """Print one line per hand."""
+    """Print one line per writer."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, required=True, help="folder of MNIST's four files")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there too")
@@ -34,34 +34,34 @@ def main() -> None:
     from trainer.data.load import read_dataset
 
     _, test = read_dataset("idx", args.data_dir)
-    hands = {}
+    figures = {}
     with tempfile.TemporaryDirectory() as folder:
         artifacts = Path(folder)
         train = ("train", "--preset", "fast", "--dataset", "idx", "--data-dir", args.data_dir, "--artifacts", artifacts)
         run_trainer(*train, "--run", "fast", "--no-publish")
-        print(f"{machine()}\n\nhand{'':20}new digits: before   after   MNIST: before     after   seconds", flush=True)
+        print(f"{machine()}\n\nwriter{'':18}new digits: before   after   MNIST: before     after   seconds", flush=True)
         for seed, (name, odd) in enumerate(WRITERS.items()):
-            hands[name] = _measure(train, artifacts, {**USUAL, **odd}, seed, test)
-            before, after, mnist_before, mnist_after, seconds = hands[name].values()
+            figures[name] = _measure(train, artifacts, {**USUAL, **odd}, seed, test)
+            before, after, mnist_before, mnist_after, seconds = figures[name].values()
             print(
                 f"{name:<24}{percent(before, 1):>18}  {percent(after, 1):>6}"
                 f"{percent(mnist_before):>16}  {percent(mnist_after):>8}{seconds:10.0f}",
                 flush=True,
             )
-    write_json(args.json, machine=machine(), hands=hands)
+    write_json(args.json, machine=machine(), writers=figures)
 
 
 def _measure(
     train: tuple[object, ...], artifacts: Path, styles: dict[int, str], seed: int, test: Split
 ) -> dict[str, float]:
-    """Accuracy on the hand's new digits and on MNIST, before and after, and the seconds of the whole command."""
+    """Accuracy on the writer's new digits and on MNIST, before and after, and the seconds of the whole command."""
     generator = np.random.Generator(np.random.Philox(key=seed))
-    run = f"hand-{seed}"
-    pictures = _write(draw_hand(styles, PICTURES, generator), artifacts / "hands" / run)
+    run = f"writer-{seed}"
+    pictures = _write(draw_writer(styles, PICTURES, generator), artifacts / "pictures" / run)
     began = time.monotonic()
     run_trainer(*train, "--run", run, "--init-from", "fast", "--extra-data", pictures, *FINE_TUNING, "--no-publish")
     seconds = time.monotonic() - began
-    new = draw_hand(styles, NEW_DIGITS, generator)
+    new = draw_writer(styles, NEW_DIGITS, generator)
     return {
         "new_before": _accuracy(artifacts, "fast", new),
         "new_after": _accuracy(artifacts, run, new),
