@@ -13,7 +13,9 @@ REPOSITORY = Path(__file__).parents[1]
 LONGEST_FIRST = (
     "trainer/training/test_workers.py",
     "trainer/runs/test_resume.py",
-    "serving/web/test_web_page.py",
+    "serving/web/test_page_drawing.py",
+    "serving/web/test_page_photos.py",
+    "serving/web/test_page_messages.py",
     "test_notebook.py",
     "trainer/test_run.py",
     "trainer/publishing/test_random_operations.py",
