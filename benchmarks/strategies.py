@@ -55,7 +55,7 @@ def main() -> None:
     for name, target in TARGETS.items():
         verdict = "holds" if figures[name]["ratio"] >= target else "MISSED"
         print(f"{name}: target of {target:.2f} {verdict}")
-    write_json(args.json, machine=where, data=data, steps=args.steps, cases=figures, bars=TARGETS, rounds=rates)
+    write_json(args.json, machine=where, data=data, steps=args.steps, cases=figures, targets=TARGETS, rounds=rates)
 
 
 if __name__ == "__main__":

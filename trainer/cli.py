@@ -25,6 +25,7 @@ from serving.contract import MODEL_NAME
 from trainer import commands
 from trainer.config import TrainConfig
 from trainer.errors import ConfigError, ExitCode, RunError, exit_code_of
+from trainer.learn import LEARNING
 from trainer.presets import PRESETS
 from trainer.runs.console import Console, LogFormat, open_console
 from trainer.runs.signals import StoppedError, stoppable
@@ -45,7 +46,7 @@ LEARN_DEFAULTS = {
     "run": "learn-<UTC time>",
     "epochs": "about a minute of training",
     "learning_rate": "by network",
-    "extra_weight": "0.03",
+    "extra_weight": LEARNING["extra_weight"],
 }
 """What they are without a flag; all others are as in the run's config."""
 
