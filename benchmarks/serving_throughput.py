@@ -44,7 +44,13 @@ REST_PREDICT = f"/v1/models/{contract.MODEL_NAME}:predict"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("models_dir", nargs="?", type=Path, metavar="MODELS_DIR")
+    parser.add_argument(
+        "models_dir",
+        nargs="?",
+        type=Path,
+        metavar="MODELS_DIR",
+        help="folder of a model's versions (default: a small convnet)",
+    )
     parser.add_argument("--json", type=Path, help="write every round's figures there")
     parser.add_argument("--generator", choices=("h2load", "python"), help="(default: h2load where it is found)")
     parser.add_argument("--rounds", type=int, default=5)
@@ -139,7 +145,9 @@ def load_bare(models_dir: Path):
     from serving.local_server.model.servable import Servable
     from serving.local_server.versions.discovery import VersionPolicy, find_versions
 
-    (path,) = VersionPolicy().choose(find_versions(models_dir)).values()
+    if not (chosen := VersionPolicy().choose(find_versions(models_dir))):
+        raise SystemExit(f"{models_dir}: no version; expected a model's folder, such as artifacts/models/digits")
+    (path,) = chosen.values()
     servable = Servable(path)
     signature = servable.signature(contract.SIGNATURE)
     return lambda images: servable.run(signature, {contract.IMAGES: images})
