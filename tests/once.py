@@ -7,7 +7,7 @@ import pytest
 
 
 def made_once(factory: pytest.TempPathFactory, worker_id: str, name: str, make: Callable[[Path], None]) -> Path:
-    """Return a folder that all test processes share; the first one that asks for it calls `make` to fill it."""
+    """Return the folder `name` of all test processes. The first process that needs it fills it with `make`."""
     from trainer.runs.lock import locked
 
     own = factory.getbasetemp()

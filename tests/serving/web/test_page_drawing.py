@@ -1,4 +1,4 @@
-"""Drawing on the page: what is sent, when, and what is shown."""
+"""Drawing on the page: the pictures that are sent, and the predictions that are shown."""
 
 import math
 import threading

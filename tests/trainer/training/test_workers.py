@@ -182,6 +182,7 @@ def test_a_worker_exits_with_69_if_the_chief_dies_before_its_last_checkpoint(tmp
 def test_early_stopping_on_the_chief_ends_all_workers(tmp_path: Path) -> None:
     # Without progress, each evaluation is as good as the one before.
     flags = ("--epochs", 5, "--early-stopping-patience", 2, "--learning-rate", 1e-12, "--ema-decay", 0)
+    flags = (*flags, "--precision", "auto")  # the chief decides for all
     run_to_the_end(tmp_path, 2, *flags)
     rows = read_rows(tmp_path / "runs" / "r")
     assert 3 <= len([row for row in rows if row["kind"] == "validation"]) < 5
