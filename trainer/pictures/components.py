@@ -78,7 +78,7 @@ def choose_digit(mask: tf.Tensor, ink: tf.Tensor) -> Chosen:
         ink: float32 [h, w], how much darker than paper each pixel is.
     """
     height, width = (tf.cast(side, tf.float32) for side in tf.unstack(tf.shape(mask)))
-    joined = dilate(tf.cast(mask, tf.float32), JOIN_WINDOW_PIXELS) > 0
+    joined = dilate(mask, JOIN_WINDOW_PIXELS)
     where = tf.where(joined)
     labels, count = connected_components(joined, where)
     y, x = tf.unstack(tf.cast(where, tf.float32), axis=1)

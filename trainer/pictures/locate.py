@@ -13,12 +13,11 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from trainer.pictures.components import choose_digit, choose_nothing
+from trainer.pictures.components import Chosen, choose_digit, choose_nothing
 from trainer.pictures.extend import Extended
 from trainer.pictures.filters import gaussian_blur
-from trainer.pictures.ink import find_ink_axis, ink_mask, measure_ink, rim, unexplained
+from trainer.pictures.ink import Ink, find_ink_axis, ink_mask, measure_ink, rim, unexplained
 from trainer.pictures.morphology import bounding_box, closing, contrast, erode
-from trainer.pictures.presence import TRAITS, measure_traits
 
 REDUCTION = 8
 """The reduced picture is so many times smaller than the picture, within `LOCATE_SIDE_PIXELS`."""
@@ -79,14 +78,17 @@ class Located(NamedTuple):
     """How much like a digit the best component of ink is: float32; 0 where there is no ink."""
     axis: tf.Tensor
     """float32 [3]: RGB times this is a grey in which ink is darker than paper."""
-    light: tf.Tensor
-    """float32 [h, w]: brightness of the light, around 1."""
-    paper: tf.Tensor
-    """float32 [h, w]: grey of the paper, also where there is ink."""
-    digit: tf.Tensor
-    """bool [h, w]: the ink that is the digit's."""
-    traits: tf.Tensor
-    """float32 [`TRAITS`]: how its ink lies; see `presence.Traits`."""
+    ink: Ink
+    """How dark each pixel is."""
+    mask: tf.Tensor
+    """bool [h, w]: the pixels that are ink."""
+    chosen: Chosen
+    """Which of them are the digit's."""
+
+    @property
+    def digit(self) -> tf.Tensor:
+        """bool [h, w]: the digit's pixels."""
+        return self.chosen.digit
 
 
 class Part(NamedTuple):
@@ -118,7 +120,9 @@ def locate_digit(picture: Extended) -> tuple[Part, Located]:
 
     scalar, image = tf.TensorShape([]), tf.TensorShape([None, None])
     part_shape = Part(tf.TensorShape([None, None, 3]), tf.TensorShape([2]))
-    located_shape = Located(scalar, tf.TensorShape([3]), image, image, image, tf.TensorShape([TRAITS]))
+    ink_shape = Ink(image, noise=scalar, strength=scalar, light=image, paper=image)
+    chosen_shape = Chosen(**dict.fromkeys(Chosen._fields, scalar) | {"digit": image})
+    located_shape = Located(scalar, tf.TensorShape([3]), ink_shape, image, chosen_shape)
     origin = tf.zeros([2], tf.int32)
     _, _, part, located = tf.while_loop(
         lambda more, *_: more,
@@ -181,14 +185,9 @@ def _locate_with_windows(
         ink = measure_ink(grey, axis, paper, min_strength)
         mask = ink_mask(ink, may_hold_shadow=k > first, room=room)
         chosen = tf.cond(tf.reduce_any(mask), lambda: choose_digit(mask, ink.values), lambda: choose_nothing(mask))
-        shade, sharpness = unexplained(ink, mask), _sharpness(chosen.digit, ink.values)
-        score = chosen.score * tf.exp(-SHADOW_PENALTY * shade) * tf.where(crisp, sharpness**SHARPNESS_EXPONENT, 1.0)
-        traits = tf.cond(
-            tf.reduce_any(chosen.digit),
-            lambda: measure_traits(chosen, mask, ink, shade, sharpness),
-            lambda: tf.zeros([TRAITS]),
-        )
-        located = Located(score, axis, ink.light, ink.paper, chosen.digit, traits)
+        weight = tf.cond(crisp, lambda: sharpness(chosen.digit, ink.values) ** SHARPNESS_EXPONENT, lambda: 1.0)
+        score = chosen.score * tf.exp(-SHADOW_PENALTY * unexplained(ink, mask)) * weight
+        located = Located(score, axis, ink, mask, chosen)
         is_better = score > WIDER_WINDOW_GAIN * best.score
         # If both scores are about equal, the wider window is better: it leaves no grey in solid ink.
         best = tf.cond(score > WIDER_WINDOW_LOSS * best.score, lambda: located, lambda: best)
@@ -202,18 +201,20 @@ def _locate_with_windows(
 
 def _nothing(size: tf.Tensor) -> Located:
     """Return a start for loops: its score is below that of any picture."""
-    empty = tf.zeros(size)
-    return Located(tf.constant(-1.0), tf.zeros([3]), empty, empty, empty > 0, tf.zeros([TRAITS]))
+    empty, zero = tf.zeros(size), tf.constant(0.0)
+    mask = empty > 0
+    ink = Ink(empty, noise=zero, strength=zero, light=empty, paper=empty)
+    return Located(tf.constant(-1.0), tf.zeros([3]), ink, mask, choose_nothing(mask))
 
 
 def _median(values: tf.Tensor) -> tf.Tensor:
     return tf.sort(tf.reshape(values, [-1]))[tf.size(values) // 2]
 
 
-def _sharpness(digit: tf.Tensor, ink: tf.Tensor) -> tf.Tensor:
+def sharpness(digit: tf.Tensor, ink: tf.Tensor) -> tf.Tensor:
     """Return how abruptly ink begins along the edges of the digit, 0 to 1."""
     inside = tf.cast(digit, tf.float32)
-    edge = inside - erode(inside, 3)  # its outermost pixels
+    edge = tf.cast(digit & ~erode(digit, 3), tf.float32)  # its outermost pixels
     strength = tf.math.divide_no_nan(tf.reduce_sum(inside * ink), tf.reduce_sum(inside))
     share = tf.clip_by_value(tf.math.divide_no_nan(contrast(ink, 5), strength), 0, 1)
     return tf.math.divide_no_nan(tf.reduce_sum(edge * share), tf.reduce_sum(edge))
@@ -231,7 +232,7 @@ def _inside_of_sheet(component: tf.Tensor, grey: tf.Tensor) -> tf.Tensor:
         first, last = tf.cast(tf.stack([top, left]), tf.int32), tf.cast(tf.stack([bottom, right]), tf.int32)
         box = tf.cast(component[first[0] : last[0], first[1] : last[1]], tf.float32)
         box = tf.image.resize(box[tf.newaxis, ..., tf.newaxis], [SHEET_GRID] * 2, method="area")[0, ..., 0]
-        is_solid = (tf.reduce_max(erode(box, SHEET_MIN_SOLID)) > 0.5) & (tf.reduce_mean(box) > SHEET_MIN_FILL)
+        is_solid = tf.reduce_any(erode(box > 0.5, SHEET_MIN_SOLID)) & (tf.reduce_mean(box) > SHEET_MIN_FILL)
         picture_longer = tf.cast(tf.reduce_max(tf.shape(grey)), tf.float32)
         is_large = shorter > tf.maximum(SHEET_MIN_SIDE * picture_longer, SHEET_MIN_ASPECT * longer)
         margin = SHEET_MARGIN * shorter

@@ -21,7 +21,7 @@ from trainer.pictures.extend import extend
 from trainer.pictures.extract import BOX_SIDE_PIXELS, extract_digit
 from trainer.pictures.locate import locate_digit
 from trainer.pictures.morphology import bounding_box
-from trainer.pictures.presence import TRAITS, count_digits
+from trainer.pictures.presence import TRAITS, count_digits, measure_traits
 
 PREPARED_MAX_INKED = 0.6
 """Share of the pixels of an image in MNIST's form that may hold ink. MNIST's fullest digit has 0.45."""
@@ -136,9 +136,10 @@ def _prepare(pixels: tf.Tensor) -> Prepared:
         corners = tf.stack([[top, left], [bottom, right]]) * (full / reduced)
         corners += tf.cast(part.origin - picture.room, tf.float32)
         box = tf.clip_by_value(corners / tf.cast(tf.shape(pixels)[:2], tf.float32), 0, 1)
-        found = count_digits(image, located.traits)
+        traits = measure_traits(located)
+        found = count_digits(image, traits)
         box = tf.where(found > 0, tf.reshape(box, [4]), 0.0)
-        return Prepared(image, found, box, located.traits)
+        return Prepared(image, found, box, traits)
 
     return tf.cond(located.score > 0, prepared, no_digit)
 

@@ -13,8 +13,8 @@ import numpy as np
 import tensorflow as tf
 
 from serving.contract import IMAGE_SHAPE
-from trainer.pictures.components import Chosen
-from trainer.pictures.ink import Ink, rim
+from trainer.pictures.ink import rim, unexplained
+from trainer.pictures.locate import Located, sharpness
 from trainer.pictures.morphology import bounding_box, stroke_width
 
 WEIGHTS_FILE = Path(__file__).with_name("presence.npz")
@@ -71,19 +71,9 @@ class Traits(NamedTuple):
 TRAITS = len(Traits._fields)
 
 
-def measure_traits(chosen: Chosen, mask: tf.Tensor, ink: Ink, shade: tf.Tensor, sharpness: tf.Tensor) -> tf.Tensor:
-    """Measure the traits of a located digit.
-
-    Args:
-        chosen: the digit, at least one pixel.
-        mask: bool [h, w], the pixels that are ink.
-        ink: how dark each pixel is.
-        shade: mean of what is neither paper nor ink.
-        sharpness: how abruptly the digit's edges begin.
-
-    Returns:
-        float32 [`TRAITS`], in the order of `Traits`.
-    """
+def measure_traits(located: Located) -> tf.Tensor:
+    """Measure how the ink of a located digit of at least one pixel lies: float32 [`TRAITS`], in the order of `Traits`."""
+    _, _, ink, mask, chosen = located
     top, bottom, left, right = bounding_box(chosen.digit)
     height, width = bottom - top, right - left
     rows, columns = tf.unstack(tf.cast(tf.shape(mask), tf.float32))
@@ -91,7 +81,7 @@ def measure_traits(chosen: Chosen, mask: tf.Tensor, ink: Ink, shade: tf.Tensor, 
     return tf.stack(
         Traits(
             other_ink=chosen.other_ink,
-            shade=shade,
+            shade=unexplained(ink, mask),
             inner=chosen.inner,
             pieces=chosen.pieces,
             strays=chosen.strays,
@@ -100,7 +90,7 @@ def measure_traits(chosen: Chosen, mask: tf.Tensor, ink: Ink, shade: tf.Tensor, 
             fill=tf.reduce_sum(inked) / (width * height),
             stroke=stroke_width(inked) / tf.maximum(width, height),
             noise=ink.noise / ink.strength,
-            sharpness=sharpness,
+            sharpness=sharpness(chosen.digit, ink.values),
             at_rim=tf.cast(tf.reduce_any(rim(chosen.digit)), tf.float32),
             strength=ink.strength,
             width=width / columns,
