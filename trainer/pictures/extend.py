@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from trainer.pictures.filters import nth_smallest
+
 SAME_COLOUR_LEVELS, EXACT_COLOUR_LEVELS, INK_COLOUR_LEVELS = 8, 2, 64
 """Differences, of 255 levels. Up to the first a colour is the same paper's, up to the second it is the same but for JPEG's
 rounding, above the third it is ink's."""
@@ -18,7 +20,7 @@ STROKE_DEPTHS, LINE_MIN_PAPER = (0.15, 0.25), 0.1
 """A stroke along a side of a drawing leaves at least this share of paper on one of two lines along that side, which lie so
 deep in the drawing, as shares of its size. A shadow covers both lines."""
 
-SAMPLE_SIDE_PIXELS = 256
+SAMPLE_SIDE_PIXELS = 128
 """Every n-th pixel of a picture is enough to count colours; so many along its longer side."""
 
 ROOM = 4
@@ -63,8 +65,7 @@ def extend(pixels: tf.Tensor) -> Extended:
         """Return the share of paper: it has most of the rim and of the picture; where they differ, both count."""
         return (share(rim, colour, EXACT_COLOUR_LEVELS) + share(sample, colour, EXACT_COLOUR_LEVELS)) / 2
 
-    middle = tf.shape(rim)[1] // 2
-    usual = tf.sort(rim, axis=1)[:, middle : middle + 1]
+    usual = nth_smallest(rim, tf.shape(rim)[1] // 2)[:, tf.newaxis]
     farthest = tf.argmax(tf.reduce_sum(tf.abs(rim - usual), axis=0))
     other = rim[:, farthest : farthest + 1]
     of_other, of_usual = paper_share(other), paper_share(usual)

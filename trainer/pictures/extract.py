@@ -67,15 +67,15 @@ def _measure_ink(pixels: tf.Tensor, located: Located) -> tf.Tensor:
     size = tf.maximum(size, MIN_SIDE_PIXELS)
     scale = tf.cast(size, tf.float32) / extent
 
-    def enlarged(values: tf.Tensor) -> tf.Tensor:
-        """Return the digit's part of an image of the reduced picture."""
-        shift = -tf.cast(first, tf.float32) * scale
-        return scale_and_translate(values[..., tf.newaxis], size, scale * ratio, shift, "triangle")[..., 0]
-
     rgb = scale_and_translate(part, size, scale, tf.zeros([2]), "triangle")
-    grey = gaussian_blur(tf.linalg.matvec(rgb / 255, located.axis), 1.0)
-    ink = tf.math.divide_no_nan(tf.nn.relu(enlarged(located.ink.paper) - grey), enlarged(located.ink.light))
-    ink = ink * enlarged(tf.cast(dilate(located.digit, 2 * REACH_PIXELS + 1), tf.float32))
+    grey = gaussian_blur(tf.tensordot(rgb / 255, located.axis, 1), 1.0)
+    # The digit's part of three images of the reduced picture, enlarged together.
+    near = tf.cast(dilate(located.digit, 2 * REACH_PIXELS + 1), tf.float32)
+    reduced_images = tf.stack([located.ink.paper, located.ink.light, near], axis=-1)
+    shift = -tf.cast(first, tf.float32) * scale
+    enlarged = scale_and_translate(reduced_images, size, scale * ratio, shift, "triangle")
+    paper, light, near = tf.unstack(enlarged, axis=-1)
+    ink = tf.math.divide_no_nan(tf.nn.relu(paper - grey), light) * near
     faintest, fullest = INK_RANGE
     return tf.clip_by_value((ink / (contraharmonic_mean(ink) + 1e-6) - faintest) / (fullest - faintest), 0, 1)
 

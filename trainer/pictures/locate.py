@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from trainer.pictures.components import Chosen, choose_digit, choose_nothing
 from trainer.pictures.extend import Extended
-from trainer.pictures.filters import gaussian_blur
+from trainer.pictures.filters import gaussian_blur, median
 from trainer.pictures.ink import Ink, find_ink_axis, ink_mask, measure_ink, rim, unexplained
 from trainer.pictures.morphology import bounding_box, closing, contrast, erode
 
@@ -148,7 +148,7 @@ def _locate_in(picture: Extended) -> tuple[Located, tf.Tensor]:
     scale = tf.cast(size, tf.float32) / full
     room = tf.cast(tf.round(tf.cast(picture.room, tf.float32) * scale), tf.int32)
     # On a dark table the paper itself is what differs from the rim: search for it as if it were ink.
-    is_framed = _median(grey[::4, ::4]) - _median(rim(grey)) > FRAME_CONTRAST
+    is_framed = median(grey[::4, ::4]) - median(rim(grey)) > FRAME_CONTRAST
     widest = tf.constant(len(CLOSING_WINDOWS) - 1)
 
     def attempt(sign: tf.Tensor, located: Located, _: tf.Tensor) -> tuple[tf.Tensor, Located, tf.Tensor]:
@@ -207,10 +207,6 @@ def _nothing(size: tf.Tensor) -> Located:
     return Located(tf.constant(-1.0), tf.zeros([3]), ink, mask, choose_nothing(mask))
 
 
-def _median(values: tf.Tensor) -> tf.Tensor:
-    return tf.sort(tf.reshape(values, [-1]))[tf.size(values) // 2]
-
-
 def sharpness(digit: tf.Tensor, ink: tf.Tensor) -> tf.Tensor:
     """Return how abruptly ink begins along the edges of the digit, 0 to 1."""
     inside = tf.cast(digit, tf.float32)
@@ -241,7 +237,7 @@ def _inside_of_sheet(component: tf.Tensor, grey: tf.Tensor) -> tf.Tensor:
 
     def is_even() -> tf.Tensor:
         on, off = tf.boolean_mask(grey, component), tf.boolean_mask(grey, ~component)
-        tolerance = SHEET_TOLERANCE * tf.abs(_median(on) - _median(off))
-        return tf.reduce_mean(tf.cast(tf.abs(on - _median(on)) < tolerance, tf.float32)) > SHEET_MIN_EVEN
+        tolerance = SHEET_TOLERANCE * tf.abs(median(on) - median(off))
+        return tf.reduce_mean(tf.cast(tf.abs(on - median(on)) < tolerance, tf.float32)) > SHEET_MIN_EVEN
 
     return tf.cond(tf.reduce_any(component) & ~tf.reduce_all(component), inside, lambda: tf.zeros([4]))

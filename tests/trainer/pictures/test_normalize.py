@@ -5,7 +5,7 @@ import io
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, PngImagePlugin
 
 from testbed.scenes import SCENES, drawing
 from trainer.data.optdigits import read_optdigits
@@ -133,6 +133,7 @@ def test_transparency_is_white_and_a_jpeg_is_turned_upright(normalize) -> None:
     assert likeness(plain, transparent) > 0.99
     for orientation in range(1, 9):
         exif = Image.Exif()
+        exif.endian = "<>"[orientation % 2]
         exif[0x0112] = orientation
         # The orientation that undoes this one.
         back = {2: 2, 3: 3, 4: 4, 5: 5, 6: 8, 7: 7, 8: 6}.get(orientation, 1)
@@ -279,6 +280,20 @@ def test_a_frame_along_one_side_of_a_drawing_is_not_ink(normalize) -> None:
     assert likeness(plain, other) > 0.95
 
 
+def test_a_colour_that_a_png_file_declares_transparent_is_white(normalize) -> None:
+    # In the chunk tRNS: before the pixels, or behind so much text that the pixels start after the bytes that are searched.
+    drawn = seven(paper=3, ink=40)
+    text = PngImagePlugin.PngInfo()
+    text.add_text("comment", "".join(map(chr, np.random.default_rng(0).integers(32, 127, 9000))))
+    plain, *transparent = normalize(
+        file_of(seven(paper=255, ink=40)),
+        file_of(drawn, transparency=(3, 3, 3)),
+        file_of(drawn, transparency=(3, 3, 3), pnginfo=text),
+    )
+    for image in transparent:
+        assert likeness(plain, image) > 0.99
+
+
 def test_no_pictures_give_no_images(normalize) -> None:
     assert normalize().shape == (0, 28, 28)
 
@@ -290,7 +305,9 @@ def test_a_file_that_cannot_be_used_has_a_problem_and_the_others_have_none() -> 
 
     good = file_of(seven())
     vast = good[:16] + (60_000).to_bytes(4, "big") * 2 + good[24:]
-    files = tf.constant([b"", good, good[:200], vast, good + bytes(2**24)])
+    before, after = file_of(seven(), "JPEG").split(b"\xff\xc0\x00\x11\x08")
+    vast_jpeg = before + b"\xff\xc0\x00\x11\x08" + (60_000).to_bytes(2, "big") * 2 + after[4:]
+    files = tf.constant([b"", good, good[:200], vast, good + bytes(2**24), vast_jpeg])
     normalized = tf.function(normalize, autograph=False)(files)
     assert [problem.decode() for problem in normalized.problem.numpy()] == [
         "cannot be decoded; expected a complete PNG, JPEG, BMP or GIF file",
@@ -298,8 +315,9 @@ def test_a_file_that_cannot_be_used_has_a_problem_and_the_others_have_none() -> 
         "cannot be decoded; expected a complete PNG, JPEG, BMP or GIF file",
         "has 3600000000 pixels; expected at most 33554432",
         f"has {len(good) + 2**24} bytes; expected at most 16777216",
+        "has 3600000000 pixels; expected at most 33554432",
     ]
-    assert [bool(image.any()) for image in normalized.images.numpy()] == [False, True, False, False, False]
+    assert [bool(image.any()) for image in normalized.images.numpy()] == [False, True, False, False, False, False]
 
 
 def test_only_the_first_frame_of_an_animation_is_used(normalize) -> None:
@@ -341,6 +359,27 @@ def test_closing_and_contrast_are_those_of_scipy(window) -> None:
     np.testing.assert_array_equal(contrast(tf.constant(values), window), highest - lowest)
     closed = ndimage.minimum_filter(highest, window, mode="constant", cval=np.inf)
     np.testing.assert_array_equal(closing(tf.constant(values), window), closed)
+
+
+@pytest.mark.parametrize("window", [3, 9])
+def test_dilation_and_erosion_of_a_mask_are_those_of_scipy(window) -> None:
+    from scipy import ndimage
+
+    from trainer.pictures.morphology import dilate, erode
+
+    mask = np.random.default_rng(4).random((20, 31)) < 0.5
+    square = np.ones((window, window))
+    np.testing.assert_array_equal(dilate(tf.constant(mask), window), ndimage.binary_dilation(mask, square))
+    np.testing.assert_array_equal(
+        erode(tf.constant(mask), window), ndimage.binary_erosion(mask, square, border_value=1)
+    )
+
+
+def test_the_median_is_that_of_numpy() -> None:
+    from trainer.pictures.filters import median
+
+    values = np.random.default_rng(5).random((9, 11), np.float32)
+    assert median(tf.constant(values)) == np.median(values)
 
 
 def test_a_very_long_picture_is_extended_by_a_multiple_of_its_shorter_side() -> None:
