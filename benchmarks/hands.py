@@ -1,16 +1,17 @@
 """Measure how well a published version reads handwriting that MNIST does not have.
 
-    $ python -m benchmarks.hands artifacts/models/digits/<version> --data-dir hands/
+    $ python -m benchmarks.hands artifacts/models/digits/<version>... --data-dir hands/
 
 The folder holds `*.npz` files with `images` (uint8 [N, height, width], 0 = paper, 255 = ink) and `labels`. Each image is
 sent as a PNG file, black on white, without and with a margin. The table has the accuracy, also per digit, and the share of
-predictions below the default confidence among the wrong and among the right ones. These sets are never trained on.
+predictions below the default confidence among the wrong and among the right ones. Several versions, such as those of some
+seeds, get a table each, and one for the means. These sets are never trained on.
 """
 
 import argparse
 import io
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -20,29 +21,46 @@ from serving.client.config import MIN_CONFIDENCE
 from serving.contract import CLASSES, CONFIDENCE, DIGIT, ENCODED, PICTURES
 from testbed.report import machine, write_json
 
+if TYPE_CHECKING:
+    from serving.local_server.model.servable import Servable
+
 BATCH = 50
 
 
 def main() -> None:
-    """Print one line per set and margin."""
+    """Print a table per version, with one line per set and margin."""
     args = _parse_arguments()
     from serving.local_server.model.servable import Servable
 
-    servable = Servable(args.version)
-    print(
-        f"{machine()}\n{args.version}\n\nset{'':21}count  accuracy  not sure: wrong  right   per digit, 0 to 9",
-        flush=True,
-    )
-    report = {}
+    sets: dict[str, tuple[np.ndarray, np.ndarray, int]] = {}
     for path in sorted(args.data_dir.glob("*.npz")):
         with np.load(path) as arrays:
             images, labels = arrays["images"][: args.count], arrays["labels"][: args.count]
-        for name, margin in ((path.stem, 0), (f"{path.stem}, margin", images.shape[1] // 4)):
-            report[name] = _print_set(name, *_predict(servable, images, margin), labels)
-    write_json(args.json, machine=machine(), version=str(args.version), sets=report)
+        sets |= {path.stem: (images, labels, 0), f"{path.stem}, margin": (images, labels, images.shape[1] // 4)}
+    print(machine(), flush=True)
+    report: dict[str, dict[str, Any]] = {}
+    predictions: dict[str, list[tuple[np.ndarray, ...]]] = {name: [] for name in sets}
+    for version in args.versions:
+        _print_head(str(version))
+        servable = Servable(version)
+        of_version = {}
+        for name, (images, labels, margin) in sets.items():
+            predictions[name].append((*_predict(servable, images, margin), labels))
+            of_version[name] = _print_set(name, *predictions[name][-1])
+        servable.close()
+        report[str(version)] = of_version
+    if len(args.versions) > 1:
+        _print_head(f"means of {len(args.versions)} versions")
+        for name, of_versions in predictions.items():
+            _print_set(name, *map(np.concatenate, zip(*of_versions, strict=True)))
+    write_json(args.json, machine=machine(), versions=report)
 
 
-def _predict(servable: Any, images: np.ndarray, margin: int) -> tuple[np.ndarray, np.ndarray]:
+def _print_head(name: str) -> None:
+    print(f"\n{name}\n\nset{'':21}count  accuracy  not sure: wrong  right   per digit, 0 to 9", flush=True)
+
+
+def _predict(servable: "Servable", images: np.ndarray, margin: int) -> tuple[np.ndarray, np.ndarray]:
     """Digit and confidence of each image."""
     run = servable.signature(PICTURES)
     room = ((0, 0), (margin, margin), (margin, margin))
@@ -55,7 +73,7 @@ def _predict(servable: Any, images: np.ndarray, margin: int) -> tuple[np.ndarray
 def _print_set(name: str, digits: np.ndarray, confidence: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     right, unsure = digits == labels, confidence < MIN_CONFIDENCE
     per_digit = [_mean(right[labels == digit]) for digit in range(CLASSES)]
-    figures = {
+    figures: dict[str, Any] = {
         "count": len(labels),
         "accuracy": _mean(right),
         "not_sure_of_wrong": _mean(unsure[~right]),
@@ -83,7 +101,7 @@ def _png(pixels: np.ndarray) -> bytes:
 
 def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("version", type=Path, help="folder of a published version")
+    parser.add_argument("versions", nargs="+", type=Path, metavar="version", help="folder of a published version")
     parser.add_argument("--data-dir", type=Path, required=True, help="folder of the sets")
     parser.add_argument("--count", type=int, help="so many images of each set (default: all)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there too")

@@ -47,8 +47,13 @@ BOX = "box"
 """Output of `PICTURES` only: float32 [N, 4]; top, left, bottom and right of the digit that was read, as shares of the
 picture's height and width; 0 if `FOUND` is 0. Versions published earlier lack this output."""
 
+DOUBT = "doubt"
+"""Output of `PICTURES` only: float32 [N]; how probable it is that the image `NORMALIZED` does not show the digit that is
+written, but the edge of a shadow, for example, or only a part of the digit. Versions published earlier lack it."""
+
 PROBABILITIES = "probabilities"
-"""Output: float32 [N, 10]; each row sums to one, or is 0 for a picture with a `PROBLEM`."""
+"""Output: float32 [N, 10]; each row sums to one, or is 0 for a picture with a `PROBLEM`. For `PICTURES`, the probabilities
+of the image `NORMALIZED` have the weight 1 - `DOUBT`, and ten equal ones the weight `DOUBT`."""
 
 DIGIT = "digit"
 """Output: int64 [N]; the most probable digit; -1 for a picture with a `PROBLEM`."""

@@ -21,7 +21,7 @@ from trainer.pictures.extend import extend
 from trainer.pictures.extract import BOX_SIDE_PIXELS, extract_digit
 from trainer.pictures.locate import locate_digit
 from trainer.pictures.morphology import bounding_box
-from trainer.pictures.presence import TRAITS, count_digits, measure_traits
+from trainer.pictures.presence import TRAITS, count_digits, measure_traits, preparation_doubt
 
 PREPARED_MAX_INKED = 0.6
 """Share of the pixels of an image in MNIST's form that may hold ink. MNIST's fullest digit has 0.45."""
@@ -43,6 +43,8 @@ class Normalized(NamedTuple):
     """float32 [N, 4]: top, left, bottom, right of the digit, as shares of the picture's height and width; 0 if none."""
     traits: tf.Tensor
     """float32 [N, `TRAITS`]: how the ink of what was located lies; see `presence.Traits`."""
+    doubt: tf.Tensor
+    """float32 [N]: how probable it is that the image does not show the digit that is written, or only a part of it."""
 
 
 class Prepared(NamedTuple):
@@ -52,6 +54,7 @@ class Prepared(NamedTuple):
     found: tf.Tensor
     box: tf.Tensor
     traits: tf.Tensor
+    doubt: tf.Tensor
 
 
 # Compiled here, so that a process which exports several models traces the graph once. AutoGraph finds nothing to do.
@@ -61,8 +64,8 @@ def normalize(encoded: tf.Tensor) -> Normalized:
 
     def one(encoded: tf.Tensor) -> Normalized:
         pixels, problem = decode(encoded)
-        image, found, box, traits = normalize_pixels(pixels)
-        return Normalized(image, problem, found, box, traits)
+        image, found, box, traits, doubt = normalize_pixels(pixels)
+        return Normalized(image, problem, found, box, traits, doubt)
 
     spec = tf.TensorSpec
     return tf.map_fn(
@@ -74,6 +77,7 @@ def normalize(encoded: tf.Tensor) -> Normalized:
             found=spec([], tf.int64),
             box=spec([4], tf.float32),
             traits=spec([TRAITS], tf.float32),
+            doubt=spec([], tf.float32),
         ),
         parallel_iterations=8,
     )
@@ -121,7 +125,8 @@ def _keep(pixels: tf.Tensor) -> Prepared:
     image = tf.ensure_shape(pixels[..., 0], IMAGE_SHAPE)
     found = tf.cast(tf.reduce_any(image > 0), tf.int64)
     top, bottom, left, right = bounding_box(image > 0)
-    return Prepared(image, found, tf.stack([top, left, bottom, right]) / IMAGE_SHAPE[0], tf.zeros([TRAITS]))
+    box = tf.stack([top, left, bottom, right]) / IMAGE_SHAPE[0]
+    return Prepared(image, found, box, tf.zeros([TRAITS]), doubt=tf.constant(0.0))
 
 
 def _prepare(pixels: tf.Tensor) -> Prepared:
@@ -139,11 +144,12 @@ def _prepare(pixels: tf.Tensor) -> Prepared:
         traits = measure_traits(located)
         found = count_digits(image, traits)
         box = tf.where(found > 0, tf.reshape(box, [4]), 0.0)
-        return Prepared(image, found, box, traits)
+        return Prepared(image, found, box, traits, preparation_doubt(image, traits))
 
     return tf.cond(located.score > 0, prepared, no_digit)
 
 
 def no_digit() -> Prepared:
     """Return what a picture without any ink gives."""
-    return Prepared(tf.zeros(IMAGE_SHAPE, tf.uint8), tf.constant(0, tf.int64), tf.zeros([4]), tf.zeros([TRAITS]))
+    zero = tf.constant(0, tf.int64)
+    return Prepared(tf.zeros(IMAGE_SHAPE, tf.uint8), zero, tf.zeros([4]), tf.zeros([TRAITS]), doubt=tf.constant(0.0))

@@ -1,8 +1,10 @@
-"""Is there a digit at all, and is it the only one? From how ink lies in the picture and from the image of the digit.
+"""Is there a digit at all, is it the only one, and was it prepared well? From how ink lies in the picture and its image.
 
 Blank paper, shadows, textures, print and faces have ink somewhere, and the network for digits is often sure of what it is
 given. A digit differs in shape and surroundings: sharp edges, one or two pieces, little other ink around it, none inside.
-A small network weighs these. `python -m testbed.presence` trains it on rendered pictures and writes its weights here.
+A small network weighs these. The image itself may show the edge of a shadow, or only a part of the digit: a logistic
+regression on the same traits and on the image's greys tells how doubtful it is. `python -m testbed.presence` trains both
+on rendered pictures and writes their weights here.
 """
 
 from functools import cache
@@ -15,10 +17,11 @@ import tensorflow as tf
 from serving.contract import IMAGE_SHAPE
 from trainer.pictures.ink import rim, unexplained
 from trainer.pictures.locate import Located, sharpness
-from trainer.pictures.morphology import bounding_box, stroke_width
+from trainer.pictures.morphology import bounding_box, dilate, erode, stroke_width
 
 WEIGHTS_FILE = Path(__file__).with_name("presence.npz")
-"""Two layers: `first` float32 [features, hidden], `first_bias`, `second` float32 [hidden, 3], `second_bias`."""
+"""Two layers: `first` float32 [features, hidden], `first_bias`, `second` float32 [hidden, 3], `second_bias`. The logistic
+regression: `doubt` float32 [`TRAITS` + greys], `doubt_bias`."""
 
 IMAGE_POOL = 2
 """The network gets the digit's image in half of its resolution."""
@@ -107,6 +110,39 @@ def features(images: tf.Tensor, traits: tf.Tensor) -> tf.Tensor:
         images: uint8 [N, 28, 28], 0 = paper, 255 = ink.
         traits: float32 [N, `TRAITS`].
     """
+    pooled = tf.nn.avg_pool2d(tf.cast(images[..., tf.newaxis], tf.float32) / 255, IMAGE_POOL, IMAGE_POOL, "VALID")
+    pixels = tf.reshape(pooled, [-1, IMAGE_SHAPE[0] * IMAGE_SHAPE[1] // IMAGE_POOL**2])
+    return tf.concat([_scaled(traits), pixels], axis=1)
+
+
+def doubt_features(images: tf.Tensor, traits: tf.Tensor) -> tf.Tensor:
+    """Return what the logistic regression gets, float32 [N, features]: traits without extremes, then the image's greys.
+
+    A pen's ink is full, grey at its edges only. A shadow is grey throughout, or a wide solid area.
+
+    Args:
+        images: uint8 [N, 28, 28], 0 = paper, 255 = ink.
+        traits: float32 [N, `TRAITS`].
+    """
+    ink = tf.cast(images, tf.float32) / 255
+
+    def share(pixels: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_mean(tf.cast(pixels, tf.float32), axis=[1, 2])
+
+    highest, lowest = dilate(ink, 3), erode(ink, 3)
+    inked, grey = share(ink > 0.2), share((ink > 0.2) & (ink < 0.8))
+    flat, solid = share((lowest > 0.1) & (highest < 0.9)), share(erode(ink, 5) > 0.5)
+    pixels = IMAGE_SHAPE[0] * IMAGE_SHAPE[1]
+    greys = [
+        *(inked, grey, grey / (inked + 1e-6)),
+        *(flat, tf.math.log1p(pixels * flat), solid, tf.math.log1p(pixels * solid)),
+        *(tf.reduce_mean(ink, axis=[1, 2]), share(highest > 0.95)),
+    ]
+    return tf.concat([_scaled(traits), tf.stack(greys, axis=1)], axis=1)
+
+
+def _scaled(traits: tf.Tensor) -> tf.Tensor:
+    """Return float32 [N, `TRAITS`]: traits without extremes, around 0 to 3."""
     given = Traits(*tf.unstack(traits, axis=1))
 
     def count(values: tf.Tensor, most: int) -> tf.Tensor:
@@ -130,9 +166,19 @@ def features(images: tf.Tensor, traits: tf.Tensor) -> tf.Tensor:
         height=given.height,
         inked=3 * tf.minimum(given.inked, 0.6),
     )
-    pooled = tf.nn.avg_pool2d(tf.cast(images[..., tf.newaxis], tf.float32) / 255, IMAGE_POOL, IMAGE_POOL, "VALID")
-    pixels = tf.reshape(pooled, [-1, IMAGE_SHAPE[0] * IMAGE_SHAPE[1] // IMAGE_POOL**2])
-    return tf.concat([tf.stack(scaled, axis=1), pixels], axis=1)
+    return tf.stack(scaled, axis=1)
+
+
+def preparation_doubt(image: tf.Tensor, traits: tf.Tensor) -> tf.Tensor:
+    """Return how probable it is that an image does not show the digit that is written, or only a part: float32.
+
+    Args:
+        image: uint8 [28, 28], what was located, in MNIST's form.
+        traits: float32 [`TRAITS`], how it lies in the picture.
+    """
+    weights = _weights()
+    given = doubt_features(image[tf.newaxis], traits[tf.newaxis])[0]
+    return tf.sigmoid(tf.reduce_sum(given * weights["doubt"]) + weights["doubt_bias"])
 
 
 def count_digits(image: tf.Tensor, traits: tf.Tensor) -> tf.Tensor:

@@ -17,8 +17,10 @@ import tensorflow as tf
 
 from serving.contract import (
     BOX,
+    CLASSES,
     CONFIDENCE,
     DIGIT,
+    DOUBT,
     ENCODED,
     FOUND,
     IMAGE_SHAPE,
@@ -78,14 +80,18 @@ def export_model(
     def answer_pictures(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
         pictures = normalize(tf.ensure_shape(encoded, [None]))
         outputs = answer(pictures.images)
+        doubt = pictures.doubt[:, tf.newaxis]
+        # If the image does not show what is written, all digits are equally probable.
+        probabilities = (1 - doubt) * outputs[PROBABILITIES] + doubt / CLASSES
         is_usable = pictures.problem == ""
         return {
-            PROBABILITIES: tf.where(is_usable[:, tf.newaxis], outputs[PROBABILITIES], 0.0),
+            PROBABILITIES: tf.where(is_usable[:, tf.newaxis], probabilities, 0.0),
             DIGIT: tf.where(is_usable, outputs[DIGIT], -1),
-            CONFIDENCE: tf.where(is_usable, outputs[CONFIDENCE], 0.0),
+            CONFIDENCE: tf.where(is_usable, tf.reduce_max(probabilities, axis=1), 0.0),
             NORMALIZED: pictures.images,
             PROBLEM: pictures.problem,
             FOUND: tf.where(is_usable, pictures.found, 0),
+            DOUBT: tf.where(is_usable, pictures.doubt, 0.0),
             BOX: tf.where(is_usable[:, tf.newaxis], pictures.box, 0.0),
         }
 

@@ -22,8 +22,10 @@ import numpy as np
 import quiet_tensorflow
 from serving.contract import (
     BOX,
+    CLASSES,
     CONFIDENCE,
     DIGIT,
+    DOUBT,
     ENCODED,
     FOUND,
     IMAGE_SHAPE,
@@ -49,7 +51,7 @@ WAIT = "--wait"
 
 SIGNATURES = {
     SIGNATURE: ({IMAGES}, {PROBABILITIES, DIGIT, CONFIDENCE}),
-    PICTURES: ({ENCODED}, {PROBABILITIES, DIGIT, CONFIDENCE, NORMALIZED, PROBLEM, FOUND, BOX}),
+    PICTURES: ({ENCODED}, {PROBABILITIES, DIGIT, CONFIDENCE, NORMALIZED, PROBLEM, FOUND, BOX, DOUBT}),
 }
 """Inputs and outputs that a version must have."""
 
@@ -202,10 +204,11 @@ def verify(folder: Path, images: np.ndarray, probabilities: np.ndarray) -> dict[
         for size in BATCH_SIZES:
             outputs = calls[SIGNATURE].in_batches(IMAGES, images, size)
             largest = max(largest, _compare(outputs, probabilities, size))
-            # A picture must get the prediction of the image that it was normalized to.
+            # A picture must get the prediction of the image that it was normalized to, as far as that is not doubtful.
             of_files = calls[PICTURES].in_batches(ENCODED, files, size)
             of_images = calls[SIGNATURE].in_batches(IMAGES, of_files[NORMALIZED], size)
-            largest = max(largest, _compare(of_files, of_images[PROBABILITIES], size))
+            doubt = of_files[DOUBT][:, np.newaxis]
+            largest = max(largest, _compare(of_files, (1 - doubt) * of_images[PROBABILITIES] + doubt / CLASSES, size))
         _require_problem(calls[PICTURES], files[: min(BATCH_SIZES)])
         for name, inputs in _other_shapes(images, files).items():
             for alias, array in inputs:

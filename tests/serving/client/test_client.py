@@ -43,7 +43,7 @@ def test_predict_returns_a_digit_per_image(call):
         predictions = call(target, "predict", images_of(7, 0, 3))
     assert predictions.digit.tolist() == [7, 0, 3]
     assert predictions.probabilities.shape == (3, 10)
-    assert predictions.confidence == pytest.approx([0.82] * 3)
+    assert predictions.confidence == pytest.approx([0.91] * 3)
     assert predictions.version.tolist() == [1, 1, 1]
 
 

@@ -118,7 +118,7 @@ def test_predictions_are_a_sequence_of_single_predictions():
     predictions = _decode(digits_response(DIGITS, version=5))
     assert len(predictions) == len(DIGITS)
     assert [one.digit for one in predictions] == DIGITS.tolist()
-    assert predictions[2].confidence == pytest.approx(0.82)
+    assert predictions[2].confidence == pytest.approx(0.91)
     assert predictions[2].probabilities.shape == (contract.CLASSES,)
     assert predictions[2].version == 5
 

@@ -48,9 +48,9 @@ def test_predict_prints_a_line_per_image(files, capsys):
     assert status == 0
     assert lines == [
         ["file", "digit", "confidence", "version"],
-        [str(files / "one.npy"), "3", "82.0", "%", "1"],
-        [f"{files / 'two.npy'}[0]", "5", "82.0", "%", "1"],
-        [f"{files / 'two.npy'}[1]", "8", "82.0", "%", "1"],
+        [str(files / "one.npy"), "3", "91.0", "%", "1"],
+        [f"{files / 'two.npy'}[0]", "5", "91.0", "%", "1"],
+        [f"{files / 'two.npy'}[1]", "8", "91.0", "%", "1"],
     ]
 
 
@@ -86,7 +86,7 @@ def test_pictures_and_arrays_are_predicted_in_the_order_given(files, capsys):
     ]
 
 
-@pytest.mark.parametrize(("min_confidence", "digit", "sure"), [("0.81", "4", True), ("0.83", "not sure (4?)", False)])
+@pytest.mark.parametrize(("min_confidence", "digit", "sure"), [("0.9", "4", True), ("0.92", "not sure (4?)", False)])
 def test_predict_is_not_sure_below_min_confidence(files, capsys, min_confidence, digit, sure):
     command = ["predict", str(files / "four.png"), "--min-confidence", min_confidence]
     with scripted_server() as target:

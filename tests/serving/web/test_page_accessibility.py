@@ -46,7 +46,7 @@ def test_a_screen_reader_gets_every_name_and_each_new_prediction(page):
     }
     assert page.find("spoken").aria_role == "status"
     page.draw()
-    wait_until(lambda: page.run("return document.getElementById('spoken').textContent") == "7, 82.0\u00a0% sure")
+    wait_until(lambda: page.run("return document.getElementById('spoken').textContent") == "7, 91.0\u00a0% sure")
     assert page.find("ink").accessible_name == "Your drawing"
 
 

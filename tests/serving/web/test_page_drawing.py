@@ -23,8 +23,8 @@ pytestmark = needs_browser
 def test_drawing_shows_the_digit_the_top_three_and_the_normalized_image(page, model, kind):
     page.draw(kind=kind)
     shows(page, "digit", "7")
-    shows(page, "confidence", "82.0 % sure")
-    assert page.text("bars").split() == ["7", "82.0", "%", "0", "2.0", "%", "1", "2.0", "%"]
+    shows(page, "confidence", "91.0 % sure")
+    assert page.text("bars").split() == ["7", "91.0", "%", "0", "1.0", "%", "1", "1.0", "%"]
     assert page.text("version") == "Model version 20261122134501"
     assert page.text("latency").startswith("Response in ")
     normalized = page.run(

@@ -29,7 +29,7 @@ def test_the_page_says_so_when_there_is_no_digit_or_more_than_one(page, model, p
 
 def test_below_min_confidence_it_shows_not_sure(chromium):
     model = Model()
-    with scripted_server(predict=model.predict) as target, start_web(target, "--min-confidence", "0.83") as (_, port):
+    with scripted_server(predict=model.predict) as target, start_web(target, "--min-confidence", "0.92") as (_, port):
         chromium.open(f"http://127.0.0.1:{port}/")
         chromium.draw()
         shows(chromium, "digit", "7?")

@@ -80,7 +80,7 @@ def test_a_picture_of_no_digit_or_of_two_is_never_sure(port, picture, found, sur
 
 
 def test_a_prediction_below_min_confidence_is_not_sure():
-    with scripted_server() as target, start_web(target, "--min-confidence", "0.83") as (_, port):
+    with scripted_server() as target, start_web(target, "--min-confidence", "0.92") as (_, port):
         assert json.loads(request(port, "POST", "/predict", b"\x07", PNG)[2])["sure"] is False
 
 

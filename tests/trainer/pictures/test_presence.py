@@ -3,10 +3,13 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from testbed.counts import KINDS, pictures_without_digit
+from testbed.presence import likeness
 from tests.trainer.pictures.test_normalize import file_of, seven
 from trainer.data.optdigits import read_optdigits
+from trainer.pictures.presence import Traits, preparation_doubt
 
 
 def test_the_box_of_a_drawn_digit_is_where_it_was_drawn(normalize_files) -> None:
@@ -54,3 +57,21 @@ def test_most_pictures_of_each_kind_without_a_digit_show_none(normalize_files) -
     found = normalize_files(*(one.encoded for one in rendered)).found.numpy()
     for kind in KINDS:
         assert (found[[one.nuisances["kind"] == kind for one in rendered]] == 0).sum() >= 8, kind
+
+
+def test_a_grey_shadow_is_doubtful_and_a_drawn_digit_or_an_image_in_mnist_form_is_not(normalize_files) -> None:
+    in_form, drawn = normalize_files(file_of(read_optdigits()[1].images[0]), file_of(seven())).doubt.numpy()
+    assert in_form == 0
+    assert drawn < 0.01
+    of_digit = Traits(*normalize_files(file_of(seven())).traits.numpy()[0])
+    traits = np.array(of_digit._replace(shade=0.05, sharpness=0.3), np.float32)
+    edge_of_shadow = np.zeros((28, 28), np.uint8)
+    edge_of_shadow[4:24, 8:20] = np.linspace(40, 160, 12)
+    assert preparation_doubt(tf.constant(edge_of_shadow), tf.constant(traits)) > 20 * drawn
+
+
+def test_likeness_ignores_small_moves() -> None:
+    one, other = read_optdigits()[1].images[:2]
+    alike = likeness(np.stack([one, one, one]), np.stack([one, np.roll(one, (2, -1), (0, 1)), other]))
+    assert alike[:2].min() > 0.99
+    assert alike[2] < 0.95

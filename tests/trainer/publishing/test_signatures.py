@@ -28,6 +28,21 @@ def test_a_blank_picture_gets_the_same_probability_for_every_digit(run_signature
     assert np.allclose(answer["probabilities"], 0.1)
 
 
+def test_doubt_about_an_image_lowers_the_confidence_of_its_prediction(run_signature) -> None:
+    import tensorflow as tf
+
+    drawing = np.full((60, 50, 3), 200, np.uint8)
+    drawing[10:50, 20:26] = drawing[10:16, 20:40] = 90
+    answer = run_signature("pictures", encoded=np.array([tf.io.encode_png(drawing).numpy()], object))
+    of_image = run_signature("serving_default", images=answer["normalized"])
+    (doubt,) = answer["doubt"]
+    assert 0 < doubt < 0.5
+    expected = (1 - doubt) * of_image["probabilities"] + doubt / 10
+    np.testing.assert_allclose(answer["probabilities"], expected, rtol=1e-5)
+    np.testing.assert_allclose(answer["confidence"], expected.max(axis=1), rtol=1e-5)
+    assert answer["digit"] == of_image["digit"]
+
+
 @pytest.mark.parametrize("shape", [(2, 28, 28, 1), (1, 14, 56), (2, 784), (28, 28), ()])
 def test_the_graph_rejects_images_of_another_shape(run_signature, shape) -> None:
     with pytest.raises(StatusError, match=r"not compatible with expected shape \[\?,28,28\]") as rejection:
