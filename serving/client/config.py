@@ -31,9 +31,9 @@ MAX_CHUNK_PICTURES = 2000
 """The response for 2000 pictures, `normalized` included, stays below `MAX_MESSAGE_BYTES` in either encoding."""
 
 MIN_CONFIDENCE = 0.9
-"""Predictions below this confidence are shown as "not sure". On 7,000 rendered photographs of digits that presets hold
-back, these are 77 % of the wrong predictions of three `accurate` models and 1.8 % of the right ones; at 0.8, 62 % and
-1.0 %. Of a `fast` model they are 72 % and 2.8 %."""
+"""Predictions below this confidence are shown as "not sure". On rendered photographs of digits that presets hold back,
+these are three quarters of the wrong predictions and 2 to 3 % of the right ones. docs/benchmarks.md has the shares on test
+digits, also for other thresholds."""
 
 MAX_ATTEMPTS = 5
 """Most attempts of a request, and the default: the pauses between them are 1.5 s together."""
