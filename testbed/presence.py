@@ -1,6 +1,6 @@
 """Train what tells a digit from none and from several, and what doubts an image, and write their weights into the trainer.
 
-    $ python -m testbed.presence --data-dir mnist/     # an hour and a half; trainer/pictures/presence.npz
+    $ python -m testbed.presence --data-dir mnist/     # an hour; trainer/pictures/presence.npz
 
 It learns from rendered pictures of MNIST's training digits and of the pen's, never from those that benchmarks score.
 """

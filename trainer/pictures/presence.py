@@ -131,12 +131,19 @@ def doubt_features(images: tf.Tensor, traits: tf.Tensor) -> tf.Tensor:
 
     highest, lowest = dilate(ink, 3), erode(ink, 3)
     inked, grey = share(ink > 0.2), share((ink > 0.2) & (ink < 0.8))
-    flat, solid = share((lowest > 0.1) & (highest < 0.9)), share(erode(ink, 5) > 0.5)
+    flat = share((lowest > 0.1) & (highest < 0.9))  # grey with all neighbours
+    solid = share(erode(ink, 5) > 0.5)  # wider than a stroke
     pixels = IMAGE_SHAPE[0] * IMAGE_SHAPE[1]
     greys = [
-        *(inked, grey, grey / (inked + 1e-6)),
-        *(flat, tf.math.log1p(pixels * flat), solid, tf.math.log1p(pixels * solid)),
-        *(tf.reduce_mean(ink, axis=[1, 2]), share(highest > 0.95)),
+        inked,
+        grey,
+        grey / (inked + 1e-6),
+        flat,
+        tf.math.log1p(pixels * flat),
+        solid,
+        tf.math.log1p(pixels * solid),
+        tf.reduce_mean(ink, axis=[1, 2]),
+        share(highest > 0.95),
     ]
     return tf.concat([_scaled(traits), tf.stack(greys, axis=1)], axis=1)
 
