@@ -49,8 +49,21 @@ def erode(values: tf.Tensor, window: int) -> tf.Tensor:
 
 
 def closing(grey: tf.Tensor, window: int) -> tf.Tensor:
-    """Apply a morphological closing: fill what is darker than its surroundings and nowhere as wide as the window."""
-    return erode(dilate(grey, window), window)
+    """Apply a morphological closing: fill what is darker than its surroundings and nowhere as wide as the window.
+
+    Pooled: shifts would take a little less time, but wide windows a thousand nodes, and loading the graph a second.
+    """
+    # Erosion may begin with the rows, where dilation ended: that saves two transpositions.
+    dilated = _pool_columns(tf.transpose(_pool_columns(grey, window)), window)
+    return -_pool_columns(tf.transpose(_pool_columns(-dilated, window)), window)
+
+
+def _pool_columns(values: tf.Tensor, window: int) -> tf.Tensor:
+    """Return the maximum of float32 [h, w] over `window` pixels of the column around each pixel.
+
+    Rows are given to the pooling op as channels, so that it works on whole vectors.
+    """
+    return tf.nn.max_pool2d(values[tf.newaxis, :, tf.newaxis], [window, 1], 1, "SAME")[0, :, 0]
 
 
 def contrast(values: tf.Tensor, window: int) -> tf.Tensor:

@@ -17,7 +17,7 @@ import tensorflow as tf
 from serving.contract import IMAGE_SHAPE
 from trainer.pictures.ink import rim, unexplained
 from trainer.pictures.locate import Located, sharpness
-from trainer.pictures.morphology import bounding_box, dilate, erode, stroke_width
+from trainer.pictures.morphology import bounding_box, stroke_width
 
 WEIGHTS_FILE = Path(__file__).with_name("presence.npz")
 """Two layers: `first` float32 [features, hidden], `first_bias`, `second` float32 [hidden, 3], `second_bias`. The logistic
@@ -124,15 +124,18 @@ def doubt_features(images: tf.Tensor, traits: tf.Tensor) -> tf.Tensor:
         images: uint8 [N, 28, 28], 0 = paper, 255 = ink.
         traits: float32 [N, `TRAITS`].
     """
-    ink = tf.cast(images, tf.float32) / 255
+    ink = tf.cast(images, tf.float32)[..., tf.newaxis] / 255
 
     def share(pixels: tf.Tensor) -> tf.Tensor:
-        return tf.reduce_mean(tf.cast(pixels, tf.float32), axis=[1, 2])
+        return tf.reduce_mean(tf.cast(pixels, tf.float32), axis=[1, 2, 3])
 
-    highest, lowest = dilate(ink, 3), erode(ink, 3)
+    def highest_near(values: tf.Tensor, window: int) -> tf.Tensor:
+        return tf.nn.max_pool2d(values, window, 1, "SAME")
+
+    highest, lowest = highest_near(ink, 3), -highest_near(-ink, 3)
     inked, grey = share(ink > 0.2), share((ink > 0.2) & (ink < 0.8))
     flat = share((lowest > 0.1) & (highest < 0.9))  # grey with all neighbours
-    solid = share(erode(ink, 5) > 0.5)  # wider than a stroke
+    solid = share(-highest_near(-ink, 5) > 0.5)  # wider than a stroke
     pixels = IMAGE_SHAPE[0] * IMAGE_SHAPE[1]
     greys = [
         inked,
@@ -142,7 +145,7 @@ def doubt_features(images: tf.Tensor, traits: tf.Tensor) -> tf.Tensor:
         tf.math.log1p(pixels * flat),
         solid,
         tf.math.log1p(pixels * solid),
-        tf.reduce_mean(ink, axis=[1, 2]),
+        tf.reduce_mean(ink, axis=[1, 2, 3]),
         share(highest > 0.95),
     ]
     return tf.concat([_scaled(traits), tf.stack(greys, axis=1)], axis=1)
