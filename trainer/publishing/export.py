@@ -81,7 +81,7 @@ def export_model(
         pictures = normalize(tf.ensure_shape(encoded, [None]))
         outputs = answer(pictures.images)
         doubt = pictures.doubt[:, tf.newaxis]
-        # If the image does not show what is written, all digits are equally probable.
+        # An image that does not show the written digit makes all ten digits equally probable.
         probabilities = (1 - doubt) * outputs[PROBABILITIES] + doubt / CLASSES
         is_usable = pictures.problem == ""
         return {
