@@ -175,6 +175,9 @@ class AugmentationSettings:
     zoom: float = setting(0.0, "Scale per axis, uniform within 1 +- this.", BELOW_ONE)
     shift_pixels: float = setting(0.0, "Shift per axis, uniform within +- this many pixels.", FROM_ZERO)
     shear_degrees: float = setting(0.0, "Slant, uniform within +- this many degrees.", FROM_ZERO)
+    elastic_pixels: float = setting(
+        0.0, "Smooth random deformation: the standard deviation of how far a pixel moves, along each axis.", FROM_ZERO
+    )
     stroke_width_jitter_pixels: float = setting(
         0.0,
         "Thicker or thinner strokes: their edges move by up to this many pixels, at most 1. Digits drawn at a low "

@@ -32,6 +32,8 @@ TURN_SD = 0.06
 PEN_WIDTH_PIXELS = 1.5, 4.2
 PRESSURE = 0.15
 """Share of its width that a stroke gains and loses along its way."""
+STRETCHED_WIDTH_PIXELS = 7.0, 14.0
+"""Width of a digit that is stretched."""
 EDGE_STEEPNESS = 0.6, 1.2
 """Ink per pixel across the edge of a stroke."""
 
@@ -72,6 +74,8 @@ class _Strokes(NamedTuple):
     """Where it stands: float64 [N, samples, (x, y)], in pixels."""
     pressure: np.ndarray
     """What its width is multiplied by there: float64 [N, samples]."""
+    stretch: np.ndarray
+    """What it is stretched by across and down: float64 [N, 1, 2]."""
     width: np.ndarray
     """Its mean width in pixels: float64 [N, 1, 1]."""
     steepness: np.ndarray
@@ -81,8 +85,7 @@ class _Strokes(NamedTuple):
 def _strokes(style: Style, count: int, generator: np.random.Generator) -> list[_Strokes]:
     """Draw the random numbers of `count` digits, in chunks: fit curves into MNIST's box, and centre them by mass."""
     return [
-        _fit(_curves(style, min(CHUNK, count - start), generator), style.pen_width_factor, generator)
-        for start in range(0, count, CHUNK)
+        _fit(_curves(style, min(CHUNK, count - start), generator), style, generator) for start in range(0, count, CHUNK)
     ]
 
 
@@ -139,20 +142,26 @@ def _spline(form: Form) -> tuple[np.ndarray, np.ndarray]:
     return matrix, np.array(points)
 
 
-def _fit(curves: np.ndarray, pen_width_factor: float, generator: np.random.Generator) -> _Strokes:
+def _fit(curves: np.ndarray, style: Style, generator: np.random.Generator) -> _Strokes:
     count, samples, _ = curves.shape
-    width = pen_width_factor * generator.uniform(*PEN_WIDTH_PIXELS, (count, 1, 1))
-    scale = (BOX_SIDE_PIXELS - width) / np.ptp(curves, axis=1, keepdims=True).max(axis=-1, keepdims=True)
-    centred = (curves - curves.mean(axis=1, keepdims=True)) * scale + (IMAGE_SHAPE[0] - 1) / 2
+    width = style.pen_width_factor * generator.uniform(*PEN_WIDTH_PIXELS, (count, 1, 1))
+    extent = np.ptp(curves, axis=1, keepdims=True)
+    scale = (BOX_SIDE_PIXELS - width) / extent.max(axis=-1, keepdims=True)
+    stretch = np.ones((count, 1, 2))
+    if style.stretched:
+        stretch[..., 0] = generator.uniform(*STRETCHED_WIDTH_PIXELS, (count, 1)) / (extent * scale + width)[..., 0]
+        stretch = np.maximum(stretch, 1)
+    centred = (curves - curves.mean(axis=1, keepdims=True)) * scale * stretch + (IMAGE_SHAPE[0] - 1) / 2
     phase = generator.uniform(0, 2, (count, 1)) + generator.uniform(0.5, 3, (count, 1)) * np.linspace(0, 1, samples)
     pressure = 1 + generator.uniform(-PRESSURE, PRESSURE, (count, 1)) * np.cos(np.pi * phase)
-    return _Strokes(centred, pressure, width, generator.uniform(*EDGE_STEEPNESS, (count, 1, 1)))
+    steepness = generator.uniform(*EDGE_STEEPNESS, (count, 1, 1)) * stretch[..., :1]
+    return _Strokes(centred, pressure, stretch, width, steepness)
 
 
 def _draw(strokes: _Strokes) -> np.ndarray:
     """Draw along the curves: uint8 [N, 28, 28]."""
     # Squared distances of each pixel to the nearest sample, as if the pen had its mean width there.
-    offsets = np.arange(IMAGE_SHAPE[0]) - strokes.points[..., np.newaxis]
+    offsets = (np.arange(IMAGE_SHAPE[0]) - strokes.points[..., np.newaxis]) / strokes.stretch[..., np.newaxis]
     squares = (offsets / strokes.pressure[:, :, np.newaxis, np.newaxis]).astype(np.float32) ** 2
     nearest = np.full((len(squares), *IMAGE_SHAPE), np.inf, np.float32)
     for sample in range(squares.shape[1]):

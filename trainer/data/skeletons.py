@@ -23,6 +23,8 @@ class Style:
     """As many strokes and different points as the first form has."""
     pen_width_factor: float = 1.0
     """Factor on the usual widths of the pen."""
+    stretched: bool = False
+    """Stretched across, strokes too, as by a program that makes all digits equally wide."""
     rare: bool = False
     """It resembles another digit, so that only many training digits teach a network to tell the two apart."""
 
@@ -76,6 +78,20 @@ STYLES: dict[int, list[Style]] = {
         Style("short upstroke, broad pen", 1.5,
               [[(0, .15), (.12, 0), (.12, 0), (.14, .5), (.12, 1)]],
               [[(-.15, .3), (.14, 0), (.14, 0), (.1, .5), (.14, 1)]], pen_width_factor=1.8,
+              rare=True),
+        Style("stem alone, ragged, stretched", 7,
+              [[(.1, 0), (.1, 0), (.1, .25), (.1, .25), (.1, .5), (.1, .5), (.1, .75), (.1, .75), (.1, 1)]],
+              [[(.13, 0), (.13, 0), (.1, .25), (.1, .25), (.1, .5), (.1, .5), (.1, .75), (.1, .75), (.12, 1)]],
+              pen_width_factor=2.0, stretched=True,
+              rare=True),
+        Style("upstroke, stretched", 3,
+              [[(0, .25), (.12, .1), (.2, 0), (.2, 0), (.2, .5), (.2, 1)]],
+              [[(-.1, .5), (.1, .35), (.2, 0), (.2, 0), (.22, .5), (.2, 1)]], pen_width_factor=1.6, stretched=True,
+              rare=True),
+        Style("upstroke below the top, foot to the left, stretched", 4,
+              [[(.18, 0), (.2, .5), (.22, .9), (.22, .9), (.1, .95)], [(.02, .35), (.18, .2)]],
+              [[(.14, 0), (.18, .5), (.24, .92), (.24, .92), (.04, .98)], [(-.05, .4), (.14, .25)]],
+              pen_width_factor=1.6, stretched=True,
               rare=True),
         Style("upstroke", 4,
               [[(0, .25), (.2, 0), (.2, 0), (.2, 1)]],
@@ -191,6 +207,10 @@ STYLES: dict[int, list[Style]] = {
         Style("open, begun far to the right, with a corner, the stem leaning", 2,
               [[(.6, 0), (.3, .3), (0, .6), (0, .6), (.4, .58), (.8, .56)], [(.66, .36), (.52, .68), (.38, 1)]],
               [[(.7, 0), (.35, .25), (.02, .5), (.02, .5), (.45, .48), (.9, .44)], [(.74, .3), (.6, .65), (.4, 1)]],
+              rare=True),
+        Style("open, leaning, a low bar that ends at the short stem", 5,
+              [[(.42, 0), (.18, .35), (0, .66), (.04, .78), (.22, .8), (.5, .72)], [(.46, .46), (.5, .7), (.48, 1)]],
+              [[(.35, 0), (.1, .35), (0, .72), (.12, .84), (.35, .8), (.58, .66)], [(.56, .4), (.52, .65), (.42, 1)]],
               rare=True),
         Style("open, the stem low", 2,
               [[(.2, 0), (0, .62), (0, .62), (.62, .62)], [(.4, .42), (.38, 1)]],

@@ -20,7 +20,7 @@ STROKE_DEPTHS, LINE_MIN_PAPER = (0.15, 0.25), 0.1
 """A stroke along a side of a drawing leaves at least this share of paper on one of two lines along that side, which lie so
 deep in the drawing, as shares of its size. A shadow covers both lines."""
 
-SAMPLE_SIDE_PIXELS = 128
+SAMPLE_SIDE_PIXELS = 64
 """Every n-th pixel of a picture is enough to count colours; so many along its longer side."""
 
 ROOM = 4

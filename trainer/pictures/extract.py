@@ -25,6 +25,9 @@ MARGIN_PIXELS, MARGIN_FRACTION = 2.0, 0.05
 REACH_PIXELS = 4
 """Pixels of the reduced picture around the digit in which fainter ink still belongs to it."""
 
+ENLARGE_MARGIN_PIXELS = 4
+"""Pixels of the reduced picture around the digit's part that its enlargement may depend on: at most 2.7 for 256 to 96."""
+
 INK_RANGE = 0.25, 1.15
 """Ink below 0.25 times the usual value becomes 0, above 1.15 times becomes 255. A narrower range closes the loops of
 coarse pictures; a wider one leaves light strokes pale."""
@@ -67,14 +70,17 @@ def _measure_ink(pixels: tf.Tensor, located: Located) -> tf.Tensor:
     size = tf.maximum(size, MIN_SIDE_PIXELS)
     scale = tf.cast(size, tf.float32) / extent
 
-    rgb = scale_and_translate(part, size, scale, tf.zeros([2]), "triangle")
+    rgb = scale_and_translate(part[tf.newaxis], size, scale, tf.zeros([2]), "triangle")[0]
     grey = gaussian_blur(tf.tensordot(rgb / 255, located.axis, 1), 1.0)
-    # The digit's part of three images of the reduced picture, enlarged together.
+    # The digit's part of three images of the reduced picture, enlarged together, as a batch: channels are slow to stack.
+    around = tf.cast(tf.stack([first, last]), tf.float32) / ratio
+    begin = tf.cast(tf.maximum(around[0] - ENLARGE_MARGIN_PIXELS, 0), tf.int32)
+    end = tf.cast(around[1] + ENLARGE_MARGIN_PIXELS, tf.int32)
     near = tf.cast(dilate(located.digit, 2 * REACH_PIXELS + 1), tf.float32)
-    reduced_images = tf.stack([located.ink.paper, located.ink.light, near], axis=-1)
-    shift = -tf.cast(first, tf.float32) * scale
-    enlarged = scale_and_translate(reduced_images, size, scale * ratio, shift, "triangle")
-    paper, light, near = tf.unstack(enlarged, axis=-1)
+    parts = [image[begin[0] : end[0], begin[1] : end[1]] for image in (located.ink.paper, located.ink.light, near)]
+    shift = (tf.cast(begin, tf.float32) * ratio - tf.cast(first, tf.float32)) * scale
+    enlarged = scale_and_translate(tf.stack(parts)[..., tf.newaxis], size, scale * ratio, shift, "triangle")
+    paper, light, near = tf.unstack(enlarged[..., 0])
     ink = tf.math.divide_no_nan(tf.nn.relu(paper - grey), light) * near
     faintest, fullest = INK_RANGE
     return tf.clip_by_value((ink / (contraharmonic_mean(ink) + 1e-6) - faintest) / (fullest - faintest), 0, 1)
@@ -116,7 +122,7 @@ def _fit(ink: tf.Tensor) -> tf.Tensor:
     ]
     translation = tf.stack([side / 2 - scale * middle for side, middle in zip(IMAGE_SHAPE, centre, strict=True)])
     fitted = scale_and_translate(
-        ink[..., tf.newaxis], tf.constant(IMAGE_SHAPE), tf.stack([scale, scale]), translation, "box"
-    )[..., 0]
+        ink[tf.newaxis, ..., tf.newaxis], tf.constant(IMAGE_SHAPE), tf.stack([scale, scale]), translation, "box"
+    )[0, ..., 0]
     fitted = tf.math.divide_no_nan(tf.nn.relu(fitted), tf.reduce_max(fitted))
     return tf.cast(tf.round(255 * fitted), tf.uint8)

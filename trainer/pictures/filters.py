@@ -23,7 +23,7 @@ def _gaussian_matrix(size: tf.Tensor, sigma: float) -> tf.Tensor:
 def scale_and_translate(
     values: tf.Tensor, size: tf.Tensor, scale: tf.Tensor, translation: tf.Tensor, kernel: str
 ) -> tf.Tensor:
-    """Resample [h, w, channels] with antialiasing: point p of the input goes to `scale * p + translation`.
+    """Resample images [N, h, w, channels] with antialiasing: point p of the input goes to `scale * p + translation`.
 
     Args:
         values: any number type.
@@ -33,16 +33,16 @@ def scale_and_translate(
         kernel: `kernel_type` of the op ScaleAndTranslate.
 
     Returns:
-        float32 [*size, channels].
+        float32 [N, *size, channels].
     """
     return tf.raw_ops.ScaleAndTranslate(
-        images=values[tf.newaxis],
+        images=values,
         size=size,
         scale=scale,
         translation=translation,
         kernel_type=kernel,
         antialias=True,
-    )[0]
+    )
 
 
 def nth_smallest(values: tf.Tensor, n: tf.Tensor) -> tf.Tensor:
@@ -58,4 +58,5 @@ def median(values: tf.Tensor) -> tf.Tensor:
 
 def contraharmonic_mean(values: tf.Tensor) -> tf.Tensor:
     """Return the mean of values weighted by their squares. A few large values outweigh many small ones."""
-    return tf.reduce_sum(values**3) / (tf.reduce_sum(values**2) + 1e-12)
+    squares = values**2
+    return tf.reduce_sum(squares * values) / (tf.reduce_sum(squares) + 1e-12)

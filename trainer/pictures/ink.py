@@ -110,7 +110,8 @@ def _axis_against_background(rgb: tf.Tensor, sigma: float) -> tuple[tf.Tensor, t
     differences = rgb - gaussian_blur(rgb, sigma)
     axis = principal_axis(tf.reshape(differences, [3, -1]))
     along = tf.tensordot(axis, differences, 1)
-    return axis, tf.reduce_mean(along**3) / (tf.reduce_mean(along**2) ** 1.5 + 1e-9)
+    squares = along**2
+    return axis, tf.reduce_mean(squares * along) / (tf.reduce_mean(squares) ** 1.5 + 1e-9)
 
 
 def _towards_paper(rgb: tf.Tensor, axis: tf.Tensor, skewness: tf.Tensor) -> tf.Tensor:

@@ -144,37 +144,43 @@ def ruled_lines(mask: tf.Tensor) -> tf.Tensor:
 
     Pixels where a wider stroke crosses a line are not part of the result.
     """
-    across = _lines_across(mask)
-    return across | tf.transpose(_lines_across(tf.transpose(mask & ~across)))
+    across = _lines_along(mask, -1)
+    return across | _lines_along(mask & ~across, -2)
 
 
-def _lines_across(mask: tf.Tensor) -> tf.Tensor:
-    """Ruled lines from the left rim to the right one."""
-    # Opening along columns keeps the vertical runs that are too long for a ruled line.
-    tall = dilate_along(~dilate_along(~mask, MAX_RULE_WIDTH_PIXELS, -2), MAX_RULE_WIDTH_PIXELS, -2)
-    thin = mask & ~tall
+def _lines_along(mask: tf.Tensor, axis: int) -> tf.Tensor:
+    """Ruled lines from one rim to the opposite one, along an axis: -1 for those from left to right."""
+    other = -3 - axis
+    # Opening across the lines keeps the runs that are too long for a ruled line.
+    wide = dilate_along(~dilate_along(~mask, MAX_RULE_WIDTH_PIXELS, other), MAX_RULE_WIDTH_PIXELS, other)
+    thin = mask & ~wide
+    rims = (thin[:, :3], thin[:, -3:]) if axis == -1 else (thin[:3], thin[-3:])
+
+    def lines() -> tf.Tensor:
+        return _lines_across(thin) if axis == -1 else tf.transpose(_lines_across(tf.transpose(thin)))
+
+    # Most pictures have nothing thin at both rims and are spared the search.
+    return tf.cond(tf.reduce_any(rims[0]) & tf.reduce_any(rims[1]), lines, lambda: tf.zeros_like(mask))
+
+
+def _lines_across(thin: tf.Tensor) -> tf.Tensor:
+    """Lines of bool [h, w], where nothing is wider than a ruled line, from the left rim to the right one."""
     slopes = tf.linspace(-MAX_RULE_SLOPE, MAX_RULE_SLOPE, RULE_SLOPES)
-    height, width = tf.unstack(tf.shape(mask))
+    height, width = tf.unstack(tf.shape(thin))
     x = tf.range(tf.cast(width, tf.float32))
     # How far below its middle the line with each slope is in each column: [slopes, width].
     below = tf.cast(tf.round(slopes[:, tf.newaxis] * (x - tf.reduce_mean(x))), tf.int32)
-
-    def lines_across() -> tf.Tensor:
-        reach = tf.reduce_max(below)
-        padded = tf.pad(tf.cast(dilate_along(thin, 3, -2), tf.float32), [[reach, reach], [0, 0]])
-        columns = tf.transpose(padded)  # [width, height + 2 reach]
-        y = tf.range(height)
-        positions = y[:, tf.newaxis, tf.newaxis] + below + reach  # [height, slopes, width]
-        flat = tf.range(width) * tf.shape(columns)[1] + positions
-        # Every second column is enough to tell a line.
-        covered = tf.reduce_mean(tf.gather(tf.reshape(columns, [-1]), flat[..., ::2]), axis=2)
-        lines = tf.where(covered > MIN_RULE_COVERAGE)  # [n, (y, slope)]
-        rows = tf.cast(lines[:, :1], tf.int32) + tf.gather(below, lines[:, 1])  # [n, width]
-        rows = tf.clip_by_value(rows, 0, height - 1)
-        points = tf.stack([rows, tf.broadcast_to(tf.range(width), tf.shape(rows))], axis=-1)
-        ruled = tf.scatter_nd(tf.reshape(points, [-1, 2]), tf.ones([tf.size(rows)]), tf.shape(mask)) > 0
-        return dilate_along(ruled, 3, -2) & thin
-
-    # Most pictures have nothing thin at both rims and are spared the search.
-    at_both_rims = tf.reduce_any(thin[:, :3]) & tf.reduce_any(thin[:, -3:])
-    return tf.cond(at_both_rims, lines_across, lambda: tf.zeros_like(mask))
+    reach = tf.reduce_max(below)
+    padded = tf.pad(tf.cast(dilate_along(thin, 3, -2), tf.float32), [[reach, reach], [0, 0]])
+    columns = tf.transpose(padded)  # [width, height + 2 reach]
+    y = tf.range(height)
+    positions = y[:, tf.newaxis, tf.newaxis] + below + reach  # [height, slopes, width]
+    flat = tf.range(width) * tf.shape(columns)[1] + positions
+    # Every second column is enough to tell a line.
+    covered = tf.reduce_mean(tf.gather(tf.reshape(columns, [-1]), flat[..., ::2]), axis=2)
+    lines = tf.where(covered > MIN_RULE_COVERAGE)  # [n, (y, slope)]
+    rows = tf.cast(lines[:, :1], tf.int32) + tf.gather(below, lines[:, 1])  # [n, width]
+    rows = tf.clip_by_value(rows, 0, height - 1)
+    points = tf.stack([rows, tf.broadcast_to(tf.range(width), tf.shape(rows))], axis=-1)
+    ruled = tf.scatter_nd(tf.reshape(points, [-1, 2]), tf.ones([tf.size(rows)]), tf.shape(thin)) > 0
+    return dilate_along(ruled, 3, -2) & thin

@@ -48,13 +48,16 @@ class Normalized(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """One picture in MNIST's form; the fields are those of `Normalized`."""
+    """One picture in MNIST's form."""
 
     image: tf.Tensor
-    found: tf.Tensor
+    """uint8 [28, 28]."""
+    is_located: tf.Tensor
+    """bool: ink was located in the picture. False where there is none, and where the picture had MNIST's form already."""
     box: tf.Tensor
+    """float32 [4], as in `Normalized`, of what was located or of the digit."""
     traits: tf.Tensor
-    doubt: tf.Tensor
+    """float32 [`TRAITS`] of what was located."""
 
 
 # Compiled here, so that a process which exports several models traces the graph once. AutoGraph finds nothing to do.
@@ -62,25 +65,26 @@ class Prepared(NamedTuple):
 def normalize(encoded: tf.Tensor) -> Normalized:
     """Bring picture files, string [N] with the bytes of PNG, JPEG, BMP or GIF files, to MNIST's form."""
 
-    def one(encoded: tf.Tensor) -> Normalized:
+    def one(encoded: tf.Tensor) -> tuple[Prepared, tf.Tensor]:
         pixels, problem = decode(encoded)
-        image, found, box, traits, doubt = normalize_pixels(pixels)
-        return Normalized(image, problem, found, box, traits, doubt)
+        return normalize_pixels(pixels), problem
 
     spec = tf.TensorSpec
-    return tf.map_fn(
-        one,
-        encoded,
-        fn_output_signature=Normalized(
-            images=spec(IMAGE_SHAPE, tf.uint8),
-            problem=spec([], tf.string),
-            found=spec([], tf.int64),
-            box=spec([4], tf.float32),
-            traits=spec([TRAITS], tf.float32),
-            doubt=spec([], tf.float32),
-        ),
-        parallel_iterations=8,
+    of_one = Prepared(
+        image=spec(IMAGE_SHAPE, tf.uint8),
+        is_located=spec([], tf.bool),
+        box=spec([4], tf.float32),
+        traits=spec([TRAITS], tf.float32),
     )
+    prepared, problem = tf.map_fn(
+        one, encoded, fn_output_signature=(of_one, spec([], tf.string)), parallel_iterations=8
+    )
+    images, is_located, box, traits = prepared
+    # What follows is computed for all pictures together, which saves some 200 operations a picture.
+    found = tf.where(is_located, count_digits(images, traits), tf.cast(tf.reduce_any(images > 0, [1, 2]), tf.int64))
+    box = tf.where(found[:, tf.newaxis] > 0, box, 0.0)
+    doubt = tf.where(is_located, preparation_doubt(images, traits), 0.0)
+    return Normalized(images, problem, found, box, traits, doubt)
 
 
 def normalize_pixels(pixels: tf.Tensor) -> Prepared:
@@ -123,10 +127,9 @@ def _extent(inked: tf.Tensor) -> tf.Tensor:
 def _keep(pixels: tf.Tensor) -> Prepared:
     """Take a picture in MNIST's form as it is, and the digit in it for granted."""
     image = tf.ensure_shape(pixels[..., 0], IMAGE_SHAPE)
-    found = tf.cast(tf.reduce_any(image > 0), tf.int64)
     top, bottom, left, right = bounding_box(image > 0)
     box = tf.stack([top, left, bottom, right]) / IMAGE_SHAPE[0]
-    return Prepared(image, found, box, tf.zeros([TRAITS]), doubt=tf.constant(0.0))
+    return Prepared(image, tf.constant(False), box, tf.zeros([TRAITS]))
 
 
 def _prepare(pixels: tf.Tensor) -> Prepared:
@@ -141,15 +144,11 @@ def _prepare(pixels: tf.Tensor) -> Prepared:
         corners = tf.stack([[top, left], [bottom, right]]) * (full / reduced)
         corners += tf.cast(part.origin - picture.room, tf.float32)
         box = tf.clip_by_value(corners / tf.cast(tf.shape(pixels)[:2], tf.float32), 0, 1)
-        traits = measure_traits(located)
-        found = count_digits(image, traits)
-        box = tf.where(found > 0, tf.reshape(box, [4]), 0.0)
-        return Prepared(image, found, box, traits, preparation_doubt(image, traits))
+        return Prepared(image, tf.constant(True), tf.reshape(box, [4]), measure_traits(located))
 
     return tf.cond(located.score > 0, prepared, no_digit)
 
 
 def no_digit() -> Prepared:
     """Return what a picture without any ink gives."""
-    zero = tf.constant(0, tf.int64)
-    return Prepared(tf.zeros(IMAGE_SHAPE, tf.uint8), zero, tf.zeros([4]), tf.zeros([TRAITS]), doubt=tf.constant(0.0))
+    return Prepared(tf.zeros(IMAGE_SHAPE, tf.uint8), tf.constant(False), tf.zeros([4]), tf.zeros([TRAITS]))

@@ -17,7 +17,7 @@ import tensorflow as tf
 from serving.contract import IMAGE_SHAPE
 from trainer.pictures.ink import rim, unexplained
 from trainer.pictures.locate import Located, sharpness
-from trainer.pictures.morphology import bounding_box, stroke_width
+from trainer.pictures.morphology import bounding_box, dilate, erode, stroke_width
 
 WEIGHTS_FILE = Path(__file__).with_name("presence.npz")
 """Two layers: `first` float32 [features, hidden], `first_bias`, `second` float32 [hidden, 3], `second_bias`. The logistic
@@ -110,8 +110,9 @@ def features(images: tf.Tensor, traits: tf.Tensor) -> tf.Tensor:
         images: uint8 [N, 28, 28], 0 = paper, 255 = ink.
         traits: float32 [N, `TRAITS`].
     """
-    pooled = tf.nn.avg_pool2d(tf.cast(images[..., tf.newaxis], tf.float32) / 255, IMAGE_POOL, IMAGE_POOL, "VALID")
-    pixels = tf.reshape(pooled, [-1, IMAGE_SHAPE[0] * IMAGE_SHAPE[1] // IMAGE_POOL**2])
+    rows, columns = (side // IMAGE_POOL for side in IMAGE_SHAPE)
+    blocks = tf.reshape(tf.cast(images, tf.float32) / 255, [-1, rows, IMAGE_POOL, columns, IMAGE_POOL])
+    pixels = tf.reshape(tf.reduce_mean(blocks, axis=[2, 4]), [-1, rows * columns])
     return tf.concat([_scaled(traits), pixels], axis=1)
 
 
@@ -124,18 +125,15 @@ def doubt_features(images: tf.Tensor, traits: tf.Tensor) -> tf.Tensor:
         images: uint8 [N, 28, 28], 0 = paper, 255 = ink.
         traits: float32 [N, `TRAITS`].
     """
-    ink = tf.cast(images, tf.float32)[..., tf.newaxis] / 255
+    ink = tf.cast(images, tf.float32) / 255
 
     def share(pixels: tf.Tensor) -> tf.Tensor:
-        return tf.reduce_mean(tf.cast(pixels, tf.float32), axis=[1, 2, 3])
+        return tf.reduce_mean(tf.cast(pixels, tf.float32), axis=[1, 2])
 
-    def highest_near(values: tf.Tensor, window: int) -> tf.Tensor:
-        return tf.nn.max_pool2d(values, window, 1, "SAME")
-
-    highest, lowest = highest_near(ink, 3), -highest_near(-ink, 3)
+    highest, lowest = dilate(ink, 3), erode(ink, 3)
     inked, grey = share(ink > 0.2), share((ink > 0.2) & (ink < 0.8))
     flat = share((lowest > 0.1) & (highest < 0.9))  # grey with all neighbours
-    solid = share(-highest_near(-ink, 5) > 0.5)  # wider than a stroke
+    solid = share(erode(ink, 5) > 0.5)  # wider than a stroke
     pixels = IMAGE_SHAPE[0] * IMAGE_SHAPE[1]
     greys = [
         inked,
@@ -145,7 +143,7 @@ def doubt_features(images: tf.Tensor, traits: tf.Tensor) -> tf.Tensor:
         tf.math.log1p(pixels * flat),
         solid,
         tf.math.log1p(pixels * solid),
-        tf.reduce_mean(ink, axis=[1, 2, 3]),
+        tf.reduce_mean(ink, axis=[1, 2]),
         share(highest > 0.95),
     ]
     return tf.concat([_scaled(traits), tf.stack(greys, axis=1)], axis=1)
@@ -179,31 +177,31 @@ def _scaled(traits: tf.Tensor) -> tf.Tensor:
     return tf.stack(scaled, axis=1)
 
 
-def preparation_doubt(image: tf.Tensor, traits: tf.Tensor) -> tf.Tensor:
-    """Return how probable it is that an image does not show the digit that is written, or only a part: float32.
+def preparation_doubt(images: tf.Tensor, traits: tf.Tensor) -> tf.Tensor:
+    """Return how probable it is that an image does not show the digit that is written, or only a part: float32 [N].
 
     Args:
-        image: uint8 [28, 28], what was located, in MNIST's form.
-        traits: float32 [`TRAITS`], how it lies in the picture.
+        images: uint8 [N, 28, 28], what was located, in MNIST's form.
+        traits: float32 [N, `TRAITS`], how it lies in the picture.
     """
     weights = _weights()
-    given = doubt_features(image[tf.newaxis], traits[tf.newaxis])[0]
-    return tf.sigmoid(tf.reduce_sum(given * weights["doubt"]) + weights["doubt_bias"])
+    return tf.sigmoid(tf.linalg.matvec(doubt_features(images, traits), weights["doubt"]) + weights["doubt_bias"])
 
 
-def count_digits(image: tf.Tensor, traits: tf.Tensor) -> tf.Tensor:
-    """Count the digits of a picture in which one was located: int64, 0 for none, 2 for two or more that touch.
+def count_digits(images: tf.Tensor, traits: tf.Tensor) -> tf.Tensor:
+    """Count the digits of pictures in which one was located: int64 [N], 0 for none, 2 for two or more that touch.
 
     Args:
-        image: uint8 [28, 28], what was located, in MNIST's form.
-        traits: float32 [`TRAITS`], how it lies in the picture.
+        images: uint8 [N, 28, 28], what was located, in MNIST's form.
+        traits: float32 [N, `TRAITS`], how it lies in the picture.
     """
     weights = _weights()
-    hidden = tf.nn.relu(features(image[tf.newaxis], traits[tf.newaxis]) @ weights["first"] + weights["first_bias"])
-    kinds = tf.nn.softmax(hidden @ weights["second"] + weights["second_bias"])[0]
-    beside = tf.cast(Traits(*tf.unstack(traits)).neighbours, tf.int64)
-    several = tf.where(kinds[SEVERAL] > MIN_PROBABILITY, tf.maximum(beside, 1), beside)
-    return tf.where((kinds[NONE] > MIN_PROBABILITY) | ~tf.reduce_any(image > 0), tf.constant(0, tf.int64), 1 + several)
+    hidden = tf.nn.relu(features(images, traits) @ weights["first"] + weights["first_bias"])
+    kinds = tf.nn.softmax(hidden @ weights["second"] + weights["second_bias"])
+    beside = tf.cast(Traits(*tf.unstack(traits, axis=1)).neighbours, tf.int64)
+    several = tf.where(kinds[:, SEVERAL] > MIN_PROBABILITY, tf.maximum(beside, 1), beside)
+    is_none = (kinds[:, NONE] > MIN_PROBABILITY) | ~tf.reduce_any(images > 0, [1, 2])
+    return tf.where(is_none, tf.constant(0, tf.int64), 1 + several)
 
 
 @cache

@@ -1,12 +1,12 @@
 """Training-only augmentation of whole batches, on the training device.
 
-Five changes, each with settings of its own: serifs on ones, gaps in strokes, a random affine map, low resolution, and
-stroke width. The noise of an image is a function of (seed, step, position in the global batch), so it depends neither on
-the number of replicas nor on where a run was resumed.
+Six changes, each with settings of its own: serifs on ones, gaps in strokes, a random affine map, a smooth random
+deformation, low resolution, and stroke width. The noise of an image is a function of (seed, step, position in the global
+batch), so it depends neither on the number of replicas nor on where a run was resumed.
 
 The examples of a batch are in random order, so which of them get a change may depend on their position. A batch is cut
-into groups. The images of a group share one affine map; the first groups get low resolution, the next ones thicker and
-the last ones thinner strokes. So each change is computed for its images only, in arrays of fixed shape.
+into groups. The images of a group share one affine map and one deformation; the first groups get low resolution, the next
+ones thicker and the last ones thinner strokes. So each change is computed for its images only, in arrays of fixed shape.
 """
 
 import functools
@@ -25,8 +25,8 @@ from trainer.training.input_pipeline import ReplicaSlice, batch_indices, uniform
 LEAST_GROUPS, LARGEST_GROUP = 16, 16
 """A global batch is cut into groups of equal size: at most 16 images, and 16 groups at least."""
 
-IMAGE_STREAM, GROUP_STREAM = 0, 1
-"""Streams of noise: of each image, and of each group."""
+IMAGE_STREAM, GROUP_STREAM, ELASTIC_STREAM = 0, 1, 2
+"""Streams of noise: of each image, of each group, and of the deformation of each group."""
 
 SIDE = IMAGE_SHAPE[0]
 
@@ -57,7 +57,11 @@ def augment(
     of_groups = uniform(part.seed, GROUP_STREAM, step, [count, 9])
     of_images = tf.reshape(tf.gather(tf.transpose(noise[:, 7:]), slots, axis=1), [4, count, 1, 1, size])
     # With the images of a group innermost, every operation below runs along contiguous memory.
-    stacks = warp(tf.gather(images, slots.ravel()), affine_maps(2 * of_groups[:, :6] - 1, settings))
+    points = mapped_points(affine_maps(2 * of_groups[:, :6] - 1, settings))
+    if settings.elastic_pixels:
+        elastic_noise = uniform(part.seed, ELASTIC_STREAM, step, [count, 2, ELASTIC_CONTROLS**2])
+        points += elastic_displacements(2 * elastic_noise - 1, settings.elastic_pixels)
+    stacks = warp(tf.gather(images, slots.ravel()), points)
 
     reduced = math.ceil(count * settings.low_resolution_fraction)
     thicker = (reduced + count) // 2
@@ -91,8 +95,9 @@ def first_batch(split: Split, config: TrainConfig) -> np.ndarray:
 def is_identity(settings: AugmentationSettings) -> bool:
     """Return whether the settings switch on no change."""
     affine = settings.rotate_degrees or settings.zoom or settings.shift_pixels or settings.shear_degrees
+    warped = affine or settings.elastic_pixels
     strokes = settings.stroke_width_jitter_pixels or settings.stroke_gap_fraction or settings.serif_ones_fraction
-    return not (affine or strokes or settings.low_resolution_fraction)
+    return not (warped or strokes or settings.low_resolution_fraction)
 
 
 def group_size(global_batch_size: int) -> int:
@@ -143,66 +148,105 @@ def affine_maps(noise: tf.Tensor, ranges: AugmentationSettings) -> tf.Tensor:
     return tf.stack([a, b, c, d, e, f], axis=1)
 
 
-def warp(images: tf.Tensor, maps: tf.Tensor) -> tf.Tensor:
-    """Apply one affine map to each group of neighbouring images, with bilinear interpolation.
+def mapped_points(maps: tf.Tensor) -> tf.Tensor:
+    """Return which point of the input each output pixel shows.
+
+    Args:
+        maps: float32 [G, 6] from `affine_maps`.
+
+    Returns:
+        float32 [G, 2, 28 * 28]: x and y, for the output pixels row by row.
+    """
+    y, x = (grid.ravel() for grid in np.mgrid[:SIDE, :SIDE])
+    pixels = tf.constant(np.stack([x, y, np.ones(SIDE**2)]), tf.float32)
+    return tf.reshape(tf.reshape(maps, [-1, 3]) @ pixels, [-1, 2, SIDE**2])
+
+
+ELASTIC_SPACING_PIXELS = 7
+"""Distance of the control points of a deformation: about the length over which strokes keep their shape."""
+
+ELASTIC_CONTROLS = SIDE // ELASTIC_SPACING_PIXELS + 3
+"""Control points along each axis. Cubic splines need some outside of the image."""
+
+
+def elastic_displacements(noise: tf.Tensor, pixels: float) -> tf.Tensor:
+    """Draw smooth deformations, as hands differ from writing to writing (P. Simard et al., ICDAR 2003).
+
+    Args:
+        noise: float32 [G, 2, `ELASTIC_CONTROLS`^2], uniform in [-1, 1): how far each control point moves.
+        pixels: standard deviation of the displacement of a pixel, along each axis.
+
+    Returns:
+        float32 [G, 2, 28 * 28]: what is added to the points of `mapped_points`.
+    """
+    controls = ELASTIC_CONTROLS**2
+    moved = tf.reshape(noise, [-1, controls]) @ tf.constant(pixels * _elastic_basis(), tf.float32)
+    return tf.reshape(moved, [-1, 2, SIDE**2])
+
+
+@functools.cache
+def _elastic_basis() -> np.ndarray:
+    """Return what each control point adds to the displacement of each pixel, [controls, 28 * 28]: cubic B-splines.
+
+    Scaled so that uniform noise in [-1, 1) gives a standard deviation of 1, over all pixels.
+    """
+    controls = np.arange(ELASTIC_CONTROLS) - 1
+    distance = np.abs(np.arange(SIDE) / ELASTIC_SPACING_PIXELS - controls[:, np.newaxis])
+    spline = np.where(distance < 1, 4 - 6 * distance**2 + 3 * distance**3, np.maximum(2 - distance, 0) ** 3) / 6
+    basis = np.kron(spline, spline)
+    return basis * np.sqrt(3 / np.mean(np.sum(basis**2, axis=0)))
+
+
+def warp(images: tf.Tensor, points: tf.Tensor) -> tf.Tensor:
+    """Let each output pixel show a point of the input, the same one in a group of neighbouring images; bilinear.
 
     On a CPU a group is the product of a sparse matrix, four weights a pixel, and the images of the group as columns. That
     takes a seventh of the time of TensorFlow's kernel, which computes the coordinates of each pixel of each image anew. On
-    a GPU that kernel is fast, and sparse products are not repeatable.
+    a GPU sparse products are not repeatable, and four pixels are gathered instead.
 
     Args:
         images: uint8 [G N, 28, 28], group by group.
-        maps: float32 [G, 6] from `affine_maps`.
+        points: float32 [G, 2, 28 * 28] from `mapped_points`.
 
     Returns:
         float32 [G, 28, 28, N]; pixels that come in from outside are paper (0).
     """
-    groups = maps.shape[0]
+    groups = points.shape[0]
     size = images.shape[0] // groups
-    if tf.config.list_logical_devices("GPU"):
-        warped = tf.raw_ops.ImageProjectiveTransformV3(
-            images=tf.cast(images, tf.float32)[..., tf.newaxis],
-            transforms=tf.pad(tf.repeat(maps, size, axis=0), [[0, 0], [0, 2]]),
-            output_shape=tf.constant(IMAGE_SHAPE, tf.int32),
-            fill_value=0.0,
-            interpolation="BILINEAR",
-            fill_mode="CONSTANT",
-        )
-        return tf.transpose(tf.reshape(warped, [groups, size, SIDE, SIDE]), [0, 2, 3, 1])
     padded_side = SIDE + 2
     padded = tf.cast(tf.pad(images, [[0, 0], [1, 1], [1, 1]]), tf.float32)
     columns = tf.transpose(tf.reshape(padded, [groups, size, padded_side**2]), [0, 2, 1])
-    positions, weights = _bilinear_matrix(maps)
-    warped = tf.raw_ops.SparseTensorDenseMatMul(
-        a_indices=positions,
-        a_values=weights,
-        a_shape=tf.constant([groups * SIDE**2, groups * padded_side**2], tf.int64),
-        b=tf.reshape(columns, [groups * padded_side**2, size]),
-    )
+    positions, weights = _bilinear_weights(points)
+    if tf.config.list_logical_devices("GPU"):
+        corners = tf.gather(columns, positions, axis=1, batch_dims=1)
+        warped = tf.reduce_sum(corners * weights[..., tf.newaxis], axis=2)
+    else:
+        rows = np.repeat(np.arange(groups * SIDE**2), 4)
+        blocks = padded_side**2 * np.arange(groups)[:, np.newaxis, np.newaxis]
+        warped = tf.raw_ops.SparseTensorDenseMatMul(
+            a_indices=tf.stack([tf.constant(rows), tf.reshape(positions + blocks, [-1])], axis=1),
+            a_values=tf.reshape(weights, [-1]),
+            a_shape=tf.constant([groups * SIDE**2, groups * padded_side**2], tf.int64),
+            b=tf.reshape(columns, [groups * padded_side**2, size]),
+        )
     return tf.reshape(warped, [groups, SIDE, SIDE, size])
 
 
-def _bilinear_matrix(maps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return the sparse matrix from pixels of padded images to pixels of warped ones, block by block for each of G maps.
+def _bilinear_weights(points: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return the four pixels around each point, and their weights.
 
     Returns:
-        int64 [G 28 28 4, 2], row and column of each weight, and float32 [G 28 28 4], the weights.
+        int64 [G, 28 * 28, 4], places in padded images of 30 x 30 pixels, and float32 [G, 28 * 28, 4].
     """
-    groups, padded_side = maps.shape[0], SIDE + 2
-    y, x = (grid.ravel() for grid in np.mgrid[:SIDE, :SIDE])
-    pixels = tf.constant(np.stack([x, y, np.ones(SIDE**2)]), tf.float32)
-    source = tf.reshape(tf.reshape(maps, [-1, 3]) @ pixels, [groups, 2, SIDE**2])
+    padded_side = SIDE + 2
     # Everything outside the image lands on the padding, which is paper; its first pixel is -1.
-    source = 1 + tf.clip_by_value(source, -1.0, SIDE - 1e-3)
-    corner = tf.floor(source)
-    right, below = tf.unstack(source - corner, axis=1)
+    points = 1 + tf.clip_by_value(points, -1.0, SIDE - 1e-3)
+    corner = tf.floor(points)
+    right, below = tf.unstack(points - corner, axis=1)
     left, above = 1 - right, 1 - below
     weights = tf.stack([left * above, right * above, left * below, right * below], axis=-1)
     first = tf.cast(corner[:, 1] * padded_side + corner[:, 0], tf.int64)
-    blocks = padded_side**2 * np.arange(groups)[:, np.newaxis, np.newaxis]
-    columns = first[..., tf.newaxis] + (blocks + np.array([0, 1, padded_side, padded_side + 1]))
-    rows = np.repeat(np.arange(groups * SIDE**2), 4)
-    return tf.stack([tf.constant(rows), tf.reshape(columns, [-1])], axis=1), tf.reshape(weights, [-1])
+    return first[..., tf.newaxis] + np.array([0, 1, padded_side, padded_side + 1]), weights
 
 
 def add_serifs(images: tf.Tensor, labels: tf.Tensor, noise: tf.Tensor, fraction: float) -> tf.Tensor:

@@ -44,6 +44,19 @@ def test_every_style_is_drawn_in_the_form_of_mnist(style: Style) -> None:
         assert np.abs(centre - 13.5).max() < 2, "the mass is near the middle"
 
 
+def test_stretching_widens_the_strokes_of_a_digit_and_keeps_its_height() -> None:
+    stem = [[(0.1, 0.0), (0.1, 1.0)]]
+    plain, stretched = (
+        draw_style(Style("stem", 1, stem, stem, stretched=stretched), 50, np.random.default_rng(0)) > 127
+        for stretched in (False, True)
+    )
+    strokes = [inked[:, 14].sum(axis=1) for inked in (plain, stretched)]
+    assert strokes[1].mean() > 1.3 * strokes[0].mean()
+    heights, widths = ([np.ptp(np.flatnonzero(image.any(axis=axis))) + 1 for image in stretched] for axis in (1, 0))
+    assert min(heights) >= 18
+    assert min(widths) >= 6
+
+
 @pytest.mark.parametrize("style", ALL_STYLES)
 def test_both_forms_of_a_style_have_the_same_strokes(style: Style) -> None:
     def points(form: list) -> list[int]:

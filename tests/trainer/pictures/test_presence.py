@@ -67,7 +67,8 @@ def test_a_grey_shadow_is_doubtful_and_a_drawn_digit_or_an_image_in_mnist_form_i
     traits = np.array(of_digit._replace(shade=0.05, sharpness=0.3), np.float32)
     edge_of_shadow = np.zeros((28, 28), np.uint8)
     edge_of_shadow[4:24, 8:20] = np.linspace(40, 160, 12)
-    assert preparation_doubt(tf.constant(edge_of_shadow), tf.constant(traits)) > 20 * drawn
+    (doubt,) = preparation_doubt(tf.constant(edge_of_shadow[np.newaxis]), tf.constant(traits[np.newaxis])).numpy()
+    assert doubt > 20 * drawn
 
 
 def test_likeness_ignores_small_moves() -> None:

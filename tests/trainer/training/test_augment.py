@@ -10,8 +10,10 @@ from trainer.training.augment import (
     add_serifs,
     affine_maps,
     augment,
+    elastic_displacements,
     group_size,
     is_identity,
+    mapped_points,
     move_edges,
     reduce_resolution,
     warp,
@@ -23,6 +25,7 @@ ALL = AugmentationSettings(
     zoom=0.2,
     shift_pixels=2.0,
     shear_degrees=10.0,
+    elastic_pixels=0.8,
     stroke_width_jitter_pixels=0.8,
     stroke_gap_fraction=0.2,
     serif_ones_fraction=0.5,
@@ -69,7 +72,12 @@ def test_augmentation_without_settings_changes_nothing(splits) -> None:
 
 @pytest.mark.parametrize(
     ("name", "share"),
-    [("stroke_width_jitter_pixels", 1.0), ("stroke_gap_fraction", 0.5), ("low_resolution_fraction", 0.5)],
+    [
+        ("elastic_pixels", 1.0),
+        ("stroke_width_jitter_pixels", 1.0),
+        ("stroke_gap_fraction", 0.5),
+        ("low_resolution_fraction", 0.5),
+    ],
 )
 def test_every_change_can_be_switched_on_alone(splits, name: str, share: float) -> None:
     settings = AugmentationSettings(**{name: 0.5})
@@ -94,12 +102,38 @@ def test_the_first_groups_get_low_resolution_and_the_others_another_stroke_width
     assert thinner.sum() < -0.1 * images.sum() / 4
 
 
-def test_both_kernels_of_the_affine_map_agree(splits, monkeypatch) -> None:
+def test_both_ways_to_warp_agree(splits, monkeypatch) -> None:
     images = tf.constant(splits.train.images[:32])
-    maps = affine_maps(tf.random.stateless_uniform([8, 6], [0, 1], -1, 1), ALL)
-    on_cpu = images_of(warp(images, maps))
+    points = mapped_points(affine_maps(tf.random.stateless_uniform([8, 6], [0, 1], -1, 1), ALL))
+    points += elastic_displacements(tf.random.stateless_uniform([8, 2, 49], [0, 2], -1, 1), 1.0)
+    on_cpu = images_of(warp(images, points))
     monkeypatch.setattr(tf.config, "list_logical_devices", lambda _: ["GPU:0"])
-    np.testing.assert_allclose(on_cpu, images_of(warp(images, maps)), atol=0.01)
+    np.testing.assert_allclose(on_cpu, images_of(warp(images, points)), atol=0.01)
+
+
+def test_an_affine_map_agrees_with_tensorflows_kernel(splits) -> None:
+    maps = affine_maps(tf.random.stateless_uniform([8, 6], [0, 1], -1, 1), ALL)
+    expected = tf.raw_ops.ImageProjectiveTransformV3(
+        images=tf.cast(splits.train.images[:16], tf.float32)[..., tf.newaxis],
+        transforms=tf.pad(tf.repeat(maps, 2, axis=0), [[0, 0], [0, 2]]),
+        output_shape=[28, 28],
+        fill_value=0.0,
+        interpolation="BILINEAR",
+        fill_mode="CONSTANT",
+    )
+    warped = warp(tf.constant(splits.train.images[:16]), mapped_points(maps))
+    np.testing.assert_allclose(images_of(warped), expected[..., 0], atol=0.01)
+
+
+def test_a_deformation_is_smooth_and_as_large_as_its_setting() -> None:
+    noise = tf.random.stateless_uniform([500, 2, 49], [0, 1], -1, 1)
+    moved = elastic_displacements(noise, 0.8).numpy().reshape(500, 2, 28, 28)
+    assert moved.std() == pytest.approx(0.8, rel=0.05)
+    assert np.abs(moved.mean(axis=0)).max() < 0.2, "no pixel moves in a preferred direction"
+    assert np.diff(moved, axis=2).std() < 0.3 * moved.std(), "neighbouring pixels move together"
+    assert elastic_displacements(tf.ones([1, 2, 49]), 0.8).numpy().std() < 1e-5, (
+        "equal control points only shift the image"
+    )
 
 
 def test_groups_have_equal_sizes_and_are_16_or_more() -> None:
@@ -118,8 +152,8 @@ def test_each_range_moves_what_it_names() -> None:
         return rows[0], rows[-1], columns[0], columns[-1]
 
     def moved(part: int, **ranges: float) -> np.ndarray:
-        maps = affine_maps(tf.constant(noise[part]), AugmentationSettings(**ranges))
-        return images_of(warp(tf.constant(np.repeat(cross, 2, axis=0)), maps))[1]
+        points = mapped_points(affine_maps(tf.constant(noise[part]), AugmentationSettings(**ranges)))
+        return images_of(warp(tf.constant(np.repeat(cross, 2, axis=0)), points))[1]
 
     assert extent(moved(4, shift_pixels=3)) == (6, 21, 3, 18)
     assert extent(moved(5, shift_pixels=3)) == (3, 18, 6, 21)
