@@ -26,7 +26,8 @@ REACH_PIXELS = 4
 """Pixels of the reduced picture around the digit in which fainter ink still belongs to it."""
 
 ENLARGE_MARGIN_PIXELS = 4
-"""Pixels of the reduced picture around the digit's part that its enlargement may depend on: at most 2.7 for 256 to 96."""
+"""Pixels of the reduced picture that are taken along around the digit's part before it is resampled. The kernel reaches
+at most 2.7 pixels: where 256 pixels become 96."""
 
 INK_RANGE = 0.25, 1.15
 """Ink below 0.25 times the usual value becomes 0, above 1.15 times becomes 255. A narrower range closes the loops of

@@ -29,6 +29,8 @@ IMAGE_STREAM, GROUP_STREAM, ELASTIC_STREAM = 0, 1, 2
 """Streams of noise: of each image, of each group, and of the deformation of each group."""
 
 SIDE = IMAGE_SHAPE[0]
+PADDED_SIDE = SIDE + 2
+"""Of an image with a rim of paper, one pixel wide."""
 
 
 def augment(
@@ -198,7 +200,7 @@ def _elastic_basis() -> np.ndarray:
 
 
 def warp(images: tf.Tensor, points: tf.Tensor) -> tf.Tensor:
-    """Let each output pixel show a point of the input, the same one in a group of neighbouring images; bilinear.
+    """Let each output pixel show a point of the input, interpolated; the images of a group share the points.
 
     On a CPU a group is the product of a sparse matrix, four weights a pixel, and the images of the group as columns. That
     takes a seventh of the time of TensorFlow's kernel, which computes the coordinates of each pixel of each image anew. On
@@ -213,21 +215,20 @@ def warp(images: tf.Tensor, points: tf.Tensor) -> tf.Tensor:
     """
     groups = points.shape[0]
     size = images.shape[0] // groups
-    padded_side = SIDE + 2
     padded = tf.cast(tf.pad(images, [[0, 0], [1, 1], [1, 1]]), tf.float32)
-    columns = tf.transpose(tf.reshape(padded, [groups, size, padded_side**2]), [0, 2, 1])
+    columns = tf.transpose(tf.reshape(padded, [groups, size, PADDED_SIDE**2]), [0, 2, 1])
     positions, weights = _bilinear_weights(points)
     if tf.config.list_logical_devices("GPU"):
         corners = tf.gather(columns, positions, axis=1, batch_dims=1)
         warped = tf.reduce_sum(corners * weights[..., tf.newaxis], axis=2)
     else:
         rows = np.repeat(np.arange(groups * SIDE**2), 4)
-        blocks = padded_side**2 * np.arange(groups)[:, np.newaxis, np.newaxis]
+        blocks = PADDED_SIDE**2 * np.arange(groups)[:, np.newaxis, np.newaxis]
         warped = tf.raw_ops.SparseTensorDenseMatMul(
             a_indices=tf.stack([tf.constant(rows), tf.reshape(positions + blocks, [-1])], axis=1),
             a_values=tf.reshape(weights, [-1]),
-            a_shape=tf.constant([groups * SIDE**2, groups * padded_side**2], tf.int64),
-            b=tf.reshape(columns, [groups * padded_side**2, size]),
+            a_shape=tf.constant([groups * SIDE**2, groups * PADDED_SIDE**2], tf.int64),
+            b=tf.reshape(columns, [groups * PADDED_SIDE**2, size]),
         )
     return tf.reshape(warped, [groups, SIDE, SIDE, size])
 
@@ -236,17 +237,16 @@ def _bilinear_weights(points: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Return the four pixels around each point, and their weights.
 
     Returns:
-        int64 [G, 28 * 28, 4], places in padded images of 30 x 30 pixels, and float32 [G, 28 * 28, 4].
+        int64 [G, 28 * 28, 4], places in padded images, and float32 [G, 28 * 28, 4].
     """
-    padded_side = SIDE + 2
     # Everything outside the image lands on the padding, which is paper; its first pixel is -1.
     points = 1 + tf.clip_by_value(points, -1.0, SIDE - 1e-3)
     corner = tf.floor(points)
     right, below = tf.unstack(points - corner, axis=1)
     left, above = 1 - right, 1 - below
     weights = tf.stack([left * above, right * above, left * below, right * below], axis=-1)
-    first = tf.cast(corner[:, 1] * padded_side + corner[:, 0], tf.int64)
-    return first[..., tf.newaxis] + np.array([0, 1, padded_side, padded_side + 1]), weights
+    first = tf.cast(corner[:, 1] * PADDED_SIDE + corner[:, 0], tf.int64)
+    return first[..., tf.newaxis] + np.array([0, 1, PADDED_SIDE, PADDED_SIDE + 1]), weights
 
 
 def add_serifs(images: tf.Tensor, labels: tf.Tensor, noise: tf.Tensor, fraction: float) -> tf.Tensor:
