@@ -54,6 +54,8 @@ class Chosen(NamedTuple):
     """float32: how much like a digit the main component is."""
     digit: tf.Tensor
     """bool [h, w]: the digit's pixels."""
+    box: tf.Tensor
+    """float32 [4]: top, left, bottom, right of them; zeros where there are none."""
     neighbours: tf.Tensor
     """float32: number of components beside it that are digits themselves."""
     pieces: tf.Tensor
@@ -80,7 +82,8 @@ def choose_digit(mask: tf.Tensor, ink: tf.Tensor) -> Chosen:
     height, width = (tf.cast(side, tf.float32) for side in tf.unstack(tf.shape(mask)))
     joined = dilate(mask, JOIN_WINDOW_PIXELS)
     where = tf.where(joined)
-    labels, count = connected_components(joined, where)
+    size = tf.shape(mask, tf.int64)
+    labels, count = connected_components(where, size)
     y, x = tf.unstack(tf.cast(where, tf.float32), axis=1)
 
     def total(values: tf.Tensor) -> tf.Tensor:
@@ -150,12 +153,16 @@ def choose_digit(mask: tf.Tensor, ink: tf.Tensor) -> Chosen:
     is_inner = ~is_main & inside(main_box) & (mass > INNER_MIN_MASS * digit_mass)
     writing = tf.reduce_sum(tf.where(belongs | is_neighbour, mass, 0.0))
 
+    first = tf.reduce_min(tf.where(belongs, boxes[:2], boxes.dtype.max), axis=1)
+    last = tf.reduce_max(tf.where(belongs, boxes[2:], 0.0), axis=1)
+
     def count_of(which: tf.Tensor) -> tf.Tensor:
         return tf.reduce_sum(tf.cast(which, tf.float32))
 
     return Chosen(
         score=tf.gather(score, main),
-        digit=tf.scatter_nd(where, tf.gather(belongs, labels), tf.shape(mask, tf.int64)),
+        digit=tf.scatter_nd(where, tf.gather(belongs, labels), size),
+        box=tf.concat([first, last], axis=0),
         neighbours=count_of(is_neighbour),
         pieces=count_of(belongs),
         inner=count_of(is_inner),
@@ -167,4 +174,4 @@ def choose_digit(mask: tf.Tensor, ink: tf.Tensor) -> Chosen:
 def choose_nothing(mask: tf.Tensor) -> Chosen:
     """Return the choice where there is no ink."""
     zero = tf.constant(0.0)
-    return Chosen(zero, tf.zeros_like(mask), zero, zero, zero, zero, zero)
+    return Chosen(zero, tf.zeros_like(mask), tf.zeros([4]), zero, zero, zero, zero, zero)

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from trainer.pictures.filters import nth_smallest
+from trainer.pictures.filters import nth_smallest, planes
 
 SAME_COLOUR_LEVELS, EXACT_COLOUR_LEVELS, INK_COLOUR_LEVELS = 8, 2, 64
 """Differences, of 255 levels. Up to the first a colour is the same paper's, up to the second it is the same but for JPEG's
@@ -49,37 +49,34 @@ def extend(pixels: tf.Tensor) -> Extended:
     Args:
         pixels: uint8 [H, W, 3].
     """
-    # Colours are int32 [3, n]: along an innermost dimension of three, TensorFlow broadcasts and reduces slowly.
-    sides = [_colours(side) for side in (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1])]
-    rim = tf.concat(sides, axis=1)
     height, width = tf.unstack(tf.shape(pixels)[:2])
+    # Colours are int32 [3, ...]: along an innermost dimension of three, TensorFlow broadcasts and reduces slowly.
+    rows, columns = (_lines(pixels, size, axis) for axis, size in enumerate((height, width)))
+    rim = tf.concat([tf.reshape(lines[:, 0], [3, -1]) for lines in (rows, columns)], axis=1)
     stride = 1 + tf.maximum(height, width) // SAMPLE_SIDE_PIXELS
     # Gathered: a slice with a stride copies pixel by pixel.
     sample = tf.gather(tf.gather(pixels, tf.range(0, height, stride)), tf.range(0, width, stride), axis=1)
-    sample = _colours(tf.reshape(sample, [-1, 3]))
+    sample = tf.reshape(_colours(sample), [3, -1])
 
     def share(colours: tf.Tensor, paper: tf.Tensor, tolerance: int) -> tf.Tensor:
-        return tf.reduce_mean(tf.cast(tf.reduce_max(tf.abs(colours - paper), axis=0) <= tolerance, tf.float32))
+        """Return the share of colours [3, ..., n] that differ from paper by the tolerance at most: [...]."""
+        paper = tf.reshape(paper, [3] + [1] * (colours.shape.rank - 1))
+        return tf.reduce_mean(tf.cast(tf.reduce_max(tf.abs(colours - paper), axis=0) <= tolerance, tf.float32), axis=-1)
 
     def paper_share(colour: tf.Tensor) -> tf.Tensor:
         """Return the share of paper: it has most of the rim and of the picture; where they differ, both count."""
         return (share(rim, colour, EXACT_COLOUR_LEVELS) + share(sample, colour, EXACT_COLOUR_LEVELS)) / 2
 
-    usual = nth_smallest(rim, tf.shape(rim)[1] // 2)[:, tf.newaxis]
-    farthest = tf.argmax(tf.reduce_sum(tf.abs(rim - usual), axis=0))
-    other = rim[:, farthest : farthest + 1]
+    usual = nth_smallest(rim, tf.shape(rim)[1] // 2)
+    farthest = tf.argmax(tf.reduce_sum(tf.abs(rim - usual[:, tf.newaxis]), axis=0))
+    other = rim[:, farthest]
     of_other, of_usual = paper_share(other), paper_share(usual)
     paper = tf.where(of_other > of_usual, other, usual)
-    corners = tf.concat([side[:, end] for side in sides[:2] for end in (slice(1), slice(-1, None))], axis=1)
+    corners = tf.concat([rows[:, 0, :, 0], rows[:, 0, :, -1]], axis=1)
     is_even = (share(corners, paper, SAME_COLOUR_LEVELS) == 1) & (share(rim, paper, SAME_COLOUR_LEVELS) > RIM_MIN_PAPER)
     # No camera gives so much of one exact colour: in a drawing a corner may hold ink, and even a side, but not a shadow.
-
-    def line_shares(depth: float) -> list[tf.Tensor]:
-        down, right = (tf.cast(depth * tf.cast(side, tf.float32), tf.int32) for side in (height, width))
-        lines = [pixels[down], pixels[-1 - down], pixels[:, right], pixels[:, -1 - right]]
-        return [share(_colours(line), paper, EXACT_COLOUR_LEVELS) for line in lines]
-
-    has_paper = tf.reduce_max([line_shares(depth) for depth in STROKE_DEPTHS], axis=0) > LINE_MIN_PAPER
+    along_sides = tf.stack([share(lines[:, 1:], paper, EXACT_COLOUR_LEVELS) for lines in (rows, columns)])
+    has_paper = tf.reduce_max(along_sides, axis=1) > LINE_MIN_PAPER
     is_drawn = (tf.maximum(of_other, of_usual) > DRAWN_MIN_PAPER) & tf.reduce_all(has_paper)
     has_ink = share(rim, paper, INK_COLOUR_LEVELS) < 1
 
@@ -88,13 +85,21 @@ def extend(pixels: tf.Tensor) -> Extended:
     room = tf.where(extends, tf.minimum(longer // ROOM, ROOM_MAX_SHORTER_SIDES * shorter), 0)
 
     def extended() -> tf.Tensor:
-        colour = tf.cast(paper[:, 0], tf.uint8)
+        colour = tf.cast(paper, tf.uint8)
         # In uint8 both operations are modulo 256, so the difference is undone exactly.
         return tf.pad(pixels - colour, [[room, room], [room, room], [0, 0]]) + colour
 
     return Extended(tf.cond(extends, extended, lambda: pixels), room, is_drawn & has_ink)
 
 
+def _lines(pixels: tf.Tensor, size: tf.Tensor, axis: int) -> tf.Tensor:
+    """Return the rows or columns at the rim and at each of `STROKE_DEPTHS` along both sides: int32 [3, depths, 2, n]."""
+    depths = tf.cast((0.0, *STROKE_DEPTHS) * tf.cast(size, tf.float32), tf.int32)
+    lines = tf.gather(pixels, tf.reshape(tf.stack([depths, size - 1 - depths], axis=1), [-1]), axis=axis)
+    colours = _colours(lines) if axis == 0 else tf.transpose(_colours(lines), [0, 2, 1])
+    return tf.reshape(colours, [3, len(STROKE_DEPTHS) + 1, 2, -1])
+
+
 def _colours(pixels: tf.Tensor) -> tf.Tensor:
-    """int32 [3, n] of pixels uint8 [n, 3]."""
-    return tf.cast(tf.transpose(pixels), tf.int32)
+    """int32 [3, ...] of pixels uint8 [..., 3]."""
+    return tf.cast(planes(pixels), tf.int32)

@@ -60,10 +60,9 @@ def _measure_ink(pixels: tf.Tensor, located: Located) -> tf.Tensor:
     """float32 [h, w], 0 to 1: the ink of the digit and its surroundings, with a longer side of `EXTRACT_SIDE_PIXELS`."""
     full, reduced = (tf.cast(tf.shape(image)[:2], tf.float32) for image in (pixels, located.digit))
     ratio = full / reduced
-    top, bottom, left, right = bounding_box(located.digit)
-    margin = MARGIN_PIXELS + MARGIN_FRACTION * tf.maximum(bottom - top, right - left)
-    start = tf.maximum(tf.stack([top, left]) - margin, 0)
-    stop = tf.minimum(tf.stack([bottom, right]) + margin, reduced)
+    box = located.chosen.box
+    margin = MARGIN_PIXELS + MARGIN_FRACTION * tf.reduce_max(box[2:] - box[:2])
+    start, stop = tf.maximum(box[:2] - margin, 0), tf.minimum(box[2:] + margin, reduced)
     first, last = tf.cast(tf.floor(start * ratio), tf.int32), tf.cast(tf.math.ceil(stop * ratio), tf.int32)
     part = pixels[first[0] : last[0], first[1] : last[1]]
     extent = tf.cast(last - first, tf.float32)

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from trainer.pictures.components import Chosen, choose_digit, choose_nothing
 from trainer.pictures.extend import Extended
-from trainer.pictures.filters import gaussian_blur, median
+from trainer.pictures.filters import gaussian_blur, median, planes
 from trainer.pictures.ink import Ink, find_ink_axis, ink_mask, measure_ink, rim, unexplained
 from trainer.pictures.morphology import bounding_box, closing, contrast, erode
 
@@ -82,6 +82,8 @@ class Located(NamedTuple):
     """How dark each pixel is."""
     mask: tf.Tensor
     """bool [h, w]: the pixels that are ink."""
+    shade: tf.Tensor
+    """float32: mean of what is neither paper nor ink, in strengths of ink."""
     chosen: Chosen
     """Which of them are the digit's."""
 
@@ -121,8 +123,8 @@ def locate_digit(picture: Extended) -> tuple[Part, Located]:
     scalar, image = tf.TensorShape([]), tf.TensorShape([None, None])
     part_shape = Part(tf.TensorShape([None, None, 3]), tf.TensorShape([2]))
     ink_shape = Ink(image, noise=scalar, strength=scalar, light=image, paper=image)
-    chosen_shape = Chosen(**dict.fromkeys(Chosen._fields, scalar) | {"digit": image})
-    located_shape = Located(scalar, tf.TensorShape([3]), ink_shape, image, chosen_shape)
+    chosen_shape = Chosen(**dict.fromkeys(Chosen._fields, scalar) | {"digit": image, "box": tf.TensorShape([4])})
+    located_shape = Located(scalar, tf.TensorShape([3]), ink_shape, image, scalar, chosen_shape)
     origin = tf.zeros([2], tf.int32)
     _, _, part, located = tf.while_loop(
         lambda more, *_: more,
@@ -142,7 +144,7 @@ def _locate_in(picture: Extended) -> tuple[Located, tf.Tensor]:
     reduced_longer = tf.clip_by_value(longer / REDUCTION, *LOCATE_SIDE_PIXELS)
     size = tf.maximum(tf.cast(tf.round(full * (reduced_longer / longer)), tf.int32), MIN_SIDE_PIXELS)
     rgb = tf.image.resize(pixels[tf.newaxis], size, method="area")[0] / 255
-    rgb = gaussian_blur(tf.transpose(rgb, [2, 0, 1]), NOISE_SIGMA)
+    rgb = gaussian_blur(planes(rgb), NOISE_SIGMA)
     axis, is_thin = find_ink_axis(rgb, picture.is_drawing)
     grey = tf.tensordot(axis, rgb, 1)
     scale = tf.cast(size, tf.float32) / full
@@ -186,8 +188,9 @@ def _locate_with_windows(
         mask = ink_mask(ink, may_hold_shadow=k > first, room=room)
         chosen = tf.cond(tf.reduce_any(mask), lambda: choose_digit(mask, ink.values), lambda: choose_nothing(mask))
         weight = tf.cond(crisp, lambda: sharpness(chosen.digit, ink.values) ** SHARPNESS_EXPONENT, lambda: 1.0)
-        score = chosen.score * tf.exp(-SHADOW_PENALTY * unexplained(ink, mask)) * weight
-        located = Located(score, axis, ink, mask, chosen)
+        shade = unexplained(ink, mask)
+        score = chosen.score * tf.exp(-SHADOW_PENALTY * shade) * weight
+        located = Located(score, axis, ink, mask, shade, chosen)
         is_better = score > WIDER_WINDOW_GAIN * best.score
         # If both scores are about equal, the wider window is better: it leaves no grey in solid ink.
         best = tf.cond(score > WIDER_WINDOW_LOSS * best.score, lambda: located, lambda: best)
@@ -204,7 +207,7 @@ def _nothing(size: tf.Tensor) -> Located:
     empty, zero = tf.zeros(size), tf.constant(0.0)
     mask = empty > 0
     ink = Ink(empty, noise=zero, strength=zero, light=empty, paper=empty)
-    return Located(tf.constant(-1.0), tf.zeros([3]), ink, mask, choose_nothing(mask))
+    return Located(tf.constant(-1.0), tf.zeros([3]), ink, mask, zero, choose_nothing(mask))
 
 
 def sharpness(digit: tf.Tensor, ink: tf.Tensor) -> tf.Tensor:

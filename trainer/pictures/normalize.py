@@ -139,9 +139,8 @@ def _prepare(pixels: tf.Tensor) -> Prepared:
 
     def prepared() -> Prepared:
         image = extract_digit(part.pixels, located)
-        top, bottom, left, right = bounding_box(located.digit)
         full, reduced = (tf.cast(tf.shape(of)[:2], tf.float32) for of in (part.pixels, located.digit))
-        corners = tf.stack([[top, left], [bottom, right]]) * (full / reduced)
+        corners = tf.reshape(located.chosen.box, [2, 2]) * (full / reduced)
         corners += tf.cast(part.origin - picture.room, tf.float32)
         box = tf.clip_by_value(corners / tf.cast(tf.shape(pixels)[:2], tf.float32), 0, 1)
         return Prepared(image, tf.constant(True), tf.reshape(box, [4]), measure_traits(located))

@@ -15,9 +15,9 @@ import numpy as np
 import tensorflow as tf
 
 from serving.contract import IMAGE_SHAPE
-from trainer.pictures.ink import rim, unexplained
+from trainer.pictures.ink import rim
 from trainer.pictures.locate import Located, sharpness
-from trainer.pictures.morphology import bounding_box, dilate, erode, stroke_width
+from trainer.pictures.morphology import dilate, erode, stroke_width
 
 WEIGHTS_FILE = Path(__file__).with_name("presence.npz")
 """Two layers: `first` float32 [features, hidden], `first_bias`, `second` float32 [hidden, 3], `second_bias`. The logistic
@@ -76,15 +76,15 @@ TRAITS = len(Traits._fields)
 
 def measure_traits(located: Located) -> tf.Tensor:
     """Measure how the ink of a located digit of at least one pixel lies: float32 [`TRAITS`], in the order of `Traits`."""
-    _, _, ink, mask, chosen = located
-    top, bottom, left, right = bounding_box(chosen.digit)
+    ink, mask, chosen = located.ink, located.mask, located.chosen
+    top, left, bottom, right = tf.unstack(chosen.box)
     height, width = bottom - top, right - left
     rows, columns = tf.unstack(tf.cast(tf.shape(mask), tf.float32))
     inked = tf.cast(chosen.digit & mask, tf.float32)
     return tf.stack(
         Traits(
             other_ink=chosen.other_ink,
-            shade=unexplained(ink, mask),
+            shade=located.shade,
             inner=chosen.inner,
             pieces=chosen.pieces,
             strays=chosen.strays,

@@ -13,7 +13,7 @@ def test_connected_components_are_those_of_scipy() -> None:
     random = np.random.default_rng(3)
     for density in (0.0, 0.2, 0.4, 0.6, 1.0):
         mask = random.random((40, 50)) < density
-        labels, count = connected_components(tf.constant(mask), tf.where(mask))
+        labels, count = connected_components(tf.where(mask), tf.constant(mask.shape, tf.int64))
         expected, expected_count = ndimage.label(mask, np.ones((3, 3)))
         assert count == expected_count
         pairs = set(zip(labels.numpy().tolist(), expected[mask].tolist(), strict=True))
