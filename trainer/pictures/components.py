@@ -47,6 +47,19 @@ INNER_MIN_MASS = 0.005
 """Components within the main one's bounding box of this share of the digit's mass count, such as the eyes of a face."""
 
 
+class Counts(NamedTuple):
+    """How many components lie where; each is a float32."""
+
+    neighbours: tf.Tensor
+    """Beside the digit, and digits themselves."""
+    pieces: tf.Tensor
+    """Forming the digit."""
+    inner: tf.Tensor
+    """Others within the main one's bounding box, whether they belong to the digit or not."""
+    strays: tf.Tensor
+    """Neither the digit nor its neighbours nor specks."""
+
+
 class Chosen(NamedTuple):
     """The components that are the digit, and how the others lie around it."""
 
@@ -56,14 +69,8 @@ class Chosen(NamedTuple):
     """bool [h, w]: the digit's pixels."""
     box: tf.Tensor
     """float32 [4]: top, left, bottom, right of them; zeros where there are none."""
-    neighbours: tf.Tensor
-    """float32: number of components beside it that are digits themselves."""
-    pieces: tf.Tensor
-    """float32: number of components that form it."""
-    inner: tf.Tensor
-    """float32: number of other components within the main one's bounding box, whether they belong to the digit or not."""
-    strays: tf.Tensor
-    """float32: number of components that are neither the digit nor its neighbours nor specks."""
+    counts: tf.Tensor
+    """float32 [4]: in the order of `Counts`. As one tensor, since loops pass each tensor on by operations of its own."""
     other_ink: tf.Tensor
     """float32: share of the ink that is neither the digit's nor its neighbours'."""
 
@@ -156,17 +163,13 @@ def choose_digit(mask: tf.Tensor, ink: tf.Tensor) -> Chosen:
     first = tf.reduce_min(tf.where(belongs, boxes[:2], boxes.dtype.max), axis=1)
     last = tf.reduce_max(tf.where(belongs, boxes[2:], 0.0), axis=1)
 
-    def count_of(which: tf.Tensor) -> tf.Tensor:
-        return tf.reduce_sum(tf.cast(which, tf.float32))
+    counts = Counts(neighbours=is_neighbour, pieces=belongs, inner=is_inner, strays=is_stray)
 
     return Chosen(
         score=tf.gather(score, main),
         digit=tf.scatter_nd(where, tf.gather(belongs, labels), size),
         box=tf.concat([first, last], axis=0),
-        neighbours=count_of(is_neighbour),
-        pieces=count_of(belongs),
-        inner=count_of(is_inner),
-        strays=count_of(is_stray),
+        counts=tf.reduce_sum(tf.cast(tf.stack(counts), tf.float32), axis=1),
         other_ink=1 - writing / tf.reduce_sum(mass),
     )
 
@@ -174,4 +177,4 @@ def choose_digit(mask: tf.Tensor, ink: tf.Tensor) -> Chosen:
 def choose_nothing(mask: tf.Tensor) -> Chosen:
     """Return the choice where there is no ink."""
     zero = tf.constant(0.0)
-    return Chosen(zero, tf.zeros_like(mask), tf.zeros([4]), zero, zero, zero, zero, zero)
+    return Chosen(zero, tf.zeros_like(mask), tf.zeros([4]), tf.zeros([len(Counts._fields)]), zero)

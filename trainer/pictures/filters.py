@@ -14,18 +14,21 @@ def planes(pixels: tf.Tensor) -> tf.Tensor:
     return tf.stack(tf.unstack(pixels, 3, axis=-1))
 
 
-def gaussian_blur(values: tf.Tensor, sigma: float) -> tf.Tensor:
-    """Blur float32 [..., h, w] by two products with banded matrices, which are normalised at the edges."""
+def gaussian_blur(values: tf.Tensor, sigma: float, row_step: int = 1) -> tf.Tensor:
+    """Blur float32 [..., h, w] by two products with banded matrices, which are normalised at the edges.
+
+    Returns:
+        float32 [..., h / row_step, w], rounded up: every `row_step`-th row, from the first on.
+    """
     height, width = tf.unstack(tf.shape(values)[-2:])
-    return tf.matmul(
-        tf.matmul(_gaussian_matrix(height, sigma), values), _gaussian_matrix(width, sigma), transpose_b=True
-    )
+    down, across = _gaussian_matrix(height, sigma, row_step), _gaussian_matrix(width, sigma)
+    return tf.matmul(tf.matmul(down, values), across, transpose_b=True)
 
 
-def _gaussian_matrix(size: tf.Tensor, sigma: float) -> tf.Tensor:
+def _gaussian_matrix(size: tf.Tensor, sigma: float, step: int = 1) -> tf.Tensor:
     # Of the largest size, and cut: TensorFlow then computes the exponentials once, when it loads the graph.
     distance = tf.range(float(BLUR_MAX_SIDE))
-    weights = tf.exp(-0.5 * ((distance[:, tf.newaxis] - distance) / sigma) ** 2)[:size, :size]
+    weights = tf.exp(-0.5 * ((distance[:, tf.newaxis] - distance) / sigma) ** 2)[:size:step, :size]
     return weights / tf.reduce_sum(weights, axis=1, keepdims=True)
 
 

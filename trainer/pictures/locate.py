@@ -123,7 +123,8 @@ def locate_digit(picture: Extended) -> tuple[Part, Located]:
     scalar, image = tf.TensorShape([]), tf.TensorShape([None, None])
     part_shape = Part(tf.TensorShape([None, None, 3]), tf.TensorShape([2]))
     ink_shape = Ink(image, noise=scalar, strength=scalar, light=image, paper=image)
-    chosen_shape = Chosen(**dict.fromkeys(Chosen._fields, scalar) | {"digit": image, "box": tf.TensorShape([4])})
+    of_four = tf.TensorShape([4])
+    chosen_shape = Chosen(score=scalar, digit=image, box=of_four, counts=of_four, other_ink=scalar)
     located_shape = Located(scalar, tf.TensorShape([3]), ink_shape, image, scalar, chosen_shape)
     origin = tf.zeros([2], tf.int32)
     _, _, part, located = tf.while_loop(

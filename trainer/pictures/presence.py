@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from serving.contract import IMAGE_SHAPE
+from trainer.pictures.components import Counts
 from trainer.pictures.ink import rim
 from trainer.pictures.locate import Located, sharpness
 from trainer.pictures.morphology import dilate, erode, stroke_width
@@ -78,6 +79,7 @@ def measure_traits(located: Located) -> tf.Tensor:
     """Measure how the ink of a located digit of at least one pixel lies: float32 [`TRAITS`], in the order of `Traits`."""
     ink, mask, chosen = located.ink, located.mask, located.chosen
     top, left, bottom, right = tf.unstack(chosen.box)
+    counts = Counts(*tf.unstack(chosen.counts))
     height, width = bottom - top, right - left
     rows, columns = tf.unstack(tf.cast(tf.shape(mask), tf.float32))
     inked = tf.cast(chosen.digit & mask, tf.float32)
@@ -85,10 +87,10 @@ def measure_traits(located: Located) -> tf.Tensor:
         Traits(
             other_ink=chosen.other_ink,
             shade=located.shade,
-            inner=chosen.inner,
-            pieces=chosen.pieces,
-            strays=chosen.strays,
-            neighbours=chosen.neighbours,
+            inner=counts.inner,
+            pieces=counts.pieces,
+            strays=counts.strays,
+            neighbours=counts.neighbours,
             aspect=width / height,
             fill=tf.reduce_sum(inked) / (width * height),
             stroke=stroke_width(inked) / tf.maximum(width, height),
