@@ -160,12 +160,19 @@ def _fit(curves: np.ndarray, style: Style, generator: np.random.Generator) -> _S
 
 def _draw(strokes: _Strokes) -> np.ndarray:
     """Draw along the curves: uint8 [N, 28, 28]."""
+    # With the digits innermost, every operation below runs along contiguous memory; in place, it needs no new pages.
+    points, stretch = (np.ascontiguousarray(np.moveaxis(array, 0, -1)) for array in (strokes.points, strokes.stretch))
     # Squared distances of each pixel to the nearest sample, as if the pen had its mean width there.
-    offsets = (np.arange(IMAGE_SHAPE[0]) - strokes.points[..., np.newaxis]) / strokes.stretch[..., np.newaxis]
-    squares = (offsets / strokes.pressure[:, :, np.newaxis, np.newaxis]).astype(np.float32) ** 2
-    nearest = np.full((len(squares), *IMAGE_SHAPE), np.inf, np.float32)
-    for sample in range(squares.shape[1]):
-        across, down = squares[:, sample, 0], squares[:, sample, 1]
-        np.minimum(nearest, down[:, :, np.newaxis] + across[:, np.newaxis, :], out=nearest)
-    ink = np.clip((strokes.width / 2 - np.sqrt(nearest)) * strokes.steepness + 0.5, 0, 1)
-    return np.rint(255 * ink).astype(np.uint8)
+    offsets = np.arange(IMAGE_SHAPE[0])[:, np.newaxis] - points[:, :, np.newaxis]
+    if (stretch != 1).any():
+        offsets /= stretch[0, :, np.newaxis]
+    offsets /= np.ascontiguousarray(strokes.pressure.T)[:, np.newaxis, np.newaxis]
+    squares = offsets.astype(np.float32)  # [samples, (x, y), 28, N]
+    squares *= squares
+    nearest = np.full((*IMAGE_SHAPE, len(strokes.points)), np.inf, np.float32)
+    to_sample = np.empty_like(nearest)
+    for across, down in squares:
+        np.add(down[:, np.newaxis], across, out=to_sample)
+        np.minimum(nearest, to_sample, out=nearest)
+    ink = np.clip((strokes.width[:, 0, 0] / 2 - np.sqrt(nearest)) * strokes.steepness[:, 0, 0] + 0.5, 0, 1)
+    return np.rint(255 * ink).astype(np.uint8).transpose(2, 0, 1)
