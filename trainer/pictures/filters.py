@@ -14,21 +14,28 @@ def planes(pixels: tf.Tensor) -> tf.Tensor:
     return tf.stack(tf.unstack(pixels, 3, axis=-1))
 
 
-def gaussian_blur(values: tf.Tensor, sigma: float, row_step: int = 1) -> tf.Tensor:
+def gaussian_blur(values: tf.Tensor, sigma: float, rows: tf.Tensor | None = None) -> tf.Tensor:
     """Blur float32 [..., h, w] by two products with banded matrices, which are normalised at the edges.
 
+    Args:
+        values: float32 [..., h, w].
+        sigma: standard deviation of the blur, in pixels.
+        rows: int32 [n], the rows that are wanted; None means all.
+
     Returns:
-        float32 [..., h / row_step, w], rounded up: every `row_step`-th row, from the first on.
+        float32 [..., n, w].
     """
     height, width = tf.unstack(tf.shape(values)[-2:])
-    down, across = _gaussian_matrix(height, sigma, row_step), _gaussian_matrix(width, sigma)
+    down, across = _gaussian_matrix(height, sigma), _gaussian_matrix(width, sigma)
+    if rows is not None:
+        down = tf.gather(down, rows)
     return tf.matmul(tf.matmul(down, values), across, transpose_b=True)
 
 
-def _gaussian_matrix(size: tf.Tensor, sigma: float, step: int = 1) -> tf.Tensor:
+def _gaussian_matrix(size: tf.Tensor, sigma: float) -> tf.Tensor:
     # Of the largest size, and cut: TensorFlow then computes the exponentials once, when it loads the graph.
     distance = tf.range(float(BLUR_MAX_SIDE))
-    weights = tf.exp(-0.5 * ((distance[:, tf.newaxis] - distance) / sigma) ** 2)[:size:step, :size]
+    weights = tf.exp(-0.5 * ((distance[:, tf.newaxis] - distance) / sigma) ** 2)[:size, :size]
     return weights / tf.reduce_sum(weights, axis=1, keepdims=True)
 
 

@@ -103,8 +103,9 @@ def find_ink_axis(rgb: tf.Tensor, rim_is_paper: tf.Tensor) -> tuple[tf.Tensor, t
         The axis, float32 [3] (RGB times it is a grey in which ink is darker than paper), and whether the pen is thin.
     """
     # Every second row is enough for statistics.
-    sample, step = rgb[:, ::SAMPLE_ROW_STEP], SAMPLE_ROW_STEP
-    near, far = (_axis_against_background(sample, gaussian_blur(rgb, sigma, step)) for sigma in BACKGROUND_SIGMAS)
+    rows = tf.range(0, tf.shape(rgb)[1], SAMPLE_ROW_STEP)
+    sample = tf.gather(rgb, rows, axis=1)
+    near, far = (_axis_against_background(sample, gaussian_blur(rgb, sigma, rows)) for sigma in BACKGROUND_SIGMAS)
     is_thin = tf.abs(near[1]) > tf.maximum(THIN_PEN_MIN_SKEWNESS, tf.abs(far[1]))
     axis, skewness = tf.cond(is_thin, lambda: near, lambda: far)
     return _towards_paper(rgb, axis, tf.where(rim_is_paper, 0.0, skewness)), is_thin

@@ -144,17 +144,28 @@ def ruled_lines(mask: tf.Tensor) -> tf.Tensor:
 
 def _lines_along(mask: tf.Tensor, axis: int) -> tf.Tensor:
     """Ruled lines from one rim to the opposite one, along an axis: -1 for those from left to right."""
-    other = -3 - axis
-    # Opening across the lines keeps the runs that are too long for a ruled line.
-    wide = dilate_along(~dilate_along(~mask, MAX_RULE_WIDTH_PIXELS, other), MAX_RULE_WIDTH_PIXELS, other)
-    thin = mask & ~wide
-    rims = (thin[:, :3], thin[:, -3:]) if axis == -1 else (thin[:3], thin[-3:])
 
-    def lines() -> tf.Tensor:
+    def thin_lines() -> tf.Tensor:
+        # Opening across the lines keeps the runs that are too long for a ruled line.
+        other = -3 - axis
+        wide = dilate_along(~dilate_along(~mask, MAX_RULE_WIDTH_PIXELS, other), MAX_RULE_WIDTH_PIXELS, other)
+        thin = mask & ~wide
+        return tf.cond(_is_at_both_rims(thin, axis), lambda: lines(thin), nothing)
+
+    def lines(thin: tf.Tensor) -> tf.Tensor:
         return _lines_across(thin) if axis == -1 else tf.transpose(_lines_across(tf.transpose(thin)))
 
-    # Most pictures have nothing thin at both rims and are spared the search.
-    return tf.cond(tf.reduce_any(rims[0]) & tf.reduce_any(rims[1]), lines, lambda: tf.zeros_like(mask))
+    def nothing() -> tf.Tensor:
+        return tf.zeros_like(mask)
+
+    # Most pictures have nothing at both rims, or nothing thin, and are spared the search.
+    return tf.cond(_is_at_both_rims(mask, axis), thin_lines, nothing)
+
+
+def _is_at_both_rims(mask: tf.Tensor, axis: int) -> tf.Tensor:
+    """Return whether bool [h, w] is true somewhere at its left rim and at its right one: at its top and bottom for -2."""
+    first, last = (mask[:, :3], mask[:, -3:]) if axis == -1 else (mask[:3], mask[-3:])
+    return tf.reduce_any(first) & tf.reduce_any(last)
 
 
 def _lines_across(thin: tf.Tensor) -> tf.Tensor:
