@@ -17,7 +17,7 @@ from trainer.pictures.components import Chosen, choose_digit, choose_nothing
 from trainer.pictures.extend import Extended
 from trainer.pictures.filters import gaussian_blur, median, planes
 from trainer.pictures.ink import Ink, find_ink_axis, ink_mask, measure_ink, rim, unexplained
-from trainer.pictures.morphology import bounding_box, closing, contrast, erode
+from trainer.pictures.morphology import closing, contrast, erode
 
 REDUCTION = 8
 """The reduced picture is so many times smaller than the picture, within `LOCATE_SIDE_PIXELS`."""
@@ -154,16 +154,16 @@ def _locate_in(picture: Extended) -> tuple[Located, tf.Tensor]:
     is_framed = median(grey[::4, ::4]) - median(rim(grey)) > FRAME_CONTRAST
     widest = tf.constant(len(CLOSING_WINDOWS) - 1)
 
-    def attempt(sign: tf.Tensor, located: Located, _: tf.Tensor) -> tuple[tf.Tensor, Located, tf.Tensor]:
+    def attempt(sign: tf.Tensor, located: Located, _: Chosen) -> tuple[tf.Tensor, Located, Chosen]:
         is_ink = sign > 0
         first = tf.where(is_ink, tf.where(is_thin, 0, 1), widest)
         found = _locate_with_windows(sign * grey, sign * axis, first, crisp=is_ink & is_thin, room=room)
-        return -sign, tf.cond(is_ink, lambda: found, lambda: located), found.digit
+        return -sign, tf.cond(is_ink, lambda: found, lambda: located), found.chosen
 
     # A loop, so that the graph holds the search once: that is half of the time of tracing it and of loading it.
     nothing = _nothing(tf.shape(grey))
     _, located, candidate = tf.while_loop(
-        lambda *_: True, attempt, (1.0, nothing, nothing.digit), maximum_iterations=tf.where(is_framed, 2, 1)
+        lambda *_: True, attempt, (1.0, nothing, nothing.chosen), maximum_iterations=tf.where(is_framed, 2, 1)
     )
     return located, tf.cast(tf.round(_inside_of_sheet(candidate, grey) / tf.repeat(scale, 2)), tf.int32)
 
@@ -220,28 +220,31 @@ def sharpness(digit: tf.Tensor, ink: tf.Tensor) -> tf.Tensor:
     return tf.math.divide_no_nan(tf.reduce_sum(edge * share), tf.reduce_sum(edge))
 
 
-def _inside_of_sheet(component: tf.Tensor, grey: tf.Tensor) -> tf.Tensor:
-    """float32 [4], top, bottom, left, right of what lies within a sheet bool [h, w]; zeros if it is not a sheet.
+def _inside_of_sheet(chosen: Chosen, grey: tf.Tensor) -> tf.Tensor:
+    """float32 [4], top, bottom, left, right of what lies within a sheet that was chosen; zeros if it is not a sheet.
 
     A sheet is solid and, except for what is written on it, of one grey.
     """
+    component = chosen.digit
+    top, left, bottom, right = tf.unstack(chosen.box)
+    shorter, longer = tf.minimum(bottom - top, right - left), tf.maximum(bottom - top, right - left)
+    picture_longer = tf.cast(tf.reduce_max(tf.shape(grey)), tf.float32)
+    is_large = shorter > tf.maximum(SHEET_MIN_SIDE * picture_longer, SHEET_MIN_ASPECT * longer)
+    pixels = tf.reduce_sum(tf.cast(component, tf.float32))
+    is_filled = (pixels > SHEET_MIN_FILL * shorter * longer) & (pixels < tf.cast(tf.size(component), tf.float32))
 
     def inside() -> tf.Tensor:
-        top, bottom, left, right = bounding_box(component)
-        shorter, longer = tf.minimum(bottom - top, right - left), tf.maximum(bottom - top, right - left)
         first, last = tf.cast(tf.stack([top, left]), tf.int32), tf.cast(tf.stack([bottom, right]), tf.int32)
         box = tf.cast(component[first[0] : last[0], first[1] : last[1]], tf.float32)
         box = tf.image.resize(box[tf.newaxis, ..., tf.newaxis], [SHEET_GRID] * 2, method="area")[0, ..., 0]
-        is_solid = tf.reduce_any(erode(box > 0.5, SHEET_MIN_SOLID)) & (tf.reduce_mean(box) > SHEET_MIN_FILL)
-        picture_longer = tf.cast(tf.reduce_max(tf.shape(grey)), tf.float32)
-        is_large = shorter > tf.maximum(SHEET_MIN_SIDE * picture_longer, SHEET_MIN_ASPECT * longer)
+        is_solid = tf.reduce_any(erode(box > 0.5, SHEET_MIN_SOLID))
         margin = SHEET_MARGIN * shorter
         box = tf.stack([top + margin, bottom - margin, left + margin, right - margin])
-        return tf.cond(is_solid & is_large, lambda: tf.where(is_even(), box, 0.0), lambda: tf.zeros([4]))
+        return tf.cond(is_solid, lambda: tf.where(is_even(), box, 0.0), lambda: tf.zeros([4]))
 
     def is_even() -> tf.Tensor:
         on, off = tf.boolean_mask(grey, component), tf.boolean_mask(grey, ~component)
         tolerance = SHEET_TOLERANCE * tf.abs(median(on) - median(off))
         return tf.reduce_mean(tf.cast(tf.abs(on - median(on)) < tolerance, tf.float32)) > SHEET_MIN_EVEN
 
-    return tf.cond(tf.reduce_any(component) & ~tf.reduce_all(component), inside, lambda: tf.zeros([4]))
+    return tf.cond(is_large & is_filled, inside, lambda: tf.zeros([4]))
