@@ -160,12 +160,13 @@ def _fit(curves: np.ndarray, style: Style, generator: np.random.Generator) -> _S
 
 def _draw(strokes: _Strokes) -> np.ndarray:
     """Draw along the curves: uint8 [N, 28, 28]."""
-    # With the digits innermost, every operation below runs along contiguous memory; in place, it needs no new pages.
+    # With the digits innermost, every operation runs along contiguous memory. Most work in place: large arrays are slow to
+    # allocate.
     points, stretch = (np.ascontiguousarray(np.moveaxis(array, 0, -1)) for array in (strokes.points, strokes.stretch))
-    # Squared distances of each pixel to the nearest sample, as if the pen had its mean width there.
+    # Squared distances of each pixel to the nearest sample. Divided by the pressure, so that one width serves all samples.
     offsets = np.arange(IMAGE_SHAPE[0])[:, np.newaxis] - points[:, :, np.newaxis]
-    if (stretch != 1).any():
-        offsets /= stretch[0, :, np.newaxis]
+    if (stretch != 1).any():  # Most styles are not stretched, and those that are only across.
+        offsets[:, 0] /= stretch[0, 0]
     offsets /= np.ascontiguousarray(strokes.pressure.T)[:, np.newaxis, np.newaxis]
     squares = offsets.astype(np.float32)  # [samples, (x, y), 28, N]
     squares *= squares
@@ -175,4 +176,4 @@ def _draw(strokes: _Strokes) -> np.ndarray:
         np.add(down[:, np.newaxis], across, out=to_sample)
         np.minimum(nearest, to_sample, out=nearest)
     ink = np.clip((strokes.width[:, 0, 0] / 2 - np.sqrt(nearest)) * strokes.steepness[:, 0, 0] + 0.5, 0, 1)
-    return np.rint(255 * ink).astype(np.uint8).transpose(2, 0, 1)
+    return np.ascontiguousarray(np.rint(255 * ink).astype(np.uint8).transpose(2, 0, 1))

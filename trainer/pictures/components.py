@@ -20,17 +20,17 @@ RIM_WEIGHT, CORNER_WEIGHT, RIM_EXPONENT = 1.1, 1.6, 6
 comes in from the rim nearly always holds a corner of the picture; a digit that fills the picture does not."""
 
 CORNER_PIXELS = 4
-"""A component whose nearest pixel is closer than this to a corner, along the sides, holds it."""
+"""A component holds a corner if a pixel of it is less than this away from it, rows plus columns."""
 
 FRAME_BAND, FRAME_MIN_SHARE = 0.1, 0.9
-"""A frame drawn around the digit: so much of it lies within this share of its longer side from its own bounding box."""
+"""A component is a frame around the digit if over 90 % of it lies within a tenth of its longer side from its own box."""
 
 MIN_MASS = 0.05
 """Components lighter than this share of the main one's mass are specks."""
 
 MAX_GAP, MAX_GAP_ABOVE, MAX_GAP_BESIDE = 0.15, 0.3, 0.06
-"""Components farther from the main one than a share of its longer side do not belong to the digit: the second for those
-above and below it, such as the bar of a five, the third for those beside it that are as tall as digits."""
+"""Components farther from the main one than the first share of its longer side do not belong to the digit. The second is
+for those above and below it, such as the bar of a five; the third for those beside it that are as tall as digits."""
 
 DIGIT_MIN_HEIGHT, DIGIT_MAX_HEIGHT, DIGIT_MAX_ASPECT, DIGIT_MIN_MASS = 0.5, 2.0, 1.5, 0.15
 """Components beside the main one are digits themselves if their height and mass, as shares of the main one's, and their
@@ -46,18 +46,21 @@ STRAY_MIN_MASS = 0.02
 INNER_MIN_MASS = 0.005
 """Components within the main one's bounding box of this share of the digit's mass count, such as the eyes of a face."""
 
+MAX_RIM_SHARE = 0.5
+"""Components with more of their length on the rim of the picture do not belong to the digit."""
+
 
 class Counts(NamedTuple):
-    """How many components lie where; each is a float32."""
+    """One value for each kind of component: in `Chosen.counts` the number of these, float32."""
 
     neighbours: tf.Tensor
-    """Beside the digit, and digits themselves."""
+    """Digits beside the chosen one."""
     pieces: tf.Tensor
-    """Forming the digit."""
+    """Components that form the digit."""
     inner: tf.Tensor
-    """Others within the main one's bounding box, whether they belong to the digit or not."""
+    """Components within the main one's bounding box, part of the digit or not."""
     strays: tf.Tensor
-    """Neither the digit nor its neighbours nor specks."""
+    """Components that are neither digit, neighbour nor speck."""
 
 
 class Chosen(NamedTuple):
@@ -68,15 +71,11 @@ class Chosen(NamedTuple):
     digit: tf.Tensor
     """bool [h, w]: the digit's pixels."""
     box: tf.Tensor
-    """float32 [4]: top, left, bottom, right of them; zeros where there are none."""
+    """float32 [4]: top, left, bottom, right of the digit's pixels; zeros if there are none."""
     counts: tf.Tensor
-    """float32 [4]: in the order of `Counts`. As one tensor, since loops pass each tensor on by operations of its own."""
+    """float32 [4], in the order of `Counts`. One tensor, because a loop adds operations for each that it carries."""
     other_ink: tf.Tensor
     """float32: share of the ink that is neither the digit's nor its neighbours'."""
-
-
-MAX_RIM_SHARE = 0.5
-"""Components with more of their length on the rim of the picture do not belong to the digit."""
 
 
 def choose_digit(mask: tf.Tensor, ink: tf.Tensor) -> Chosen:
@@ -160,16 +159,16 @@ def choose_digit(mask: tf.Tensor, ink: tf.Tensor) -> Chosen:
     is_inner = ~is_main & inside(main_box) & (mass > INNER_MIN_MASS * digit_mass)
     writing = tf.reduce_sum(tf.where(belongs | is_neighbour, mass, 0.0))
 
-    first = tf.reduce_min(tf.where(belongs, boxes[:2], boxes.dtype.max), axis=1)
-    last = tf.reduce_max(tf.where(belongs, boxes[2:], 0.0), axis=1)
+    top_left = tf.reduce_min(tf.where(belongs, boxes[:2], boxes.dtype.max), axis=1)
+    bottom_right = tf.reduce_max(tf.where(belongs, boxes[2:], 0.0), axis=1)
 
-    counts = Counts(neighbours=is_neighbour, pieces=belongs, inner=is_inner, strays=is_stray)
+    kinds = Counts(neighbours=is_neighbour, pieces=belongs, inner=is_inner, strays=is_stray)
 
     return Chosen(
         score=tf.gather(score, main),
         digit=tf.scatter_nd(where, tf.gather(belongs, labels), size),
-        box=tf.concat([first, last], axis=0),
-        counts=tf.reduce_sum(tf.cast(tf.stack(counts), tf.float32), axis=1),
+        box=tf.concat([top_left, bottom_right], axis=0),
+        counts=tf.reduce_sum(tf.cast(tf.stack(kinds), tf.float32), axis=1),
         other_ink=1 - writing / tf.reduce_sum(mass),
     )
 

@@ -99,14 +99,17 @@ def _read_header(encoded: tf.Tensor) -> _Header:
 
 
 def _is_opaque(first_bytes: tf.Tensor, colour_type: tf.Tensor) -> tf.Tensor:
-    """Return whether a PNG file has no transparency: grey (0) and RGB (2) unless a chunk tRNS comes before the pixels."""
-    before_pixels = _split(first_bytes, b"IDAT")
-    is_short = (tf.size(before_pixels) > 1) & (tf.size(_split(before_pixels[0], b"tRNS")) == 1)
-    return is_short & ((colour_type == 0) | (colour_type == 2))
+    """Return whether a PNG file is known to have no transparency. False if its pixels begin after `HEAD_BYTES`.
+
+    Colour types 0 (grey) and 2 (RGB) are transparent only if a chunk tRNS, which comes before the pixels, says so.
+    """
+    is_whole = tf.size(_split(first_bytes, b"IDAT")) > 1
+    has_no_chunk = tf.size(_split(first_bytes, b"tRNS")) == 1
+    return is_whole & has_no_chunk & ((colour_type == 0) | (colour_type == 2))
 
 
 def _split(text: tf.Tensor, separator: bytes) -> tf.Tensor:
-    """Return the parts of a string, string [n]. `tf.strings.split` does it by way of ragged tensors, in 20 operations."""
+    """Split a string: string [n]. `tf.strings.split` builds ragged tensors, which takes 20 operations."""
     return tf.raw_ops.StringSplitV2(input=text[tf.newaxis], sep=separator).values
 
 

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from trainer.pictures.filters import nth_smallest, planes
+from trainer.pictures.filters import nth_smallest, split_channels
 
 SAME_COLOUR_LEVELS, EXACT_COLOUR_LEVELS, INK_COLOUR_LEVELS = 8, 2, 64
 """Differences, of 255 levels. Up to the first a colour is the same paper's, up to the second it is the same but for JPEG's
@@ -17,11 +17,11 @@ DRAWN_MIN_PAPER = 0.45
 """Mean of the shares of a drawing's rim and of the drawing itself that have exactly the colour of paper."""
 
 STROKE_DEPTHS, LINE_MIN_PAPER = (0.15, 0.25), 0.1
-"""A stroke along a side of a drawing leaves at least this share of paper on one of two lines along that side, which lie so
-deep in the drawing, as shares of its size. A shadow covers both lines."""
+"""Two lines run along each side at these depths, as shares of the drawing's size. Beside a stroke at least one of them
+keeps this share of paper; a shadow covers both."""
 
 SAMPLE_SIDE_PIXELS = 64
-"""Every n-th pixel of a picture is enough to count colours; so many along its longer side."""
+"""Colours are counted on a sample of about so many pixels along a picture's longer side."""
 
 ROOM = 4
 """A picture is extended on each side by its longer side divided by this."""
@@ -51,20 +51,20 @@ def extend(pixels: tf.Tensor) -> Extended:
     """
     height, width = tf.unstack(tf.shape(pixels)[:2])
     # Colours are int32 [3, ...]: along an innermost dimension of three, TensorFlow broadcasts and reduces slowly.
-    rows, columns = (_lines(pixels, size, axis) for axis, size in enumerate((height, width)))
+    rows, columns = (_lines(pixels, axis) for axis in (0, 1))
     rim = tf.concat([tf.reshape(lines[:, 0], [3, -1]) for lines in (rows, columns)], axis=1)
     stride = 1 + tf.maximum(height, width) // SAMPLE_SIDE_PIXELS
     # Gathered: a slice with a stride copies pixel by pixel.
     sample = tf.gather(tf.gather(pixels, tf.range(0, height, stride)), tf.range(0, width, stride), axis=1)
-    sample = tf.reshape(_colours(sample), [3, -1])
+    sample = tf.cast(tf.reshape(split_channels(sample), [3, -1]), tf.int32)
 
-    def share(colours: tf.Tensor, paper: tf.Tensor, tolerance: int) -> tf.Tensor:
-        """Return the share of colours [3, ..., n] that differ from paper by the tolerance at most: [...]."""
-        paper = tf.reshape(paper, [3] + [1] * (colours.shape.rank - 1))
-        return tf.reduce_mean(tf.cast(tf.reduce_max(tf.abs(colours - paper), axis=0) <= tolerance, tf.float32), axis=-1)
+    def share(colours: tf.Tensor, colour: tf.Tensor, tolerance: int) -> tf.Tensor:
+        """Return the share of colours [3, ..., n] within a tolerance of one colour [3]: [...]."""
+        difference = tf.abs(colours - tf.reshape(colour, [3] + [1] * (colours.shape.rank - 1)))
+        return tf.reduce_mean(tf.cast(tf.reduce_max(difference, axis=0) <= tolerance, tf.float32), axis=-1)
 
     def paper_share(colour: tf.Tensor) -> tf.Tensor:
-        """Return the share of paper: it has most of the rim and of the picture; where they differ, both count."""
+        """Return the mean of a colour's shares of the rim and of the picture: paper has most of both."""
         return (share(rim, colour, EXACT_COLOUR_LEVELS) + share(sample, colour, EXACT_COLOUR_LEVELS)) / 2
 
     usual = nth_smallest(rim, tf.shape(rim)[1] // 2)
@@ -74,9 +74,9 @@ def extend(pixels: tf.Tensor) -> Extended:
     paper = tf.where(of_other > of_usual, other, usual)
     corners = tf.concat([rows[:, 0, :, 0], rows[:, 0, :, -1]], axis=1)
     is_even = (share(corners, paper, SAME_COLOUR_LEVELS) == 1) & (share(rim, paper, SAME_COLOUR_LEVELS) > RIM_MIN_PAPER)
-    # No camera gives so much of one exact colour: in a drawing a corner may hold ink, and even a side, but not a shadow.
-    along_sides = tf.stack([share(lines[:, 1:], paper, EXACT_COLOUR_LEVELS) for lines in (rows, columns)])
-    has_paper = tf.reduce_max(along_sides, axis=1) > LINE_MIN_PAPER
+    # A photograph never has so much of exactly one colour. A drawing may have ink at a corner or a side, but no shadow.
+    paper_shares = tf.stack([share(lines[:, 1:], paper, EXACT_COLOUR_LEVELS) for lines in (rows, columns)])
+    has_paper = tf.reduce_max(paper_shares, axis=1) > LINE_MIN_PAPER
     is_drawn = (tf.maximum(of_other, of_usual) > DRAWN_MIN_PAPER) & tf.reduce_all(has_paper)
     has_ink = share(rim, paper, INK_COLOUR_LEVELS) < 1
 
@@ -92,14 +92,18 @@ def extend(pixels: tf.Tensor) -> Extended:
     return Extended(tf.cond(extends, extended, lambda: pixels), room, is_drawn & has_ink)
 
 
-def _lines(pixels: tf.Tensor, size: tf.Tensor, axis: int) -> tf.Tensor:
-    """Return the rows or columns at the rim and at each of `STROKE_DEPTHS` along both sides: int32 [3, depths, 2, n]."""
+def _lines(pixels: tf.Tensor, axis: int) -> tf.Tensor:
+    """Return lines of pixels along two opposite sides: at the rim, and at each of `STROKE_DEPTHS`.
+
+    Args:
+        pixels: uint8 [H, W, 3].
+        axis: 0 for rows, 1 for columns.
+
+    Returns:
+        int32 [3, depths, 2, n].
+    """
+    size = tf.shape(pixels)[axis]
     depths = tf.cast((0.0, *STROKE_DEPTHS) * tf.cast(size, tf.float32), tf.int32)
     lines = tf.gather(pixels, tf.reshape(tf.stack([depths, size - 1 - depths], axis=1), [-1]), axis=axis)
-    colours = _colours(lines) if axis == 0 else tf.transpose(_colours(lines), [0, 2, 1])
-    return tf.reshape(colours, [3, len(STROKE_DEPTHS) + 1, 2, -1])
-
-
-def _colours(pixels: tf.Tensor) -> tf.Tensor:
-    """int32 [3, ...] of pixels uint8 [..., 3]."""
-    return tf.cast(planes(pixels), tf.int32)
+    lines = split_channels(lines) if axis == 0 else tf.transpose(split_channels(lines), [0, 2, 1])
+    return tf.cast(tf.reshape(lines, [3, len(STROKE_DEPTHS) + 1, 2, -1]), tf.int32)

@@ -26,8 +26,8 @@ REACH_PIXELS = 4
 """Pixels of the reduced picture around the digit in which fainter ink still belongs to it."""
 
 ENLARGE_MARGIN_PIXELS = 4
-"""Pixels of the reduced picture that are taken along around the digit's part before it is resampled. The kernel reaches
-at most 2.7 pixels: where 256 pixels become 96."""
+"""Pixels of the reduced picture that are taken along around the digit's part before it is resampled. At the strongest
+reduction, from 256 to 96 pixels, the kernel reaches 2.7 pixels."""
 
 INK_RANGE = 0.25, 1.15
 """Ink below 0.25 times the usual value becomes 0, above 1.15 times becomes 255. A narrower range closes the loops of
@@ -90,8 +90,8 @@ def _with_usual_stroke_width(ink: tf.Tensor) -> tf.Tensor:
     """Return the digit as if written with a pen of a width within `STROKE_RANGE_PIXELS` after fitting."""
     room = MAX_WIDENING_PIXELS
     ink = tf.pad(ink, [[room, room], [room, room]])
-    top, bottom, left, right = bounding_box(ink >= 0.5 * tf.reduce_max(ink))
-    extent = tf.maximum(bottom - top, right - left)
+    box = bounding_box(ink >= 0.5 * tf.reduce_max(ink))
+    extent = tf.reduce_max(box[2:] - box[:2])
     width = stroke_width(ink)
     wanted = tf.clip_by_value(width * BOX_SIDE_PIXELS / extent, *STROKE_RANGE_PIXELS)
     # Widening by r on each side makes the digit larger too: (width + 2 r) / (extent + 2 r) = wanted / box.
@@ -113,8 +113,8 @@ def _with_usual_stroke_width(ink: tf.Tensor) -> tf.Tensor:
 
 def _fit(ink: tf.Tensor) -> tf.Tensor:
     """uint8 [28, 28] of ink float32 [h, w]: fitted into the box, its centre of mass in the middle, the darkest ink 255."""
-    top, bottom, left, right = bounding_box(ink >= BOX_MIN_INK * tf.reduce_max(ink))
-    scale = BOX_SIDE_PIXELS / tf.maximum(bottom - top, right - left)
+    box = bounding_box(ink >= BOX_MIN_INK * tf.reduce_max(ink))
+    scale = BOX_SIDE_PIXELS / tf.reduce_max(box[2:] - box[:2])
     mass = tf.reduce_sum(ink) + 1e-6
     centre = [
         tf.reduce_sum(tf.reduce_sum(ink, axis) * (tf.range(tf.cast(tf.shape(ink)[1 - axis], tf.float32)) + 0.5)) / mass

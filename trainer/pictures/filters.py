@@ -1,4 +1,4 @@
-"""Linear filters and a robust mean, as TensorFlow ops that run inside the served graph.
+"""Blurs, resampling, quantiles and means, as TensorFlow ops that run inside the served graph.
 
 Lengths are in pixels of the image that a function works on.
 """
@@ -6,10 +6,10 @@ Lengths are in pixels of the image that a function works on.
 import tensorflow as tf
 
 BLUR_MAX_SIDE = 256
-"""Longer side of the largest image that can be blurred."""
+"""Greatest height and width, in pixels, that `gaussian_blur` accepts."""
 
 
-def planes(pixels: tf.Tensor) -> tf.Tensor:
+def split_channels(pixels: tf.Tensor) -> tf.Tensor:
     """Return pixels [..., 3] as [3, ...]. `tf.transpose` takes more than twice as long."""
     return tf.stack(tf.unstack(pixels, 3, axis=-1))
 
@@ -20,7 +20,7 @@ def gaussian_blur(values: tf.Tensor, sigma: float, rows: tf.Tensor | None = None
     Args:
         values: float32 [..., h, w].
         sigma: standard deviation of the blur, in pixels.
-        rows: int32 [n], the rows that are wanted; None means all.
+        rows: int32 [n], indices of the rows to return; None returns all.
 
     Returns:
         float32 [..., n, w].
@@ -33,7 +33,7 @@ def gaussian_blur(values: tf.Tensor, sigma: float, rows: tf.Tensor | None = None
 
 
 def _gaussian_matrix(size: tf.Tensor, sigma: float) -> tf.Tensor:
-    # Of the largest size, and cut: TensorFlow then computes the exponentials once, when it loads the graph.
+    # A slice of the largest matrix, whose exponentials TensorFlow computes once, when it loads the graph.
     distance = tf.range(float(BLUR_MAX_SIDE))
     weights = tf.exp(-0.5 * ((distance[:, tf.newaxis] - distance) / sigma) ** 2)[:size, :size]
     return weights / tf.reduce_sum(weights, axis=1, keepdims=True)

@@ -13,17 +13,17 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from trainer.pictures.components import Chosen, choose_digit, choose_nothing
+from trainer.pictures.components import Chosen, Counts, choose_digit, choose_nothing
 from trainer.pictures.extend import Extended
-from trainer.pictures.filters import gaussian_blur, median, planes
-from trainer.pictures.ink import Ink, find_ink_axis, ink_mask, measure_ink, rim, unexplained
+from trainer.pictures.filters import BLUR_MAX_SIDE, gaussian_blur, median, split_channels
+from trainer.pictures.ink import Ink, find_ink_axis, ink_mask, mean_shade, measure_ink, rim
 from trainer.pictures.morphology import closing, contrast, erode
 
 REDUCTION = 8
 """The reduced picture is so many times smaller than the picture, within `LOCATE_SIDE_PIXELS`."""
 
-LOCATE_SIDE_PIXELS = 128, 256
-"""Least and greatest longer side of the reduced picture. In the smaller a thin pen on a whole page would be lost."""
+LOCATE_SIDE_PIXELS = 128, BLUR_MAX_SIDE
+"""Least and greatest longer side of the reduced picture. Below the first a thin pen on a whole page would be lost."""
 
 MIN_SIDE_PIXELS = 8
 """Least shorter side of the reduced picture."""
@@ -38,7 +38,7 @@ WIDER_WINDOW_GAIN = 1.2
 """How many times higher the score with a wider window has to be. If it is not, still wider ones are not tried."""
 
 WIDER_WINDOW_LOSS = 0.98
-"""Share of the score that the last window tried must keep to be preferred."""
+"""A wider window is preferred if it keeps at least this share of the best score."""
 
 MAX_PASSES = 3
 """The picture, a sheet within it, a sheet within that (a note on a page on a desk)."""
@@ -47,7 +47,7 @@ FRAME_CONTRAST = 0.2
 """The rim is darker than the median of a picture by this where the paper lies on a dark table."""
 
 SHEET_GRID, SHEET_MIN_SOLID = 32, 21
-"""A sheet brought to the first, squared, has a square of the second without a gap; no digit is so solid."""
+"""A sheet that is resized to 32x32 pixels holds a solid square of 21x21; no digit does."""
 
 SHEET_MIN_FILL = 0.6
 """Share of its bounding box that a sheet fills. A square turned by 30 degrees fills 0.54, and is not recognised."""
@@ -62,13 +62,13 @@ SHEET_MARGIN = 0.06
 """Share of its shorter side that is cut from each side of a sheet, since its edges are askew."""
 
 SHEET_TOLERANCE, SHEET_MIN_EVEN = 0.2, 0.75
-"""So much of a sheet differs from its median by at most this share of its contrast to its surroundings."""
+"""At least 0.75 of a sheet's pixels differ from its median by less than 0.2 of its contrast to its surroundings."""
 
 SHADOW_PENALTY = 20
 """Decay of the score with the mean of what is neither paper nor ink: uneven light that the window does not follow."""
 
 SHARPNESS_EXPONENT = 8
-"""Power of the edges' sharpness that a thin pen's score is multiplied by; beside it the edge of a shadow fades."""
+"""A thin pen's score is multiplied by this power of its edges' sharpness, so that the soft edge of a shadow scores low."""
 
 
 class Located(NamedTuple):
@@ -83,9 +83,9 @@ class Located(NamedTuple):
     mask: tf.Tensor
     """bool [h, w]: the pixels that are ink."""
     shade: tf.Tensor
-    """float32: mean of what is neither paper nor ink, in strengths of ink."""
+    """float32: mean darkness of the pixels that are neither paper nor ink, in strengths of ink."""
     chosen: Chosen
-    """Which of them are the digit's."""
+    """Which components of the ink are the digit, and how the others lie around it."""
 
     @property
     def digit(self) -> tf.Tensor:
@@ -115,16 +115,16 @@ def locate_digit(picture: Extended) -> tuple[Part, Located]:
         # The first pass counts in any case. Later, ink at the rim means that the "sheet" was a part of a thick digit.
         keep = is_first | ((located.score > 0) & ~tf.reduce_any(rim(located.digit)))
         best_part, best = tf.cond(keep, lambda: (part, located), lambda: (best_part, best))
-        inner = part.pixels[sheet[0] : sheet[1], sheet[2] : sheet[3]]
+        inner = part.pixels[sheet[0] : sheet[2], sheet[1] : sheet[3]]
         has_room = tf.reduce_min(tf.shape(inner)[:2]) >= SHEET_MIN_PIXELS
-        sheet_part = Part(inner, part.origin + tf.stack([sheet[0], sheet[2]]))
+        sheet_part = Part(inner, part.origin + sheet[:2])
         return keep & has_room & ~picture.is_drawing, sheet_part, best_part, best
 
     scalar, image = tf.TensorShape([]), tf.TensorShape([None, None])
     part_shape = Part(tf.TensorShape([None, None, 3]), tf.TensorShape([2]))
     ink_shape = Ink(image, noise=scalar, strength=scalar, light=image, paper=image)
-    of_four = tf.TensorShape([4])
-    chosen_shape = Chosen(score=scalar, digit=image, box=of_four, counts=of_four, other_ink=scalar)
+    box_shape, counts_shape = tf.TensorShape([4]), tf.TensorShape([len(Counts._fields)])
+    chosen_shape = Chosen(score=scalar, digit=image, box=box_shape, counts=counts_shape, other_ink=scalar)
     located_shape = Located(scalar, tf.TensorShape([3]), ink_shape, image, scalar, chosen_shape)
     origin = tf.zeros([2], tf.int32)
     _, _, part, located = tf.while_loop(
@@ -138,14 +138,14 @@ def locate_digit(picture: Extended) -> tuple[Part, Located]:
 
 
 def _locate_in(picture: Extended) -> tuple[Located, tf.Tensor]:
-    """Return what lies in a picture, and its sheet as int32 [4]: top, bottom, left, right; zeros where there is none."""
+    """Return what lies in a picture, and its sheet as int32 [4]: top, left, bottom, right; zeros where there is none."""
     pixels = picture.pixels
     full = tf.cast(tf.shape(pixels)[:2], tf.float32)
     longer = tf.reduce_max(full)
     reduced_longer = tf.clip_by_value(longer / REDUCTION, *LOCATE_SIDE_PIXELS)
     size = tf.maximum(tf.cast(tf.round(full * (reduced_longer / longer)), tf.int32), MIN_SIDE_PIXELS)
     rgb = tf.image.resize(pixels[tf.newaxis], size, method="area")[0] / 255
-    rgb = gaussian_blur(planes(rgb), NOISE_SIGMA)
+    rgb = gaussian_blur(split_channels(rgb), NOISE_SIGMA)
     axis, is_thin = find_ink_axis(rgb, picture.is_drawing)
     grey = tf.tensordot(axis, rgb, 1)
     scale = tf.cast(size, tf.float32) / full
@@ -154,18 +154,19 @@ def _locate_in(picture: Extended) -> tuple[Located, tf.Tensor]:
     is_framed = median(grey[::4, ::4]) - median(rim(grey)) > FRAME_CONTRAST
     widest = tf.constant(len(CLOSING_WINDOWS) - 1)
 
-    def attempt(sign: tf.Tensor, located: Located, _: Chosen) -> tuple[tf.Tensor, Located, Chosen]:
+    def attempt(sign: tf.Tensor, located: Located, *_: tf.Tensor) -> tuple[tf.Tensor, Located, tf.Tensor, tf.Tensor]:
         is_ink = sign > 0
         first = tf.where(is_ink, tf.where(is_thin, 0, 1), widest)
         found = _locate_with_windows(sign * grey, sign * axis, first, crisp=is_ink & is_thin, room=room)
-        return -sign, tf.cond(is_ink, lambda: found, lambda: located), found.chosen
+        return -sign, tf.cond(is_ink, lambda: found, lambda: located), found.chosen.digit, found.chosen.box
 
-    # A loop, so that the graph holds the search once: that is half of the time of tracing it and of loading it.
+    # As a loop the graph holds the search once, which halves the time to trace and to load it.
     nothing = _nothing(tf.shape(grey))
-    _, located, candidate = tf.while_loop(
-        lambda *_: True, attempt, (1.0, nothing, nothing.chosen), maximum_iterations=tf.where(is_framed, 2, 1)
+    start = 1.0, nothing, nothing.chosen.digit, nothing.chosen.box
+    _, located, component, box = tf.while_loop(
+        lambda *_: True, attempt, start, maximum_iterations=tf.where(is_framed, 2, 1)
     )
-    return located, tf.cast(tf.round(_inside_of_sheet(candidate, grey) / tf.repeat(scale, 2)), tf.int32)
+    return located, tf.cast(tf.round(_inside_of_sheet(component, box, grey) / tf.tile(scale, [2])), tf.int32)
 
 
 def _locate_with_windows(
@@ -189,7 +190,7 @@ def _locate_with_windows(
         mask = ink_mask(ink, may_hold_shadow=k > first, room=room)
         chosen = tf.cond(tf.reduce_any(mask), lambda: choose_digit(mask, ink.values), lambda: choose_nothing(mask))
         weight = tf.cond(crisp, lambda: sharpness(chosen.digit, ink.values) ** SHARPNESS_EXPONENT, lambda: 1.0)
-        shade = unexplained(ink, mask)
+        shade = mean_shade(ink, mask)
         score = chosen.score * tf.exp(-SHADOW_PENALTY * shade) * weight
         located = Located(score, axis, ink, mask, shade, chosen)
         is_better = score > WIDER_WINDOW_GAIN * best.score
@@ -220,30 +221,34 @@ def sharpness(digit: tf.Tensor, ink: tf.Tensor) -> tf.Tensor:
     return tf.math.divide_no_nan(tf.reduce_sum(edge * share), tf.reduce_sum(edge))
 
 
-def _inside_of_sheet(chosen: Chosen, grey: tf.Tensor) -> tf.Tensor:
-    """float32 [4], top, bottom, left, right of what lies within a sheet that was chosen; zeros if it is not a sheet.
+def _inside_of_sheet(component: tf.Tensor, box: tf.Tensor, grey: tf.Tensor) -> tf.Tensor:
+    """Return the inside of a sheet of paper, float32 [4]: top, left, bottom, right; zeros if the component is none.
 
     A sheet is solid and, except for what is written on it, of one grey.
+
+    Args:
+        component: bool [h, w].
+        box: float32 [4], top, left, bottom, right of its true pixels.
+        grey: float32 [h, w].
     """
-    component = chosen.digit
-    top, left, bottom, right = tf.unstack(chosen.box)
-    shorter, longer = tf.minimum(bottom - top, right - left), tf.maximum(bottom - top, right - left)
+    sides = box[2:] - box[:2]
+    shorter, longer = tf.reduce_min(sides), tf.reduce_max(sides)
+    # Cheap tests first: most components are no sheets. One that covers the picture has no surroundings to compare with.
     picture_longer = tf.cast(tf.reduce_max(tf.shape(grey)), tf.float32)
     is_large = shorter > tf.maximum(SHEET_MIN_SIDE * picture_longer, SHEET_MIN_ASPECT * longer)
     pixels = tf.reduce_sum(tf.cast(component, tf.float32))
     is_filled = (pixels > SHEET_MIN_FILL * shorter * longer) & (pixels < tf.cast(tf.size(component), tf.float32))
 
     def inside() -> tf.Tensor:
-        first, last = tf.cast(tf.stack([top, left]), tf.int32), tf.cast(tf.stack([bottom, right]), tf.int32)
-        box = tf.cast(component[first[0] : last[0], first[1] : last[1]], tf.float32)
-        box = tf.image.resize(box[tf.newaxis, ..., tf.newaxis], [SHEET_GRID] * 2, method="area")[0, ..., 0]
-        is_solid = tf.reduce_any(erode(box > 0.5, SHEET_MIN_SOLID))
-        margin = SHEET_MARGIN * shorter
-        box = tf.stack([top + margin, bottom - margin, left + margin, right - margin])
-        return tf.cond(is_solid, lambda: tf.where(is_even(), box, 0.0), lambda: tf.zeros([4]))
+        top, left, bottom, right = tf.unstack(tf.cast(box, tf.int32))
+        part = tf.cast(component[top:bottom, left:right], tf.float32)
+        part = tf.image.resize(part[tf.newaxis, ..., tf.newaxis], [SHEET_GRID] * 2, method="area")[0, ..., 0]
+        is_solid = tf.reduce_any(erode(part > 0.5, SHEET_MIN_SOLID))
+        within = box + SHEET_MARGIN * shorter * [1.0, 1.0, -1.0, -1.0]
+        return tf.cond(is_solid, lambda: tf.where(is_even(), within, 0.0), lambda: tf.zeros([4]))
 
     def is_even() -> tf.Tensor:
-        on, off = tf.boolean_mask(grey, component), tf.boolean_mask(grey, ~component)
+        on, off = (tf.gather_nd(grey, tf.where(pixels)) for pixels in (component, ~component))
         tolerance = SHEET_TOLERANCE * tf.abs(median(on) - median(off))
         return tf.reduce_mean(tf.cast(tf.abs(on - median(on)) < tolerance, tf.float32)) > SHEET_MIN_EVEN
 

@@ -12,7 +12,10 @@ MAX_RULE_SLOPE = 0.35
 """Paper is photographed up to 19 degrees askew."""
 
 RULE_SLOPES = 29
-"""Slopes that are tried, 0.025 apart: at the rims of 256 pixels a line is at most 1.6 pixels beside one of them."""
+"""Slopes that are tried, 0.025 apart: in 256 columns a line is at most 1.6 pixels away from the nearest one."""
+
+RULE_RIM_PIXELS = 3
+"""A ruled line comes so close to the rims at both of its ends."""
 
 MIN_RULE_COVERAGE = 0.75
 """Share of a line's columns that must be dark. The rest may be faint, or hidden by ink."""
@@ -75,14 +78,13 @@ def _complement(values: tf.Tensor) -> tf.Tensor:
     return ~values if values.dtype == tf.bool else -values
 
 
-def bounding_box(mask: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Return top, bottom, left and right, float32, of the true pixels of bool [h, w]; at least one must be true."""
-    sides = []
+def bounding_box(mask: tf.Tensor) -> tf.Tensor:
+    """Return top, left, bottom, right, float32 [4], of the true pixels of bool [h, w]; at least one must be true."""
+    ends = []
     for axis in (1, 0):
-        where = tf.cast(tf.where(tf.reduce_any(mask, axis))[:, 0], tf.float32)
-        sides += [where[0], where[-1] + 1]
-    top, bottom, left, right = sides
-    return top, bottom, left, right
+        where = tf.where(tf.reduce_any(mask, axis))[:, 0]
+        ends.append(tf.stack([where[0], where[-1] + 1]))
+    return tf.cast(tf.reshape(tf.stack(ends, axis=1), [4]), tf.float32)
 
 
 def stroke_width(ink: tf.Tensor) -> tf.Tensor:
@@ -101,23 +103,24 @@ def connected_components(where: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, 
     of the longest component (Y. Zhang, A. Azad, Z. Hu, "FastSV", SIAM PP 2020).
 
     Args:
-        where: int64 [n, 2], row and column of each true pixel, row by row, as `tf.where` gives them; n may be 0.
+        where: int64 [n, 2], row and column of each true pixel, in the order of `tf.where`; n may be 0.
         size: int64 [2], height and width of the mask.
 
     Returns:
         The label of each true pixel, int32 [n] from 0, and the number of components.
     """
-    # Places in a mask with a rim of one pixel, so that pixels of two rows are never neighbours.
+    # Places in a mask that is padded by one pixel, where the end of a row and the start of the next are not neighbours.
     height, width = tf.unstack(size + 2)
     row, column = tf.unstack(where + 1, axis=1)
     places = row * width + column
     begins = places - tf.pad(places, [[1, 0]])[:-1] != 1
-    run_of = tf.cumsum(tf.cast(begins, tf.int32)) - 1
-    framed = tf.scatter_nd(places[:, tf.newaxis], run_of + 1, [height * width]) - 1
-    starts = tf.boolean_mask(places, begins)
+    run = tf.cumsum(tf.cast(begins, tf.int32))  # of each pixel, from 1
+    padded = tf.scatter_nd(places[:, tf.newaxis], run, [height * width])
+    starts = tf.gather(places, tf.where(begins)[:, 0])
     runs = tf.range(tf.size(starts))
-    # Of two touching runs, the one that starts farther right has the other above or below its start, or left of there.
-    touching = tf.gather(framed, starts[:, tf.newaxis] + tf.stack([-width - 1, -width, width - 1, width]))
+    # Of two touching runs, the one that does not start farther left touches the other above or below its start, or
+    # diagonally left of there.
+    touching = tf.gather(padded, starts[:, tf.newaxis] + width * [-1, -1, 1, 1] + [-1, 0, -1, 0]) - 1
     touching = tf.where(touching < 0, runs[:, tf.newaxis], touching)
 
     def join(parents: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -130,7 +133,7 @@ def connected_components(where: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, 
 
     roots, _ = tf.while_loop(lambda _, changed: changed, join, (runs, tf.constant(True)))
     components, labels = tf.unique(roots)
-    return tf.gather(labels, run_of), tf.size(components)
+    return tf.gather(labels, run - 1), tf.size(components)
 
 
 def ruled_lines(mask: tf.Tensor) -> tf.Tensor:
@@ -143,9 +146,12 @@ def ruled_lines(mask: tf.Tensor) -> tf.Tensor:
 
 
 def _lines_along(mask: tf.Tensor, axis: int) -> tf.Tensor:
-    """Ruled lines from one rim to the opposite one, along an axis: -1 for those from left to right."""
+    """Return ruled lines between two opposite rims: from left to right for axis -1, from top to bottom for -2."""
 
-    def thin_lines() -> tf.Tensor:
+    def nothing() -> tf.Tensor:
+        return tf.zeros_like(mask)
+
+    def search() -> tf.Tensor:
         # Opening across the lines keeps the runs that are too long for a ruled line.
         other = -3 - axis
         wide = dilate_along(~dilate_along(~mask, MAX_RULE_WIDTH_PIXELS, other), MAX_RULE_WIDTH_PIXELS, other)
@@ -155,16 +161,15 @@ def _lines_along(mask: tf.Tensor, axis: int) -> tf.Tensor:
     def lines(thin: tf.Tensor) -> tf.Tensor:
         return _lines_across(thin) if axis == -1 else tf.transpose(_lines_across(tf.transpose(thin)))
 
-    def nothing() -> tf.Tensor:
-        return tf.zeros_like(mask)
-
-    # Most pictures have nothing at both rims, or nothing thin, and are spared the search.
-    return tf.cond(_is_at_both_rims(mask, axis), thin_lines, nothing)
+    # Most pictures have no ink, or nothing thin, at both rims, and are spared the search.
+    return tf.cond(_is_at_both_rims(mask, axis), search, nothing)
 
 
 def _is_at_both_rims(mask: tf.Tensor, axis: int) -> tf.Tensor:
-    """Return whether bool [h, w] is true somewhere at its left rim and at its right one: at its top and bottom for -2."""
-    first, last = (mask[:, :3], mask[:, -3:]) if axis == -1 else (mask[:3], mask[-3:])
+    """Return whether bool [h, w] is true within `RULE_RIM_PIXELS` of both rims: left and right for axis -1, top and bottom
+    for -2."""
+    rim = RULE_RIM_PIXELS
+    first, last = (mask[:, :rim], mask[:, -rim:]) if axis == -1 else (mask[:rim], mask[-rim:])
     return tf.reduce_any(first) & tf.reduce_any(last)
 
 

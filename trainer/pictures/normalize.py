@@ -4,9 +4,11 @@ MNIST's digits are white on black, fitted into 20x20 keeping their aspect ratio,
 that learned from them answers well about a photograph only if the photograph is prepared in the same way. The served graph
 does it, so that all clients get the same preparation.
 
-    file -> decode  -> pixels
-         -> locate  -> the ink that is the digit, in the picture reduced to 128 to 256 pixels
-         -> extract -> the digit's ink, in the picture's own resolution -> stroke width -> fitted, centred
+    file -> decode   -> pixels
+         -> extend   -> with more paper around ink that touches the rim of a drawing
+         -> locate   -> the ink that is the digit, in the picture reduced to 128 to 256 pixels
+         -> extract  -> the digit's ink, in the picture's own resolution -> stroke width -> fitted, centred
+         -> presence -> how many digits there are, and how doubtful the image is
 
 Lengths are in pixels of the image that a function works on; light and ink are in 0 to 1.
 """
@@ -127,9 +129,7 @@ def _extent(inked: tf.Tensor) -> tf.Tensor:
 def _keep(pixels: tf.Tensor) -> Prepared:
     """Take a picture in MNIST's form as it is, and the digit in it for granted."""
     image = tf.ensure_shape(pixels[..., 0], IMAGE_SHAPE)
-    top, bottom, left, right = bounding_box(image > 0)
-    box = tf.stack([top, left, bottom, right]) / IMAGE_SHAPE[0]
-    return Prepared(image, tf.constant(False), box, tf.zeros([TRAITS]))
+    return Prepared(image, tf.constant(False), bounding_box(image > 0) / IMAGE_SHAPE[0], tf.zeros([TRAITS]))
 
 
 def _prepare(pixels: tf.Tensor) -> Prepared:
