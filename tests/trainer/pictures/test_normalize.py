@@ -281,13 +281,16 @@ def test_a_frame_along_one_side_of_a_drawing_is_not_ink(normalize) -> None:
 
 
 def test_a_colour_that_a_png_file_declares_transparent_is_white(normalize) -> None:
-    # In the chunk tRNS: before the pixels, or behind so much text that the pixels start after the bytes that are searched.
-    drawn = seven(paper=3, ink=40)
-    text = PngImagePlugin.PngInfo()
-    text.add_text("comment", "".join(map(chr, np.random.default_rng(0).integers(32, 127, 9000))))
+    # In the chunk tRNS: before the pixels, behind so much text that the pixels start after the bytes that are searched, or
+    # behind a text with the name of the pixels' chunk. On the paper that is not transparent the ink is invisible.
+    drawn = seven(paper=3, ink=5)
+    long_text, text = PngImagePlugin.PngInfo(), PngImagePlugin.PngInfo()
+    long_text.add_text("comment", "".join(map(chr, np.random.default_rng(0).integers(32, 127, 9000))))
+    text.add_text("comment", "IDAT")
     plain, *transparent = normalize(
-        file_of(seven(paper=255, ink=40)),
+        file_of(seven(paper=255, ink=5)),
         file_of(drawn, transparency=(3, 3, 3)),
+        file_of(drawn, transparency=(3, 3, 3), pnginfo=long_text),
         file_of(drawn, transparency=(3, 3, 3), pnginfo=text),
     )
     for image in transparent:
