@@ -75,7 +75,7 @@ class _Strokes(NamedTuple):
     pressure: np.ndarray
     """What its width is multiplied by there: float64 [N, samples]."""
     stretch: np.ndarray
-    """What it is stretched by across and down: float64 [N, 1, 2]."""
+    """What the digits are stretched by across: float64 [N]; 1 for most styles."""
     width: np.ndarray
     """Its mean width in pixels: float64 [N, 1, 1]."""
     steepness: np.ndarray
@@ -155,18 +155,18 @@ def _fit(curves: np.ndarray, style: Style, generator: np.random.Generator) -> _S
     phase = generator.uniform(0, 2, (count, 1)) + generator.uniform(0.5, 3, (count, 1)) * np.linspace(0, 1, samples)
     pressure = 1 + generator.uniform(-PRESSURE, PRESSURE, (count, 1)) * np.cos(np.pi * phase)
     steepness = generator.uniform(*EDGE_STEEPNESS, (count, 1, 1)) * stretch[..., :1]
-    return _Strokes(centred, pressure, stretch, width, steepness)
+    return _Strokes(centred, pressure, stretch[:, 0, 0], width, steepness)
 
 
 def _draw(strokes: _Strokes) -> np.ndarray:
     """Draw along the curves: uint8 [N, 28, 28]."""
     # With the digits innermost, every operation runs along contiguous memory. Most work in place: large arrays are slow to
     # allocate.
-    points, stretch = (np.ascontiguousarray(np.moveaxis(array, 0, -1)) for array in (strokes.points, strokes.stretch))
+    points = np.ascontiguousarray(np.moveaxis(strokes.points, 0, -1))
     # Squared distances of each pixel to the nearest sample. Divided by the pressure, so that one width serves all samples.
     offsets = np.arange(IMAGE_SHAPE[0])[:, np.newaxis] - points[:, :, np.newaxis]
-    if (stretch != 1).any():  # Most styles are not stretched, and those that are only across.
-        offsets[:, 0] /= stretch[0, 0]
+    if (strokes.stretch != 1).any():
+        offsets[:, 0] /= strokes.stretch
     offsets /= np.ascontiguousarray(strokes.pressure.T)[:, np.newaxis, np.newaxis]
     squares = offsets.astype(np.float32)  # [samples, (x, y), 28, N]
     squares *= squares

@@ -103,9 +103,9 @@ def _is_opaque(first_bytes: tf.Tensor, colour_type: tf.Tensor) -> tf.Tensor:
 
     Colour types 0 (grey) and 2 (RGB) are transparent only if a chunk tRNS, which comes before the pixels, says so.
     """
-    is_whole = tf.size(_split(first_bytes, b"IDAT")) > 1
-    has_no_chunk = tf.size(_split(first_bytes, b"tRNS")) == 1
-    return is_whole & has_no_chunk & ((colour_type == 0) | (colour_type == 2))
+    has_pixels = tf.size(_split(first_bytes, b"IDAT")) > 1
+    has_no_trns = tf.size(_split(first_bytes, b"tRNS")) == 1
+    return has_pixels & has_no_trns & ((colour_type == 0) | (colour_type == 2))
 
 
 def _split(text: tf.Tensor, separator: bytes) -> tf.Tensor:

@@ -248,7 +248,7 @@ def _inside_of_sheet(component: tf.Tensor, box: tf.Tensor, grey: tf.Tensor) -> t
         return tf.cond(is_solid, lambda: tf.where(is_even(), within, 0.0), lambda: tf.zeros([4]))
 
     def is_even() -> tf.Tensor:
-        on, off = (tf.gather_nd(grey, tf.where(pixels)) for pixels in (component, ~component))
+        on, off = (tf.gather_nd(grey, tf.where(part)) for part in (component, ~component))
         tolerance = SHEET_TOLERANCE * tf.abs(median(on) - median(off))
         return tf.reduce_mean(tf.cast(tf.abs(on - median(on)) < tolerance, tf.float32)) > SHEET_MIN_EVEN
 
