@@ -81,7 +81,7 @@ def _write(split: Split, folder: Path) -> Path:
 
 
 def _accuracy(artifacts: Path, run: str, split: Split) -> float:
-    from trainer.evaluation.metrics import compile_predict
+    from trainer.evaluation.predict import compile_predict
     from trainer.initial_weights import read_initial_model
 
     model = read_initial_model(resolve("fast", flags={"artifacts": artifacts, "init_from": run}))

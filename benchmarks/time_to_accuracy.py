@@ -136,7 +136,8 @@ def fit_baseline(train: Split, test: Split, epochs: int, seed: int) -> list[Poin
 
 def train_and_score(config: TrainConfig, splits: Splits, devices: "Devices") -> tuple[float, float]:
     """Train a preset; return the seconds of its training, and its accuracy on the whole test split."""
-    from trainer.evaluation.metrics import compile_predict, evaluate
+    from trainer.evaluation.metrics import evaluate
+    from trainer.evaluation.predict import compile_predict
     from trainer.training.loop import Hooks, train
 
     trained = train(config, splits, devices, Hooks())

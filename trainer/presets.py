@@ -54,6 +54,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "zoom": 0.2,
         "shift_pixels": 1.0,
         "shear_degrees": 8.0,
+        "elastic_pixels": 1.0,
         "stroke_width_jitter_pixels": 0.8,
         "stroke_gap_fraction": 0.1,
         "serif_ones_fraction": 0.3,

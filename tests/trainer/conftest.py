@@ -51,7 +51,8 @@ class Trained:
 def trained(splits: Any) -> Trained:
     """A network trained for some seconds, good enough to be told from noise."""
     from trainer.config import resolve
-    from trainer.evaluation.metrics import compile_predict, evaluate
+    from trainer.evaluation.metrics import evaluate
+    from trainer.evaluation.predict import compile_predict
     from trainer.training.distribute import choose_devices
     from trainer.training.loop import Hooks, train
 

@@ -18,7 +18,8 @@ from serving.contract import DIGIT, IMAGE_SHAPE, IMAGES, SIGNATURE
 from trainer.cli import main
 from trainer.data.load import load_splits
 from trainer.errors import ExitCode, RunError
-from trainer.evaluation.metrics import compile_predict, evaluate
+from trainer.evaluation.metrics import evaluate
+from trainer.evaluation.predict import compile_predict
 from trainer.pictures import normalize
 from trainer.publishing.gate import Gate
 from trainer.publishing.publish import publish

@@ -5,23 +5,21 @@ last batch too much weight.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import keras
 import numpy as np
-import tensorflow as tf
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from serving.contract import CLASSES, IMAGE_SHAPE
+from serving.contract import CLASSES
 from trainer.data.split import Split
 
-Predict = Callable[[np.ndarray], np.ndarray]
-"""images uint8 [N, 28, 28] -> logits float32 [N, 10]."""
+if TYPE_CHECKING:
+    from trainer.evaluation.predict import Predict
 
 TEMPERATURE_RANGE = 0.25, 4.0
 """Bounds of the fitted temperature. Without a mistake in the validation split the best temperature would be 0."""
@@ -100,20 +98,6 @@ class Evaluation:
         }
 
 
-def compile_predict(model: keras.Model, batch_size: int = 500) -> Predict:
-    """Return a function from images to logits. It compiles once and uses the model's current weights."""
-
-    @tf.function(input_signature=[tf.TensorSpec((None, *IMAGE_SHAPE), tf.uint8)], autograph=False)
-    def forward(images: tf.Tensor) -> tf.Tensor:
-        return model(images, training=False)
-
-    def predict(images: np.ndarray) -> np.ndarray:
-        batches = (images[start : start + batch_size] for start in range(0, len(images), batch_size))
-        return np.concatenate([forward(batch).numpy() for batch in batches])
-
-    return predict
-
-
 def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
     """Return the mean cross-entropy in nats of logits [N, 10] against labels [N], computed in float64."""
     log_probabilities = log_softmax(logits.astype(np.float64), axis=1)
@@ -137,7 +121,7 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     return float(1 / found.x)
 
 
-def evaluate(predict: Predict, split: Split, temperature: float = 1.0) -> Evaluation:
+def evaluate(predict: "Predict", split: Split, temperature: float = 1.0) -> Evaluation:
     """Score every example of the split once; `temperature` divides the logits."""
     logits = predict(split.images) / np.float32(temperature)
     return score(softmax(logits, axis=1), split.labels, cross_entropy(logits, split.labels), temperature)

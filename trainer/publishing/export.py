@@ -33,6 +33,7 @@ from serving.contract import (
     SIGNATURE,
 )
 from trainer.errors import ConfigError
+from trainer.evaluation.predict import predict_logits
 from trainer.pictures.normalize import normalize
 from trainer.publishing.verify_export import WARM_UP_BATCH_SIZES, WARM_UP_FILE
 
@@ -68,7 +69,7 @@ def export_model(
         images = tf.ensure_shape(images, (None, *IMAGE_SHAPE))
         # For an image without any ink, all digits are equally probable.
         inked = tf.cast(tf.reduce_any(images > 0, axis=[1, 2]), tf.float32)[:, tf.newaxis]
-        probabilities = tf.nn.softmax(inked * model(images, training=False) / temperature)
+        probabilities = tf.nn.softmax(inked * predict_logits(model, images) / temperature)
         return {
             PROBABILITIES: probabilities,
             DIGIT: tf.argmax(probabilities, axis=1),

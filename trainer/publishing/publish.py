@@ -18,6 +18,7 @@ from scipy.special import softmax
 
 from trainer.data.split import Split
 from trainer.evaluation.metrics import Evaluation
+from trainer.evaluation.predict import predict_logits
 from trainer.publishing.export import export_model, read_metadata
 from trainer.publishing.gate import TEST_FINGERPRINT, Gate, Verdict, judge, refuse_below_minimum
 from trainer.publishing.verify_export import Verify, fresh_process
@@ -158,7 +159,7 @@ def _predict_on_cpu(model: keras.Model, images: np.ndarray, temperature: float) 
     The kernels of a GPU round differently, by more than the verification accepts.
     """
     with tf.device("CPU:0"):
-        logits = model(images, training=False).numpy()
+        logits = predict_logits(model, images).numpy()
     return softmax(logits / np.float32(temperature), axis=1)
 
 

@@ -13,7 +13,8 @@ from trainer.config import TrainConfig
 from trainer.data.split import DataError, Split, Splits
 from trainer.errors import ConfigError, memory_errors_explained
 from trainer.evaluation.board import show_batch, show_evaluation
-from trainer.evaluation.metrics import Evaluation, compile_predict, evaluate, fit_temperature
+from trainer.evaluation.metrics import Evaluation, evaluate, fit_temperature
+from trainer.evaluation.predict import compile_predict
 from trainer.runs.atomic import write_atomically
 from trainer.runs.console import Console
 from trainer.runs.environment import utc_now

@@ -17,7 +17,8 @@ import tensorflow as tf
 from trainer.config import ConfigError, TrainConfig, refuse_mismatch
 from trainer.data.split import Split, Splits
 from trainer.errors import ExitCode, RunError
-from trainer.evaluation.metrics import Predict, compile_predict, cross_entropy
+from trainer.evaluation.metrics import cross_entropy
+from trainer.evaluation.predict import Predict, compile_predict
 from trainer.precision import fixed_precision
 from trainer.runs.checkpoint import Checkpoints
 from trainer.runs.signals import StoppedError

@@ -10,7 +10,8 @@ import pytest
 from tests.trainer.conftest import run_trainer
 from tests.trainer.runner import UNREPORTED
 from trainer.config import ConfigError, TrainConfig, resolve
-from trainer.evaluation.metrics import compile_predict, evaluate
+from trainer.evaluation.metrics import evaluate
+from trainer.evaluation.predict import compile_predict
 from trainer.runs.signals import StoppedError
 from trainer.runs.tracking import Tracker
 from trainer.settings import OptimizerSettings

@@ -11,7 +11,6 @@ import pytest
 import tensorflow as tf
 
 from tests.trainer.conftest import REPOSITORY
-from trainer.evaluation.metrics import compile_predict
 from trainer.training.input_pipeline import ReplicaSlice
 from trainer.training.model import BatchNorm, Dropout, build_model, dropout_noise
 
@@ -116,11 +115,3 @@ def test_the_fused_batch_norm_computes_the_same_as_keras(training: bool) -> None
     for mine, reference in zip(ours.weights, theirs.weights, strict=True):
         # The fused kernel keeps the unbiased variance, N / (N - 1) times Keras's.
         np.testing.assert_allclose(mine, reference, rtol=1e-3)
-
-
-def test_prediction_returns_every_example_once_at_any_batch_size(splits) -> None:
-    model = build_model("lenet", width=0.5)
-    images = splits.test.images[:101]
-    whole = compile_predict(model, batch_size=500)(images)
-    assert whole.shape == (101, 10)
-    np.testing.assert_allclose(compile_predict(model, batch_size=33)(images), whole, atol=1e-5)
