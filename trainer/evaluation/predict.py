@@ -37,8 +37,8 @@ def predict_logits(model: keras.Model, images: tf.Tensor) -> tf.Tensor:
     """Return the model's logits, float32 [N, 10], of images uint8 [N, 28, 28].
 
     Where the model is unsure, they are the mean of the logits of the image and of the same image moved by one pixel to
-    each side: fewer mistakes, and fewer confident ones, for a network that runs five times on a few images in a hundred
-    (`benchmarks/shift_averaging.py`).
+    each side. This test-time augmentation makes fewer mistakes, and fewer confident ones. The network runs five times,
+    but only on a few images in a hundred (`benchmarks/prediction_averages.py`).
     """
     logits = model(images, training=False)
     confidence = tf.reduce_max(tf.nn.softmax(logits), axis=1)

@@ -1,22 +1,23 @@
-"""What it gains that an unsure model looks at an image again, moved by one pixel (trainer/evaluation/predict.py).
+"""What test-time augmentation gains: an unsure model averages over the image moved by one pixel.
 
-    $ python -m benchmarks.shift_averaging RUN... --data-dir mnist/
+    $ python -m benchmarks.prediction_averages RUN... --data-dir mnist/
 
-The folders RUN are those of trained runs. Prints the machine and the means of these runs, once with the network alone and
-once with the averages, on MNIST's validation digits and on photographs of them:
+The folders RUN are those of trained runs. Prints the machine and, for the runs of each network, means: of the network
+alone and with the averages of trainer/evaluation/predict.py, on MNIST's validation digits and on photographs of them:
 
-                         unsure   wrong: alone  averaged   loss: alone  averaged
-    digits                  ...            ...       ...           ...       ...
-    photographs             ...            ...       ...           ...       ...
+    lenet, ... runs       unsure   wrong: alone  averaged   loss: alone  averaged
+    digits                   ...            ...       ...           ...       ...
+    photographs              ...            ...       ...           ...       ...
 
-then the share of the wrong digits of photographs that are "not sure" if 2 % of the right ones are, and the time of a batch
-of 32 and of one unsure image. Nothing here looks at the test split.
+then the share of the wrong digits of photographs that are "not sure" if 2 % of the right ones are, and the time of the
+first 32 digits together and of the least sure one alone. Nothing here looks at the test split.
 """
 
 import argparse
 import itertools
 import statistics
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,7 +41,7 @@ NOT_SURE_OF_RIGHT = 0.02
 
 
 def main() -> None:
-    """Score every run with and without the averages, print the means, write the JSON."""
+    """Score every run with and without the averages, print the means of each network's runs, write the JSON."""
     args = _parse_arguments()
     from trainer.data.divide import hold_back
     from trainer.data.idx import read_idx_folder
@@ -51,17 +52,25 @@ def main() -> None:
         "digits": (validation.images, np.zeros(len(validation), np.float32)),
         "photographs": _prepare(validation.images[: args.photographs], validation.labels[: args.photographs]),
     }
-    figures: dict[str, list[dict[str, float]]] = {name: [] for name in (*sets, "milliseconds")}
+    figures: dict[str, list[dict[str, dict[str, float]]]] = defaultdict(list)
     for run in args.runs:
         model = _load(run)
-        for name, (images, doubt) in sets.items():
-            figures[name].append(_score(model, images, doubt, validation.labels[: len(images)]))
-        figures["milliseconds"].append(_times(model, validation.images))
+        of_run = {
+            name: _score(model, images, doubt, validation.labels[: len(images)])
+            for name, (images, doubt) in sets.items()
+        }
+        figures[model.name].append({**of_run, "milliseconds": _times(model, validation.images)})
+    for network, of_runs in figures.items():
+        _print_means(network, of_runs, list(sets))
+    write_json(args.json, machine=machine(), runs=[str(run) for run in args.runs], figures=figures)
+
+
+def _print_means(network: str, of_runs: list[dict[str, dict[str, float]]], sets: list[str]) -> None:
     means = {
-        name: {figure: statistics.mean(run[figure] for run in of_runs) for figure in of_runs[0]}
-        for name, of_runs in figures.items()
+        name: {figure: statistics.mean(run[name][figure] for run in of_runs) for figure in of_runs[0][name]}
+        for name in of_runs[0]
     }
-    print(f"{len(args.runs)} runs{'':15}unsure   wrong: alone  averaged   loss: alone  averaged")
+    print(f"\n{f'{network}, {len(of_runs)} runs':18}  unsure   wrong: alone  averaged   loss: alone  averaged")
     for name in sets:
         mean = means[name]
         print(
@@ -73,9 +82,9 @@ def main() -> None:
         f"not sure of the wrong, if {percent(NOT_SURE_OF_RIGHT, 0)} of the right are: "
         f"{percent(photos['not_sure_alone'], 1)} alone, {percent(photos['not_sure_averaged'], 1)} averaged\n"
         f"32 digits: {times['batch_alone']:.2f} ms alone, {times['batch_averaged']:.2f} averaged; "
-        f"one unsure digit: {times['one_alone']:.2f} and {times['one_averaged']:.2f}"
+        f"one unsure digit: {times['one_alone']:.2f} and {times['one_averaged']:.2f}",
+        flush=True,
     )
-    write_json(args.json, machine=machine(), runs=[str(run) for run in args.runs], means=means, figures=figures)
 
 
 def _prepare(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
