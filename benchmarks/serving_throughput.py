@@ -32,13 +32,10 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from serving import contract
+from serving.commands.load import upright_strokes
 from testbed.report import machine
-
-if TYPE_CHECKING:
-    import numpy as np
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CONCURRENCY = 32
@@ -157,15 +154,8 @@ def load_bare(models_dir: Path):
     return lambda images: servable.run(signature, {contract.IMAGES: images})
 
 
-def digits(count: int) -> "np.ndarray":
-    """Return real digits, uint8 [count, 28, 28]: noise would make a model unsure, and it takes longer then."""
-    from trainer.data.optdigits import read_optdigits
-
-    return read_optdigits()[1].images[:count]
-
-
 def bare_rate(run_bare, batch_size: int, seconds: float) -> dict[str, float]:
-    images = digits(batch_size)
+    images = upright_strokes(batch_size, seed=0)
     for _ in range(20):
         run_bare(images)
     latencies, end = [], time.perf_counter() + seconds
@@ -272,7 +262,7 @@ def grpc_load(target: str, concurrency: int, seconds: float) -> dict[str, float]
 def _request_bytes() -> bytes:
     import serving.client.wire_pb2 as wire_pb2
 
-    image = digits(1)
+    image = upright_strokes(1, seed=1)
     shape = wire_pb2.TensorShapeProto(dim=[wire_pb2.TensorShapeProto.Dim(size=size) for size in image.shape])
     tensor = wire_pb2.TensorProto(dtype=4, tensor_shape=shape, tensor_content=image.tobytes())
     spec = wire_pb2.ModelSpec(name=contract.MODEL_NAME)
@@ -335,7 +325,7 @@ async def _measure(senders: list[Callable[[], Awaitable[object]]], seconds: floa
 
 
 def _rest_body() -> bytes:
-    return json.dumps({"instances": digits(1).tolist()}).encode()
+    return json.dumps({"instances": upright_strokes(1, seed=1).tolist()}).encode()
 
 
 def _figures(latencies: list[float], batch_size: int) -> dict[str, float]:

@@ -125,7 +125,7 @@ def measure(target: str, config: ClientConfig, load: Load, progress: TextIO | No
 
 
 async def _measure(target: str, config: ClientConfig, load: Load, progress: TextIO | None) -> Report:
-    images = _ones(load.batch, load.seed)
+    images = upright_strokes(load.batch, load.seed)
     record, start = _Record(), 0.0
     end_seconds = load.warmup_seconds + load.seconds
 
@@ -156,8 +156,11 @@ async def _measure(target: str, config: ClientConfig, load: Load, progress: Text
     return _summarize(record, load)
 
 
-def _ones(count: int, seed: int) -> np.ndarray:
-    """Return upright strokes, uint8 [count, 28, 28], no two alike. A model is sure of them; noise takes it longer."""
+def upright_strokes(count: int, seed: int) -> np.ndarray:
+    """Return images of a one, uint8 [count, 28, 28], no two alike.
+
+    The model is sure of them. It looks at images of which it is unsure, such as noise, more than once.
+    """
     generator = np.random.default_rng(seed)
     images = np.zeros((count, *IMAGE_SHAPE), np.uint8)
     images[:, 4:24, 12:15] = generator.integers(200, 256, (count, 20, 3))
