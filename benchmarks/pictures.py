@@ -137,8 +137,11 @@ def _print_not_sure(right: np.ndarray, confidence: np.ndarray) -> dict[str, list
         right: bool [N].
         confidence: float [N]; 0 where not one digit was found, since the client is not sure then.
     """
-    # With the threshold of each of the others, so many of the right predictions are not sure.
-    least = {percent(share, 1): float(np.quantile(confidence[right], share)) for share in (0.005, 0.01, 0.02, 0.05)}
+    # With the threshold of each of the others, at most so many of the right predictions are not sure.
+    least = {
+        percent(share, 1): float(np.quantile(confidence[right], share, method="lower"))
+        for share in (0.005, 0.01, 0.02, 0.05)
+    }
     shares = {}
     print("not sure          of the wrong  of the right")
     for name, threshold in {"the default": MIN_CONFIDENCE, **least}.items():
