@@ -9,7 +9,7 @@ alone and with the averages of trainer/evaluation/predict.py, on MNIST's validat
     digits                   ...            ...       ...           ...       ...
     photographs              ...            ...       ...           ...       ...
 
-then the share of the wrong digits of photographs that are "not sure" if 2 % of the right ones are, and the time of the
+then the share of the wrong digits of photographs that are "not sure" if at most 2 % of the right ones are, and the time of the
 first 32 digits together and of the least sure one alone. Nothing here looks at the test split.
 """
 
@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from percent import percent
+from serving.contract import CLASSES
 from testbed.photographs import photographs
 from testbed.report import machine, write_json
 
@@ -79,7 +80,7 @@ def _print_means(network: str, of_runs: list[dict[str, dict[str, float]]], sets:
         )
     photos, times = means["photographs"], means["milliseconds"]
     print(
-        f"not sure of the wrong, if {percent(NOT_SURE_OF_RIGHT, 0)} of the right are: "
+        f"not sure of the wrong, if at most {percent(NOT_SURE_OF_RIGHT, 0)} of the right are: "
         f"{percent(photos['not_sure_alone'], 1)} alone, {percent(photos['not_sure_averaged'], 1)} averaged\n"
         f"32 digits: {times['batch_alone']:.2f} ms alone, {times['batch_averaged']:.2f} averaged; "
         f"one unsure digit: {times['one_alone']:.2f} and {times['one_averaged']:.2f}",
@@ -122,8 +123,8 @@ def _score(model: "keras.Model", images: np.ndarray, doubt: np.ndarray, labels: 
         probabilities = softmax(logits, axis=1)
         right = probabilities.argmax(axis=1) == labels
         # As the exported graph computes it.
-        confidence = (1 - doubt) * probabilities.max(axis=1) + doubt / 10
-        threshold = np.quantile(confidence[right], NOT_SURE_OF_RIGHT)
+        confidence = (1 - doubt) * probabilities.max(axis=1) + doubt / CLASSES
+        threshold = np.quantile(confidence[right], NOT_SURE_OF_RIGHT, method="lower")
         figures |= {
             f"wrong_{name}": float((~right).sum()),
             f"loss_{name}": cross_entropy(logits, labels),

@@ -39,6 +39,13 @@ def test_a_sure_prediction_stays_as_it_is() -> None:
     assert logit(here=70, above=250) == 7.0
 
 
+def test_each_image_of_a_batch_gets_its_own_prediction() -> None:
+    model: Any = brightness_of_one_pixel
+    batch = [images_with(here=70), images_with(here=20, left=10), images_with(here=90), images_with(here=30, below=5)]
+    logits = predict_logits(model, tf.constant(np.concatenate(batch)))[:, 3]
+    np.testing.assert_allclose(logits, [7, (2 + 1) / 5, 9, (3 + 0.5) / 5], rtol=1e-6)
+
+
 def test_a_prediction_does_not_jump_where_the_model_becomes_sure() -> None:
     model: Any = brightness_of_one_pixel
 
