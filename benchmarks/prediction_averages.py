@@ -9,8 +9,8 @@ alone and with the averages of trainer/evaluation/predict.py, on MNIST's validat
     digits                   ...            ...       ...           ...       ...
     photographs              ...            ...       ...           ...       ...
 
-then the share of the wrong digits of photographs that are "not sure" if at most 2 % of the right ones are, and the time of the
-first 32 digits together and of the least sure one alone. Nothing here looks at the test split.
+then the share of the wrong digits of photographs that are "not sure" if at most 2 % of the right ones are, and the time of
+the first 32 digits together and of the least sure one alone. Nothing here looks at the test split.
 """
 
 import argparse
