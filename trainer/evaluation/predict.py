@@ -14,9 +14,9 @@ Predict = Callable[[np.ndarray], np.ndarray]
 SHIFTS = ((1, 0), (-1, 0), (0, 1), (0, -1))
 """Rows and columns by which an unsure image is moved, in pixels."""
 UNSURE = 0.97
-"""Below this confidence the moved images count. On validation digits and photographs of them, more gained nothing."""
+"""Below this confidence the moved images count. On validation data, a higher limit gained nothing."""
 FULLY_UNSURE = 0.95
-"""Below this confidence they count in full. In between their weight grows evenly, so that rounding changes little."""
+"""Below this confidence they count in full. In between, their weight grows evenly, so no prediction jumps."""
 
 
 def compile_predict(model: keras.Model, batch_size: int = 500) -> Predict:
