@@ -38,17 +38,23 @@ def machine() -> str:
 
 
 def print_rates(rates: dict[str, list[float]], reference: Callable[[str], str]) -> dict[str, dict[str, float]]:
-    """Print median, range and ratio of each case to its reference's median; return the same as plain values."""
-    medians = {name: statistics.median(values) for name, values in rates.items()}
+    """Print median, range and ratio of each case to its reference; return medians and ratios.
+
+    The ratio is the median of the ratios in each round: a machine whose speed drifts changes both cases of a round alike.
+
+    Args:
+        rates: images per second of each case in each round, as `testbed.turns.measure` returns them.
+        reference: name of a case -> name of the case that it is compared with.
+    """
     width = max(map(len, rates))
+    figures = {}
     print(f"{'':{width}}  images/s      (lowest - highest)   ratio")
     for name, values in rates.items():
-        ratio = medians[name] / medians[reference(name)]
-        print(f"{name:{width}}  {medians[name]:8,.0f}  {min(values):8,.0f} - {max(values):8,.0f}  {ratio:6.2f}")
-    return {
-        name: {"images_per_second": median, "ratio": median / medians[reference(name)]}
-        for name, median in medians.items()
-    }
+        median = statistics.median(values)
+        ratio = statistics.median(a / b for a, b in zip(values, rates[reference(name)], strict=True))
+        print(f"{name:{width}}  {median:8,.0f}  {min(values):8,.0f} - {max(values):8,.0f}  {ratio:6.2f}")
+        figures[name] = {"images_per_second": median, "ratio": ratio}
+    return figures
 
 
 def write_json(file: Path | None, **figures: object) -> None:

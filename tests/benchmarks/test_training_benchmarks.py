@@ -13,6 +13,7 @@ import pytest
 from benchmarks.roofline import training_flop
 from benchmarks.scaling import Cluster, step
 from benchmarks.time_to_accuracy import compare
+from testbed.report import print_rates
 from trainer.data.idx import FILES
 from trainer.data.optdigits import read_optdigits
 from trainer.training.model import build_model
@@ -40,6 +41,18 @@ def idx_folder(tmp_path_factory) -> Path:
             header = bytes([0, 0, 8, values.ndim]) + struct.pack(f">{values.ndim}I", *values.shape)
             (folder / name).write_bytes(header + values.astype(np.uint8).tobytes())
     return folder
+
+
+def test_a_machine_whose_speed_drifts_does_not_change_the_ratio(capsys):
+    figures = print_rates({"a": [100.0, 200.0, 400.0], "b": [90.0, 180.0, 360.0]}, reference=lambda _: "a")
+    assert figures == {
+        "a": {"images_per_second": 200.0, "ratio": 1.0},
+        "b": {"images_per_second": 180.0, "ratio": pytest.approx(0.9)},
+    }
+    # A slow moment of one case in the middle round: the medians alone would say 0.5.
+    drifting = {"a": [100.0, 200.0, 300.0], "b": [100.0, 50.0, 300.0]}
+    assert print_rates(drifting, reference=lambda _: "a")["b"]["ratio"] == 1.0
+    assert "images/s" in capsys.readouterr().out
 
 
 @pytest.mark.slow
