@@ -40,8 +40,8 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m serving"
     """Run one command and return its exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
     parser = build_parser(prog, serve=list(arguments[:1]) == ["serve"])
-    args = parser.parse_args(arguments)
     try:
+        args = parser.parse_args(arguments)
         return _run(args, parser)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
@@ -55,6 +55,22 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m serving"
             file=sys.stderr,
         )
         return EXIT_USAGE
+    finally:
+        _flush_output()
+
+
+def _flush_output() -> None:
+    """Write what is still buffered. Python would do so after the command, and exit with 120 if it fails."""
+    if sys.stdout is None:  # closed by the caller
+        return
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        # Python flushes once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):  # The reader closed the pipe early, as `| head` does.
+            raise SystemExit(EXIT_FAILED) from None
+        raise SystemExit(_fail(f"cannot write to standard output: {error.strerror}", EXIT_USAGE)) from None
 
 
 def _run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
@@ -87,8 +103,6 @@ def _run_client_command(args: argparse.Namespace, config: ClientConfig) -> int:
 
         return _fail(explain(error, args.target, config), EXIT_FAILED)
     except BrokenPipeError:
-        # The reader closed the pipe early, as `| head` does. Python would write to stdout once more at exit, and fail.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
     except (OSError, ValueError) as error:
         return _fail(str(error), EXIT_USAGE)

@@ -13,7 +13,7 @@ import grpc
 
 from serving.client.attempts import Attempts, Deadline, RetryThrottle
 from serving.client.channel import Stubs, open_channel
-from serving.client.config import ClientConfig
+from serving.client.config import ClientConfig, check_seconds
 from serving.client.errors import ClosedError, request_error
 from serving.client.requests import Requests
 from serving.client.results import Predictions
@@ -50,7 +50,10 @@ class BaseClient:
         self._throttle, self._closed = RetryThrottle(), False
 
     def _deadline(self, timeout_seconds: float | None) -> Deadline:
-        return Deadline(self.config.timeout_seconds if timeout_seconds is None else timeout_seconds)
+        if timeout_seconds is None:
+            return Deadline(self.config.timeout_seconds)
+        check_seconds("timeout_seconds", timeout_seconds)
+        return Deadline(timeout_seconds)
 
     def _attempts(self, deadline: Deadline) -> Attempts:
         return Attempts(deadline.remaining_seconds(), self.config.max_attempts, self._throttle)

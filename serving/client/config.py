@@ -5,7 +5,6 @@ This module imports nothing heavy, because the command line checks its flags wit
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,9 @@ if TYPE_CHECKING:
 
 REQUEST_TIMEOUT_SECONDS = 10.0
 """Deadline of each request of a call that has no deadline of its own."""
+
+MAX_SECONDS = 366 * 24 * 3600
+"""Longest deadline: a year. gRPC takes a much longer one for one that has passed."""
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 """Largest request or response: gRPC's own default limit for received messages, and that of most proxies. Only a single
@@ -102,6 +104,10 @@ class ClientConfig:
         for header, text in self.header_items():
             if not _HEADER_NAME.fullmatch(header) or header.startswith("grpc-") or not _HEADER_VALUE.fullmatch(text):
                 raise ValueError(f"header {header!r} is invalid; names are in lower case, values in printable ASCII")
+            if header.endswith("-bin"):
+                raise ValueError(
+                    f"header {header!r} is invalid; gRPC reserves names that end in -bin for binary values"
+                )
         for name, value, largest in (
             ("max_attempts", self.max_attempts, MAX_ATTEMPTS),
             ("chunk_images", self.chunk_images, MAX_CHUNK_IMAGES),
@@ -117,6 +123,6 @@ class ClientConfig:
 
 
 def check_seconds(name: str, value: float) -> None:
-    """Raise a ValueError unless `value` is a finite time above 0."""
-    if not 0 < value < math.inf:  # NaN fails every comparison
-        raise ValueError(f"{name} must be above 0 and finite, not {value}")
+    """Raise a ValueError unless `value` is above 0 and at most `MAX_SECONDS`."""
+    if not 0 < value <= MAX_SECONDS:  # NaN fails every comparison
+        raise ValueError(f"{name} must be above 0 and at most {MAX_SECONDS:,} (a year), not {value:g}")

@@ -133,7 +133,12 @@ def check_images(images: Any) -> np.ndarray:
     array = np.asarray(images)
     given = f"{array.dtype} {list(array.shape)}"
     if array.dtype != np.uint8:
-        convert = "Multiply values of 0 to 1 by 255, then use" if array.dtype.kind == "f" else "Use"
+        if array.dtype.kind in "fb":
+            convert = "Multiply values of 0 to 1 by 255, then use"
+        elif array.dtype.kind in "iu" and array.size and array.max() > 255:
+            convert = "Scale the values to 0 to 255, then use"
+        else:
+            convert = "Use"
         raise ValueError(
             f"images must be uint8, 0 = paper, 255 = ink; these are {given}. {convert} .astype(np.uint8). "
             "The model scales them itself."

@@ -13,6 +13,7 @@ import numpy as np
 
 from percent import confidence_percent
 from serving.commands.file_predictions import FilePrediction
+from serving.commands.output import printable
 
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -59,7 +60,7 @@ def write_contact_sheet(path: Path, predictions: Sequence[FilePrediction]) -> No
             seen=_base64(encode_png(one.network_input)),
             digit=html.escape(one.digit_text),
             confidence=html.escape(confidence_percent(one.prediction.confidence)),
-            name=html.escape(one.name),
+            name=html.escape(printable(one.name)),
         )
         for one in predictions
     ]

@@ -33,6 +33,8 @@ def _probe(host: str, port: int, tls: Tls | None) -> str | None:
         return _probe_plain_text((host, port)) if tls is None else _probe_tls((host, port), tls)
     except socket.gaierror as error:
         return f"cannot be resolved: {error.strerror}"
+    except UnicodeError:
+        return "cannot be resolved: a part of a host name has 1 to 63 characters"
     except ConnectionRefusedError:
         hint = "; start a server with `make serve` or `digits serve MODELS_DIR`" if host in _LOOPBACK else ""
         return f"refuses connections: nothing listens there{hint}"
@@ -60,7 +62,11 @@ def _probe_plain_text(address: tuple[str, int]) -> str | None:
 def _probe_tls(address: tuple[str, int], tls: Tls) -> str | None:
     context = ssl.create_default_context(cafile=tls.ca_file)
     if tls.certificate_file and tls.key_file:
-        context.load_cert_chain(tls.certificate_file, tls.key_file)
+        try:
+            # Without a password, OpenSSL would ask for one on the terminal. gRPC cannot read an encrypted key either.
+            context.load_cert_chain(tls.certificate_file, tls.key_file, password="")
+        except ssl.SSLError:
+            return f"was not contacted: {tls.key_file} is encrypted, or it is not the key of {tls.certificate_file}"
     try:
         if _send_encrypted(address, tls.server_name or address[0], context)[3:4] == b"\x04":
             return None

@@ -60,6 +60,8 @@ def read_input(path: Path) -> np.ndarray | bytes:
 
 def _open(path: Path) -> BinaryIO:
     if path == STDIN:
+        if sys.stdin is None:
+            raise ValueError("is closed; send a file to it: predict - < FILE")
         return os.fdopen(os.dup(sys.stdin.fileno()), "rb")
     if stat.S_ISFIFO(path.stat().st_mode) and not str(path).startswith(("/dev/", "/proc/")):
         # Opening it would wait, perhaps forever, for a program that writes to it.

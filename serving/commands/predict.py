@@ -13,7 +13,7 @@ from percent import confidence_percent
 from serving.client.client import DigitClient
 from serving.client.config import ClientConfig
 from serving.commands.file_predictions import FilePrediction, predict_files
-from serving.commands.output import print_json, print_table
+from serving.commands.output import print_json, print_table, printable
 from serving.exit_codes import EXIT_OK, EXIT_USAGE
 
 
@@ -26,7 +26,7 @@ def run(args: argparse.Namespace, config: ClientConfig) -> int:
         from serving.commands.contact_sheet import write_contact_sheet
 
         write_contact_sheet(args.show, usable)
-        print(f"wrote {args.show}", file=sys.stderr)
+        print(f"wrote {printable(str(args.show))}", file=sys.stderr)
     if args.json:
         print_json([_json_fields(one) for one in predictions])
     elif usable:
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace, config: ClientConfig) -> int:
         print_table(("file", "digit", "confidence", "version"), rows)
     for one in predictions:
         if one.problem:
-            print(f"error: {one.name}: this picture {one.problem}", file=sys.stderr)
+            print(f"error: {printable(f'{one.name}: this picture {one.problem}')}", file=sys.stderr)
     return EXIT_OK if len(usable) == len(predictions) else EXIT_USAGE
 
 

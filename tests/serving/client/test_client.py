@@ -58,6 +58,12 @@ def test_wrong_images_are_rejected_before_anything_is_sent(call):
         call("127.0.0.1:1", "predict", np.zeros((1, 28, 28)))
 
 
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), 1e18])
+def test_a_deadline_that_no_server_can_meet_is_not_taken_for_a_slow_server(call, seconds):
+    with pytest.raises(ValueError, match="timeout_seconds must be above 0 and at most"):
+        call("127.0.0.1:1", "predict", images_of(4), timeout_seconds=seconds)
+
+
 def test_a_large_input_is_sent_in_chunks_some_in_flight_at_once_and_returned_in_order(call):
     lock, in_flight, seen, first_three = threading.Lock(), [0], [], threading.Barrier(3)
 

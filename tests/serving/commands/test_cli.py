@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -383,9 +384,43 @@ def test_a_reader_that_closes_the_pipe_early_causes_no_error_message(files):
     np.save(files / "many.npy", np.zeros((5000, 28, 28), np.uint8))
     with scripted_server() as target:
         command = f"{sys.executable} -m serving predict {files / 'many.npy'} --target {target} | head -1"
-        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
+        done = in_bash(command)
     assert done.stdout.startswith("file")
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("arguments", ["--help", "predict {file} --target {target}"])
+def test_short_output_to_a_closed_pipe_or_a_full_disk_has_an_exit_status_of_ours(arguments, files):
+    """It is still buffered when the command ends; Python itself would exit with 120."""
+    with scripted_server() as target:
+        command = f"{sys.executable} -m serving {arguments.format(file=files / 'four.png', target=target)}"
+        closed, full = in_bash(f"{command} | true; exit ${{PIPESTATUS[0]}}"), in_bash(f"{command} > /dev/full")
+    assert (closed.returncode, closed.stderr) == (1, "")
+    assert (full.returncode, full.stderr) == (2, "error: cannot write to standard output: No space left on device\n")
+
+
+def test_a_closed_standard_input_is_named():
+    done = in_bash(f"{sys.executable} -m serving predict - --target localhost:1 <&-")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "error: standard input: is closed; send a file to it: predict - < FILE\n",
+    )
+
+
+def test_a_file_name_of_any_bytes_is_printed_and_shown(files, capsys):
+    name = files / os.fsdecode(b"\xff\x1b[31m.png")
+    name.write_bytes((files / "four.png").read_bytes())
+    sheet = files / "sheet.html"
+    with scripted_server() as target:
+        assert main(["predict", str(name), "--target", target, "--show", str(sheet)]) == 0
+    assert "\\x1b[31m.png" in capsys.readouterr().out
+    assert "\\x1b[31m.png" in sheet.read_text()
+
+
+def in_bash(command: str) -> subprocess.CompletedProcess[str]:
+    # Unbuffered output, which many images set, would fail at another place.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    return subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, env=environment)
 
 
 def test_sigterm_ends_a_wait_as_ctrl_c_does():

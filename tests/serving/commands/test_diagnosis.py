@@ -65,6 +65,27 @@ def test_a_host_that_cannot_be_resolved_is_named(capsys):
     assert "error: no-such-host.invalid:8500 cannot be resolved" in error_of(capsys, "no-such-host.invalid:8500")
 
 
+@pytest.mark.parametrize("host", ["a..b", "a" * 64])
+def test_a_host_name_that_no_resolver_accepts_is_named(host, capsys):
+    assert f"error: {host}:8500 cannot be resolved: a part of a host name" in error_of(capsys, f"{host}:8500")
+
+
+def test_an_encrypted_key_is_named_and_no_password_is_asked_for(capsys, folder):
+    encrypted = folder / "encrypted.pem"
+    command = ("openssl", "ec", "-in", folder / "key.pem", "-out", encrypted, "-aes256", "-passout", "pass:secret")
+    subprocess.run(command, check=True, capture_output=True)
+    certificates = (
+        "--ca-file",
+        folder / "cert.pem",
+        "--certificate-file",
+        folder / "cert.pem",
+        "--key-file",
+        encrypted,
+    )
+    with encrypted_server(folder, require_certificate=True) as target:
+        assert f"{encrypted} is encrypted" in error_of(capsys, on_localhost(target), *certificates)
+
+
 def test_a_server_that_expects_tls_is_recognised(capsys, folder):
     with encrypted_server(folder) as target:
         found = on_localhost(target)
