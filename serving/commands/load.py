@@ -27,6 +27,8 @@ PERCENTILES = (50, 90, 95, 99)
 PROGRESS_SECONDS = 1.0
 MAX_OUTSTANDING = 1000
 """Open loop: requests that are due while so many have no response are counted and not sent. This bounds the memory."""
+MAX_LATE_SECONDS = 0.5
+"""Open loop: how long after the measured time a request that was due in it may still be sent."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +69,8 @@ class Report:
     errors: dict[str, int]
     """Failed requests among those sent (or due) in the measured time, by status code."""
     not_sent: int
-    """Open loop: requests due in the measured time that were not sent, because `MAX_OUTSTANDING` had no response."""
+    """Open loop: requests due in the measured time that were not sent, because `MAX_OUTSTANDING` had no response, or this
+    process could not send so fast."""
     requests_per_second: float
     """Successful responses received in the measured time, per second."""
     images_per_second: float
@@ -112,7 +115,6 @@ class _Record:
     started: list[float] = field(default_factory=list)
     ended: list[float] = field(default_factory=list)
     codes: list[str] = field(default_factory=list)
-    not_sent: list[float] = field(default_factory=list)
 
 
 def measure(target: str, config: ClientConfig, load: Load, progress: TextIO | None = None) -> Report:
@@ -126,8 +128,7 @@ def measure(target: str, config: ClientConfig, load: Load, progress: TextIO | No
 
 async def _measure(target: str, config: ClientConfig, load: Load, progress: TextIO | None) -> Report:
     images = upright_strokes(load.batch, load.seed)
-    record, start = _Record(), 0.0
-    end_seconds = load.warmup_seconds + load.seconds
+    record, start, not_sent = _Record(), 0.0, 0
 
     def elapsed() -> float:
         return time.perf_counter() - start
@@ -148,12 +149,12 @@ async def _measure(target: str, config: ClientConfig, load: Load, progress: Text
         start = time.perf_counter()
         ticker = asyncio.create_task(_tick(record, load, elapsed, progress)) if progress else None
         if load.concurrency is not None:
-            await _closed_loop(send, load.concurrency, elapsed, end_seconds)
+            await _closed_loop(send, load.concurrency, elapsed, load.warmup_seconds + load.seconds)
         elif load.rate is not None:
-            await _open_loop(send, load.rate, load.seed, elapsed, end_seconds, record.not_sent)
+            not_sent = await _open_loop(send, load, load.rate, elapsed)
         if ticker:
             ticker.cancel()
-    return _summarize(record, load)
+    return _summarize(record, load, not_sent)
 
 
 def upright_strokes(count: int, seed: int) -> np.ndarray:
@@ -175,19 +176,26 @@ async def _closed_loop(send: Callable, concurrency: int, elapsed: Callable[[], f
     await asyncio.gather(*(caller() for _ in range(concurrency)))
 
 
-async def _open_loop(
-    send: Callable, rate: float, seed: int, elapsed: Callable[[], float], end_seconds: float, not_sent: list[float]
-) -> None:
-    gaps, due, outstanding = np.random.default_rng(seed), 0.0, set[asyncio.Task]()
-    async with asyncio.TaskGroup() as pending:
-        while (due := due + gaps.exponential(1 / rate)) < end_seconds:
-            await asyncio.sleep(due - elapsed())
-            if len(outstanding) == MAX_OUTSTANDING:
-                not_sent.append(due)
-                continue
-            task = pending.create_task(send(due))
-            outstanding.add(task)
-            task.add_done_callback(outstanding.discard)
+async def _open_loop(send: Callable, load: Load, rate: float, elapsed: Callable[[], float]) -> int:
+    """Send requests at random times; return how many were due in the measured time and not sent."""
+    random, due, not_sent, outstanding = np.random.default_rng(load.seed), 0.0, 0, set[asyncio.Task]()
+    begin, end = load.warmup_seconds, load.warmup_seconds + load.seconds
+    try:
+        async with asyncio.TaskGroup() as pending:
+            while (due := due + random.exponential(1 / rate)) < end:
+                await asyncio.sleep(due - elapsed())
+                if elapsed() > end + MAX_LATE_SECONDS:
+                    # The number of requests that would still be due has this distribution.
+                    return not_sent + int(due >= begin) + int(random.poisson(rate * (end - max(due, begin))))
+                if len(outstanding) == MAX_OUTSTANDING:
+                    not_sent += due >= begin
+                    continue
+                task = pending.create_task(send(due))
+                outstanding.add(task)
+                task.add_done_callback(outstanding.discard)
+    except ExceptionGroup as group:
+        raise group.exceptions[0] from None  # The closed loop raises it without a group, too.
+    return not_sent
 
 
 async def _tick(record: _Record, load: Load, elapsed: Callable[[], float], progress: TextIO) -> None:
@@ -202,7 +210,7 @@ async def _tick(record: _Record, load: Load, elapsed: Callable[[], float], progr
         )
 
 
-def _summarize(record: _Record, load: Load) -> Report:
+def _summarize(record: _Record, load: Load, not_sent: int) -> Report:
     started, ended, codes = np.array(record.started), np.array(record.ended), np.array(record.codes, dtype=str)
     begin, end = load.warmup_seconds, load.warmup_seconds + load.seconds
     measured, succeeded = (started >= begin) & (started < end), codes == "OK"
@@ -213,7 +221,7 @@ def _summarize(record: _Record, load: Load) -> Report:
         load=load,
         requests=len(milliseconds),
         errors=dict(Counter(codes[measured & ~succeeded].tolist())),
-        not_sent=sum(due >= begin for due in record.not_sent),
+        not_sent=not_sent,
         requests_per_second=rate,
         images_per_second=rate * load.batch,
         average_ms=float(milliseconds.mean()) if len(milliseconds) else None,

@@ -113,9 +113,13 @@ def _serve_until(stopping: threading.Event, server: LocalServer) -> None:
     while not stopping.is_set() and not server.wait_until_serving(0.2):
         pass
     if server.target:
-        print(f"serving {server.config.model_name} on {server.target}", flush=True)
+        name = (
+            server.config.model_name if server.config.base_path else f"the models of {server.config.model_config_file}"
+        )
+        print(f"serving {name} on {server.target}", flush=True)
     if server.rest_target:
-        print(f"REST on http://{server.rest_target}/v1/models/{server.config.model_name}", flush=True)
+        name = server.config.model_name if server.config.base_path else "..."
+        print(f"REST on http://{server.rest_target}/v1/models/{name}", flush=True)
     stopping.wait()
 
 

@@ -15,6 +15,10 @@ UNLIMITED_MESSAGE_BYTES = 2**31 - 1
 """TF Serving accepts messages up to the largest 32-bit size."""
 
 
+MAX_SECONDS = 366 * 24 * 3600
+"""Longest duration: a year. Timers of the operating system overflow at some longer one."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelSettings:
     """One model of a server: an entry of TF Serving's `model_config_list`."""
@@ -99,7 +103,7 @@ class ServerConfig:
     """Version labels of the only model."""
 
     host: str = "127.0.0.1"
-    """Address to listen on; `0.0.0.0` for every interface."""
+    """Address to listen on, such as `::1`; `0.0.0.0` for every interface, `::` for those of IPv6 too."""
 
     port: int = 8500
     """gRPC port; 0 takes a free one."""
@@ -163,9 +167,16 @@ class ServerConfig:
             version_labels=self.version_labels,
         )
 
+    def address(self, port: int) -> str:
+        """Return `host:port`, with an IPv6 address in brackets."""
+        return f"[{self.host}]:{port}" if ":" in self.host else f"{self.host}:{port}"
+
     def __post_init__(self) -> None:
+        object.__setattr__(self, "host", self.host.removeprefix("[").removesuffix("]"))
         if (self.base_path is None) == (self.model_config_file is None):
             raise ValueError("give either a models directory or a model_config_file")
+        if self.model_config_file is not None and (self.version_labels or self.version_policy != VersionPolicy()):
+            raise ValueError(f"versions and labels are those of {self.model_config_file}; give none besides")
         if self.base_path is not None:
             object.__setattr__(self, "base_path", Path(os.fspath(self.base_path)))
         if not self.model_name:
@@ -179,10 +190,10 @@ class ServerConfig:
         for name in ("max_load_retries", "intra_op_threads", "inter_op_threads"):
             _check(name, getattr(self, name), lowest=0)
         for name in ("load_retry_interval_seconds", "grace_period_seconds"):
-            _check(name, getattr(self, name), lowest=0)
+            _check(name, getattr(self, name), lowest=0, highest=MAX_SECONDS)
         for name in ("poll_wait_seconds", "rest_timeout_seconds"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
+            if not 0 < getattr(self, name) <= MAX_SECONDS:  # NaN fails every comparison
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0 and at most {MAX_SECONDS}")
 
 
 def _check(name: str, value: float, *, lowest: float, highest: float = float("inf")) -> None:

@@ -52,7 +52,7 @@ async def start_server(config: ServerConfig, service: Service) -> tuple[grpc.aio
         services.append(health.SERVICE_NAME)
         await _add_health(server)
     _add_reflection(server, services)
-    port = _listen(server, f"{config.host}:{config.port}", config)
+    port = _listen(server, config.address(config.port), config)
     if config.grpc_socket_path:
         _listen(server, f"unix:{config.grpc_socket_path}", config)
     await server.start()

@@ -157,15 +157,14 @@ class Runtime:
 
 def _check_port_is_free(host: str, port: int) -> None:
     # Fails before the model loads. `create_server` sets SO_REUSEADDR: connections of an earlier server do not count.
-    with closing(socket.create_server((host, port), backlog=1)):
+    with closing(socket.create_server((host, port), family=_family(host), backlog=1)):
         pass
 
 
 def _bind(host: str, port: int) -> socket.socket:
     # Bound now, so that a taken port fails before the model loads; listening starts with the first available version.
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # With the protocol given, asyncio sets TCP_NODELAY; otherwise every response takes 40 ms longer.
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener = socket.socket(_family(host), socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
@@ -173,3 +172,7 @@ def _bind(host: str, port: int) -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET

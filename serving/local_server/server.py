@@ -91,4 +91,4 @@ class LocalServer:
         self.stop(0 if error else None)
 
     def _address(self, port: int | None) -> str | None:
-        return None if port is None else f"{self.config.host}:{port}"
+        return None if port is None else self.config.address(port)

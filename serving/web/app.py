@@ -44,6 +44,7 @@ MAX_PREDICTIONS = 16
 """Requests to the model server at once; further ones wait `WAIT_SECONDS` at most."""
 WAIT_SECONDS = 2
 STATUS_SECONDS = 2
+DIGITS = [str(digit) for digit in range(CLASSES)]
 CLOSE = {"connection": "close"}
 """Header of a response to an incomplete upload: the rest would have to be received first."""
 
@@ -82,9 +83,10 @@ def build_app(
     async def correct(request: Request) -> Response:
         if kept is None:
             raise HTTPException(404, "This server keeps no pictures; --collect FOLDER lets it.")
-        digit = request.path_params["digit"]
-        if digit not in range(CLASSES):
-            raise HTTPException(404, f"{digit} is not a digit.")
+        name = request.path_params["digit"]
+        if name not in DIGITS:
+            raise HTTPException(404, f"{name:.20} is not a digit.")
+        digit = int(name)
         _refuse_other_sites(request)
         # Predicted again: what is kept must be a picture that the model can use, and its answer must be the model's.
         async with _read_picture(request) as picture, _turn(request.app.state.predictions):
@@ -104,7 +106,14 @@ def build_app(
         return JSONResponse({"collects": kept is not None, "pictures": pictures})
 
     async def ready(request: Request) -> Response:
-        statuses = await request.app.state.client.status(config.version, timeout_seconds=STATUS_SECONDS)
+        client = request.app.state.client
+        if config.version_label is not None:  # The status does not name labels.
+            try:
+                metadata = await client.metadata(timeout_seconds=STATUS_SECONDS)
+            except RequestError as error:
+                raise HTTPException(503, _NO_MODEL) from error
+            return JSONResponse({"versions": [str(metadata.version)]})
+        statuses = await client.status(config.version, timeout_seconds=STATUS_SECONDS)
         available = [str(status.version) for status in statuses if status.state == "AVAILABLE"]
         if not available:
             raise HTTPException(503, _NO_MODEL)
@@ -117,7 +126,7 @@ def build_app(
         routes=[
             Route("/predict", predict, methods=["POST"]),
             Route("/corrections", corrections),
-            Route("/corrections/{digit:int}", correct, methods=["POST"]),
+            Route("/corrections/{digit}", correct, methods=["POST"]),
             Route("/healthz", healthy),
             Route("/readyz", ready),
             Mount("/", StaticFiles(directory=PAGE, html=True)),
@@ -149,7 +158,7 @@ async def _turn(semaphore: asyncio.Semaphore) -> AsyncIterator[None]:
 async def _read_picture(request: Request) -> AsyncIterator[bytes]:
     """Read the picture in the body; its bytes count as held until the block ends."""
     # A form on another site can send neither type without a CORS preflight, which this server never allows.
-    if not request.headers.get("content-type", "").startswith(("image/", "application/octet-stream")):
+    if not request.headers.get("content-type", "").lower().startswith(("image/", "application/octet-stream")):
         raise HTTPException(415, "Send the bytes of a picture, as image/... or application/octet-stream.")
     content, state, begin = bytearray(), request.app.state, asyncio.get_running_loop().time()
     try:

@@ -90,6 +90,7 @@ def metadata_response() -> object:
     """Return a metadata response without signatures."""
     response = get_model_metadata_pb2.GetModelMetadataResponse()
     response.model_spec.name = contract.MODEL_NAME
+    response.model_spec.version.value = 1
     response.metadata["signature_def"].Pack(get_model_metadata_pb2.SignatureDefMap())
     return response
 

@@ -44,7 +44,10 @@ def parse_document(body: bytes) -> dict[str, Any]:
     if not body:
         raise invalid_argument("JSON Parse error: The document is empty")
     try:
-        document = json.loads(body.decode("utf-8-sig"))
+        text = body.decode("utf-8-sig")
+        document = json.loads(text)
+        if "\\u" in text:
+            json.dumps(document, ensure_ascii=False).encode()  # A lone surrogate is no text.
     except (ValueError, RecursionError) as error:  # RecursionError: nested too deeply
         raise invalid_argument(f"JSON Parse error: {error}") from error
     if not isinstance(document, dict):
@@ -146,7 +149,9 @@ def decode_base64(value: Mapping[str, Any]) -> bytes:
     """Return the bytes of `{"b64": "..."}`. Raise StatusError for anything else."""
     if not is_base64(value):
         raise invalid_argument(f"JSON Value: {_short(value)} not formatted correctly for base64 data")
-    text = value["b64"]
+    text = "".join(
+        value["b64"].split()
+    )  # TensorFlow Serving ignores white space, such as the line breaks of `base64 FILE`
     try:
         return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError) as error:

@@ -7,9 +7,10 @@ import time
 
 import grpc
 import pytest
+from tensorflow_serving.apis import predict_pb2
 
 from serving.client.config import ClientConfig
-from serving.client.errors import UnavailableError
+from serving.client.errors import ResponseError, UnavailableError
 from serving.commands import load
 from serving.commands.load import Load, measure
 from tests.serving.scripted_server import predict_response, scripted_server
@@ -66,6 +67,26 @@ def test_open_loop_bounds_the_outstanding_requests_and_counts_those_not_sent(mon
     assert report.requests == 5
     assert report.not_sent == pytest.approx(95, abs=40)
     assert report.row()[-1] == str(report.not_sent)
+
+
+def test_open_loop_ends_in_time_if_this_process_cannot_send_so_fast():
+    with scripted_server() as target:
+        start = time.monotonic()
+        report = measure(target, ONCE, Load(rate=200_000, seconds=0.5, warmup_seconds=0))
+    assert time.monotonic() - start < 10  # It took as long as sending 100,000 requests takes.
+    assert report.requests + report.not_sent == pytest.approx(100_000, rel=0.03)
+    assert report.average_ms < 2000
+
+
+@pytest.mark.parametrize("kind", [{"rate": 50}, {"concurrency": 1}])
+def test_a_response_that_breaks_the_contract_ends_either_loop_with_its_error(kind):
+    calls = itertools.count()
+
+    def empty(request, _):
+        return predict_pb2.PredictResponse() if next(calls) else predict_response(request)
+
+    with scripted_server(predict=empty) as target, pytest.raises(ResponseError):
+        measure(target, ONCE, Load(**kind, seconds=1, warmup_seconds=0))
 
 
 def test_open_loop_counts_the_wait_of_requests_that_were_due_during_a_stall():

@@ -116,7 +116,8 @@ def test_68_both_formats_and_grpc_return_the_same_numbers(two_versions, rest):
 
 def test_69_bytes_are_base64(rest):
     encoded = base64.b64encode(tf.io.encode_png(images_of(7)[0][..., None]).numpy()).decode()
-    for row in ({"b64": encoded}, {contract.ENCODED: {"b64": encoded}}):
+    lines = "\n".join(encoded[start : start + 76] for start in range(0, len(encoded), 76)) + "\n"  # as `base64 FILE`
+    for row in ({"b64": encoded}, {contract.ENCODED: {"b64": encoded}}, {"b64": lines}):
         status, body = rest.predict({"signature_name": contract.PICTURES, "instances": [row]})
         assert status == 200
         assert digits_in(body) == [8]
@@ -126,6 +127,18 @@ def test_69_bytes_are_base64(rest):
 def test_70_malformed_base64_is_invalid(rest, value):
     assert rest.predict({"signature_name": contract.PICTURES, "instances": [value]})[0] == 400
     assert rest.predict({"signature_name": contract.PICTURES, "inputs": {contract.ENCODED: [value]}})[0] == 400
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"signature_name": "\ud800", "instances": IMAGES.tolist()},
+        {"signature_name": contract.PICTURES, "instances": ["\ud800"]},
+        {"\ud800": 1, "instances": IMAGES.tolist()},
+    ],
+)
+def test_a_string_that_utf8_cannot_encode_is_invalid(rest, document):
+    assert rest.predict(document)[0] == 400
 
 
 @pytest.mark.parametrize(("select", "shift"), [("", 1), ("/versions/1", 0), ("/versions/2", 1), ("/labels/stable", 0)])

@@ -1,5 +1,6 @@
 """The gRPC server beyond the conformance cases: limits, metrics, tensors, the command line."""
 
+import socket
 import subprocess
 import sys
 import urllib.error
@@ -19,6 +20,7 @@ import serving.local_server.model.tensors as tensors
 from serving import contract
 from serving.local_server.errors import StatusError
 from serving.local_server.server import LocalServer
+from tests.ports import free_port
 from tests.serving.saved_models import images_of, write_two_versions, write_version
 from tests.serving.stubs import Stubs, digits_of, model_spec, predict_request, rejected
 from tests.waiting import wait_until
@@ -168,6 +170,9 @@ def test_the_flags_need_neither_tensorflow_nor_grpc():
         (["--batching-parameters-file", "/dev/null"], "--enable-batching"),
         (["--poll-wait-seconds", "0"], "poll_wait_seconds"),
         (["--latest", "0"], "at least 1"),
+        (["--poll-wait-seconds", "inf"], "poll_wait_seconds"),
+        (["--rest-timeout-seconds", "nan"], "rest_timeout_seconds"),
+        (["--grace-period-seconds", "inf"], "grace_period_seconds"),
         (["--label", "stable"], "NAME=VERSION"),
     ],
 )
@@ -177,6 +182,31 @@ def test_bad_flags_are_rejected_by_name(tmp_path, flags, complaint):
     assert process.returncode == 2
     assert complaint in process.stderr
     assert "Traceback" not in process.stderr
+
+
+@pytest.mark.parametrize("flags", [["--label", "stable=1"], ["--latest", "2"]])
+def test_settings_of_one_model_are_rejected_beside_a_file_of_models(tmp_path, flags):
+    command = [sys.executable, "-m", "serving", "serve", "--model-config-file", str(tmp_path / "models"), *flags]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert process.returncode == 2
+    assert "versions and labels are those of" in process.stderr
+
+
+@pytest.mark.parametrize("host", ["::1", "[::1]", "::"])
+def test_it_listens_on_ipv6(tmp_path, host):
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    base_path = write_version(tmp_path / "digits", 1).parent
+    with LocalServer(base_path, host=host, port=free_port(), rest_port=0) as server:
+        assert server.target
+        assert server.target.startswith(f"[{host.strip('[]')}]:")
+        with Stubs(server.target) as stubs:
+            assert digits_of(stubs.predict(predict_request(images_of(1)))) == [1]
+        url = f"http://{server.rest_target}/v1/models/digits"
+        with urllib.request.urlopen(url, timeout=60) as response:
+            assert response.status == 200
 
 
 def test_a_channel_to_a_stopped_server_is_unavailable(tmp_path):

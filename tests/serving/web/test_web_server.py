@@ -24,6 +24,7 @@ from tests.serving.scripted_server import (
     NOT_A_PICTURE,
     TWO_DIGITS,
     earlier_response,
+    metadata_response,
     predict_response,
     scripted_server,
     status_response,
@@ -198,6 +199,25 @@ def test_without_a_model_it_is_live_but_not_ready(port, port_without_model):
 def test_it_is_not_ready_while_the_version_is_loading():
     with scripted_server(status=lambda *_: status_response((7, "LOADING"))) as target, start_web(target) as (_, port):
         assert error_of(request(port, "GET", "/readyz"))[0] == 503
+
+
+def test_it_is_not_ready_without_the_label():
+    def no_label(_, context):
+        context.abort(grpc.StatusCode.INVALID_ARGUMENT, "Unrecognized servable version label: canary")
+
+    with scripted_server(metadata=no_label) as target, start_web(target, "--label", "canary") as (_, port):
+        assert error_of(request(port, "GET", "/readyz"))[0] == 503
+
+
+def test_it_is_ready_with_the_version_of_the_label():
+    labelled = scripted_server(metadata=lambda *_: metadata_response())
+    with labelled as target, start_web(target, "--label", "stable") as (_, port):
+        status, _, body = request(port, "GET", "/readyz")
+    assert (status, json.loads(body)) == (200, {"versions": ["1"]})
+
+
+def test_the_media_type_of_a_picture_may_be_in_capitals(port):
+    assert request(port, "POST", "/predict", b"\x07", {"content-type": "IMAGE/PNG"})[0] == 200
 
 
 def test_concurrent_requests_each_get_their_own_prediction(port):
