@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import ssl
 
@@ -11,6 +12,8 @@ from serving.client.errors import DeadlineError, ServingError, UnavailableError
 from serving.client.target import addresses_of
 
 PROBE_SECONDS = 2.0
+_PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")
+"""The environment variables in which gRPC looks for a proxy, in its order."""
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _HTTP2_START = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
 """The first bytes of an HTTP/2 client: the preface and an empty SETTINGS frame. A gRPC server sends SETTINGS, too."""
@@ -24,6 +27,9 @@ def explain(error: ServingError, target: str, config: ClientConfig) -> str:
     for host, port in addresses_of(target):
         if reason := _probe(host, port, config.tls):
             return f"{host}:{port} {reason}" if cause is error else f"{error}; {host}:{port} {reason}"
+    if proxy := next((name for name in _PROXIES if os.environ.get(name)), None):
+        # A direct connection works.
+        return f"{error}; gRPC connects through the proxy that {proxy} names: add the server's host to no_proxy"
     return str(error)
 
 

@@ -86,6 +86,14 @@ def test_an_encrypted_key_is_named_and_no_password_is_asked_for(capsys, folder):
         assert f"{encrypted} is encrypted" in error_of(capsys, on_localhost(target), *certificates)
 
 
+def test_a_proxy_that_stands_between_is_named(capsys, monkeypatch):
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.delenv("no_proxy", raising=False)
+    with scripted_server() as target:
+        message = error_of(capsys, on_localhost(target))
+    assert "gRPC connects through the proxy that http_proxy names: add the server's host to no_proxy" in message
+
+
 def test_a_server_that_expects_tls_is_recognised(capsys, folder):
     with encrypted_server(folder) as target:
         found = on_localhost(target)
