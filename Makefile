@@ -62,7 +62,7 @@ try: $(WEB)  ## serve the newest version and open the drawing page; Ctrl-C ends 
 
 .PHONY: train
 train: $(TRAIN)  ## train on MNIST to 99 % and publish (PRESET=accurate for the best accuracy)
-	$(PY) -m trainer train --preset $(or $(PRESET),fast) --artifacts $(ARTIFACTS)
+	$(PY) -m trainer train --preset $(or $(PRESET),fast) --artifacts $(ARTIFACTS) --allow-other-data
 
 .PHONY: serve
 serve: $(TRAIN)  ## serve the newest version: gRPC on localhost:8500, REST on localhost:8501

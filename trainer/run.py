@@ -82,7 +82,8 @@ def train_run(
                 from trainer.steps.evaluate import evaluate_model, show_in_tensorboard
                 from trainer.steps.publish import publish_and_report
             with _tracker(config, console) as tracker:
-                run = _train_and_save(config, cluster, tracker, result)
+                publishes = config.publish and not config.allow_other_data
+                run = _train_and_save(config, cluster, tracker, result, publishes=publishes)
                 candidate = evaluate_model(config, run.trained.model, run.splits, result, console)
                 show = partial(show_in_tensorboard, candidate, tracker.board, run.trained.steps)
                 publish_and_report(candidate, result, console, once=True, show=show)
@@ -164,11 +165,13 @@ def _train_as_worker(config: TrainConfig, cluster: Cluster) -> None:
     wait_for_chief(cluster, lambda: is_trained(config.run_dir))
 
 
-def _train_and_save(config: TrainConfig, cluster: Cluster | None, tracker: RunTracker, result: RunResult) -> TrainedRun:
+def _train_and_save(
+    config: TrainConfig, cluster: Cluster | None, tracker: RunTracker, result: RunResult, *, publishes: bool = False
+) -> TrainedRun:
     """Train, and save the weights; facts and data go into `result`."""
     from trainer.steps.train import train_model
 
-    run = train_model(config, cluster, tracker)
+    run = train_model(config, cluster, tracker, publishes=publishes)
     write_atomically(config.run_dir / WEIGHTS_FILE, run.trained.model.save_weights)
     result.facts, result.data = run.facts, run.splits.digests
     result.training = {"steps": run.trained.steps, "seconds": run.trained.seconds}

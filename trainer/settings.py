@@ -283,7 +283,9 @@ class GateSettings:
         may_change=True,
     )
     allow_other_data: bool = setting(
-        False, "Gate: the served version may have been evaluated on another test split.", may_change=True
+        False,
+        "Gate: publish also if the served version was evaluated on another test split; the two are not compared then.",
+        may_change=True,
     )
     keep_versions: int = setting(
         0,

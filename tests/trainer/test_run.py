@@ -237,6 +237,20 @@ def test_an_unwritable_folder_exits_with_2_before_any_work(tmp_path: Path) -> No
     assert f"cannot write to {tmp_path / 'models'}" in done.stderr
 
 
+def test_a_served_version_of_other_data_refuses_the_run_before_it_trains(finished: Path, tmp_path: Path) -> None:
+    served = shutil.copytree(finished / "models", tmp_path / "models") / MODEL_NAME
+    (metadata_file,) = served.glob("*/assets.extra/digits.json")
+    metadata = json.loads(metadata_file.read_text()) | {"test_fingerprint": "of other digits"}
+    metadata_file.write_text(json.dumps(metadata))
+    refused = run_trainer("train", "--artifacts", tmp_path, *REFUSED)
+    assert refused.returncode == ExitCode.GATE
+    assert "was evaluated on another test split" in refused.stderr
+    assert "add --allow-other-data" in refused.stderr
+    assert not list((tmp_path / "runs" / "r" / "checkpoints").glob("*"))
+    allowed = run_trainer("train", "--artifacts", tmp_path, *REFUSED, "--allow-other-data", patches=UNREPORTED)
+    assert "below the gate's minimum" in allowed.stderr
+
+
 def test_divergence_exits_with_4_publishes_nothing_and_leaves_nothing_to_the_next_attempt(tmp_path: Path) -> None:
     """It ends before its first checkpoint, so no settings of it stand in the way of others."""
     mlp = ("--model", "mlp", "--warmup-fraction", 0)

@@ -139,6 +139,15 @@ def refuse_below_minimum(evaluation: Evaluation, gate: Gate) -> None:
         raise GateError(message, Verdict(gate, evaluation.accuracy))
 
 
+def refuse_other_data(test: Split, model_dir: Path) -> None:
+    """Refuse a test split other than that of the served version, before a model is trained that cannot be compared.
+
+    Raises:
+        GateError: as `judge` does without `allow_other_data`.
+    """
+    _comparable_versions(model_dir, live_versions(model_dir)[-1:], test, allow_other_data=False)
+
+
 def judge(evaluation: Evaluation, test: Split, model_dir: Path, gate: Gate) -> Verdict:
     """Compare a candidate with the served version and with the best live version.
 
@@ -152,7 +161,7 @@ def judge(evaluation: Evaluation, test: Split, model_dir: Path, gate: Gate) -> V
         GateError: the candidate must not be published, or the served version cannot be compared with it.
     """
     live = live_versions(model_dir)
-    comparable = _comparable_versions(model_dir, live, test, gate)
+    comparable = _comparable_versions(model_dir, live, test, allow_other_data=gate.allow_other_data)
     comparisons = []
     if live and live[-1] in comparable:
         comparisons.append(_compare_with_served(evaluation, test, model_dir, live[-1], gate))
@@ -181,7 +190,9 @@ def predict_version(folder: Path, images: np.ndarray, batch_size: int = 500) -> 
     return probabilities
 
 
-def _comparable_versions(model_dir: Path, live: Sequence[int], test: Split, gate: Gate) -> dict[int, float]:
+def _comparable_versions(
+    model_dir: Path, live: Sequence[int], test: Split, *, allow_other_data: bool
+) -> dict[int, float]:
     """Return the live versions that were evaluated on this test split, and their accuracy.
 
     A served version without metadata, from another program, counts as comparable: its accuracy is measured.
@@ -199,7 +210,7 @@ def _comparable_versions(model_dir: Path, live: Sequence[int], test: Split, gate
             continue
         if theirs == fingerprint or (is_served and theirs is None):
             comparable[version] = accuracy
-        elif is_served and not gate.allow_other_data:
+        elif is_served and not allow_other_data:
             raise GateError(
                 f"the served version {folder} was evaluated on another test split, so the two accuracies cannot be "
                 "compared; add --allow-other-data to replace it by a model for other data, or publish to another "

@@ -16,6 +16,7 @@ from trainer.data.split import Splits
 from trainer.errors import memory_errors_explained
 from trainer.initial_weights import read_initial_model
 from trainer.precision import AUTO, Precision, fixed_precision
+from trainer.publishing.gate import refuse_other_data
 from trainer.runs.checkpoint import Checkpoints, is_trained
 from trainer.runs.environment import utc_now
 from trainer.runs.signals import deferred_stop
@@ -37,13 +38,16 @@ class TrainedRun:
     """Name and value: data, network, training, devices, memory."""
 
 
-def train_model(config: TrainConfig, cluster: Cluster | None, tracker: Tracker) -> TrainedRun:
+def train_model(
+    config: TrainConfig, cluster: Cluster | None, tracker: Tracker, *, publishes: bool = False
+) -> TrainedRun:
     """Train the config's network on its data set, from the newest checkpoint if there is one.
 
     Args:
         config: the settings of the run, whose folder exists.
         cluster: this worker and the others; None = one process.
         tracker: gets the metrics and prints the progress.
+        publishes: refuse data on which the model could not be compared with the served version.
 
     Raises:
         RunError: see trainer/errors.py.
@@ -64,6 +68,8 @@ def train_model(config: TrainConfig, cluster: Cluster | None, tracker: Tracker) 
         initial = read_initial_model(config) if config.init_from else None
         with tracker.console.phase(f"Loading {config.dataset}"):
             splits = load_data(config)
+        if publishes and not is_trained(config.run_dir):
+            refuse_other_data(splits.test, config.model_dir)
         drawn = f" ({percent(config.pen_weight, 0)} drawn by the pen)" if config.pen_weight else ""
         sizes = (
             f"{len(splits.train):,} training{drawn}, {len(splits.validation):,} validation, {len(splits.test):,} test"

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from serving.local_server.errors import StatusError
+from trainer.publishing.verify_export import TOLERANCE
 
 
 @pytest.fixture(scope="module")
@@ -67,4 +68,8 @@ def test_one_bad_file_gets_a_problem_and_the_others_their_prediction(run_signatu
     assert [output[1].tolist() for output in (mixed["digit"], mixed["confidence"])] == [-1, 0.0]
     assert not mixed["probabilities"][1].any()
     for name, output in alone.items():
-        assert np.array_equal(np.delete(mixed[name], 1, axis=0), output)
+        others = np.delete(mixed[name], 1, axis=0)
+        if name in ("probabilities", "confidence"):  # A batch of another size is rounded differently on some CPUs.
+            assert np.abs(others - output).max() < TOLERANCE
+        else:
+            assert np.array_equal(others, output)
