@@ -80,7 +80,7 @@ def _print_means(network: str, of_runs: list[dict[str, dict[str, float]]], sets:
         )
     photos, times = means["photographs"], means["milliseconds"]
     print(
-        f"not sure of the wrong, if at most {percent(NOT_SURE_OF_RIGHT, 0)} of the right are: "
+        f"wrong predictions that are not sure where at most {percent(NOT_SURE_OF_RIGHT, 0)} of the right are: "
         f"{percent(photos['not_sure_alone'], 1)} alone, {percent(photos['not_sure_averaged'], 1)} averaged\n"
         f"32 digits: {times['batch_alone']:.2f} ms alone, {times['batch_averaged']:.2f} averaged; "
         f"one unsure digit: {times['one_alone']:.2f} and {times['one_averaged']:.2f}",

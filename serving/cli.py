@@ -183,7 +183,7 @@ def _add_connection_options(
     json: bool = True,
     version_help: str = "use only this version (default: the newest served)",
     timeout_seconds: float | None = None,
-    timeout_help: str = f"deadline for all requests together (default: {REQUEST_TIMEOUT_SECONDS:g} for each)",
+    timeout_help: str = f"deadline of the whole command; without it, each request has {REQUEST_TIMEOUT_SECONDS:g} s",
 ) -> None:
     server = parser.add_argument_group("server and model")
     server.add_argument(

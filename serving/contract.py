@@ -1,6 +1,6 @@
 """What the trainer promises and the client relies on: names and shapes, and nothing else.
 
-The trainer and the serving side meet in two places only: the versioned directory on disk, and this file. It imports
+The trainer and the serving side agree on two things: the layout of the folders on disk, and this file. It imports
 nothing, so that both sides may import it at no cost.
 """
 

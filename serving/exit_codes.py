@@ -1,4 +1,4 @@
-"""The exit statuses of `digits`."""
+"""The exit statuses of the serving side's commands; those of the trainer are in trainer/errors.py."""
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 

@@ -1,4 +1,4 @@
-"""Train what tells a digit from none and from several, and what doubts an image, and write their weights into the trainer.
+"""Train the network that counts digits and the regression that estimates `doubt`; write their weights into the trainer.
 
     $ python -m testbed.presence --data-dir mnist/     # an hour; trainer/pictures/presence.npz
 

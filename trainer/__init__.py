@@ -1,7 +1,7 @@
 """The training job: labelled images in, a checked, versioned SavedModel out.
 
-Read the packages in the order of the data: data, training, evaluation, pictures, publishing. `run` calls them in that
-order; `cli` is the command line.
+Read the packages in the order of the data: data, training, evaluation, pictures, publishing. `run` calls
+them; `pictures` is part of the exported model and reads folders of pictures. `cli` is the command line.
 """
 
 import os

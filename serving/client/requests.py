@@ -37,7 +37,7 @@ class Requests:
         return [images[start : start + size] for start in range(0, len(images), size)]
 
     def predict(self, images: np.ndarray) -> wire.PredictRequest:
-        """Return the request for one of the parts that `split` gives."""
+        """Return the request for one of the parts that `split` gives, uint8 [N, 28, 28]."""
         request = wire.PredictRequest(model_spec=self._model_spec())
         request.model_spec.signature_name = contract.SIGNATURE
         tensor = request.inputs[contract.IMAGES]

@@ -68,7 +68,9 @@ def read_folder(folder: Path, held_out_share: float = HELD_OUT_SHARE) -> tuple[S
 
 
 def folder_fingerprint(folder: Path) -> str:
-    """SHA-256 of the set of a folder's pictures and labels. It depends on no name and no order, and decodes no picture.
+    """Return the SHA-256 of the set of a folder's pictures and labels.
+
+    It depends on no name and no order, and decodes no picture.
 
     Raises:
         DataError: the folder, the table or a file cannot be read.

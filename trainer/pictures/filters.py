@@ -70,12 +70,12 @@ def nth_smallest(values: tf.Tensor, n: tf.Tensor) -> tf.Tensor:
 
 
 def median(values: tf.Tensor) -> tf.Tensor:
-    """Return the median of all values; of an even number of them, the upper one."""
+    """Return the median of all values, a scalar; of an even number of them, the upper one."""
     flat = tf.reshape(values, [-1])
     return nth_smallest(flat, tf.size(flat) // 2)
 
 
 def contraharmonic_mean(values: tf.Tensor) -> tf.Tensor:
-    """Return the mean of values weighted by their squares. A few large values outweigh many small ones."""
+    """Return the mean of values weighted by their squares, a scalar. A few large values outweigh many small ones."""
     squares = values**2
     return tf.reduce_sum(squares * values) / (tf.reduce_sum(squares) + 1e-12)

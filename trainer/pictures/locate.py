@@ -213,7 +213,7 @@ def _nothing(size: tf.Tensor) -> Located:
 
 
 def sharpness(digit: tf.Tensor, ink: tf.Tensor) -> tf.Tensor:
-    """Return how abruptly ink begins along the edges of the digit, 0 to 1."""
+    """Return how abruptly ink begins along the edges of the digit, 0 to 1, from bool and float32 [H, W]."""
     inside = tf.cast(digit, tf.float32)
     edge = tf.cast(digit & ~erode(digit, 3), tf.float32)  # its outermost pixels
     strength = tf.math.divide_no_nan(tf.reduce_sum(inside * ink), tf.reduce_sum(inside))

@@ -52,7 +52,7 @@ def erode(values: tf.Tensor, window: int) -> tf.Tensor:
 
 
 def closing(grey: tf.Tensor, window: int) -> tf.Tensor:
-    """Apply a morphological closing: fill what is darker than its surroundings and nowhere as wide as the window.
+    """Apply a morphological closing to [H, W]: fill what is darker than its surroundings and narrower than the window.
 
     Pooled: shifts would take a little less time, but wide windows a thousand nodes, and loading the graph a second.
     """

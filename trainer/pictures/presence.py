@@ -1,4 +1,4 @@
-"""Is there a digit at all, is it the only one, and was it prepared well? From how ink lies in the picture and its image.
+"""Estimate from the ink whether a picture has no digit, one or several, and whether its image shows what is written.
 
 Blank paper, shadows, textures, print and faces have ink somewhere, and the network for digits is often sure of what it is
 given. A digit differs in shape and surroundings: sharp edges, one or two pieces, little other ink around it, none inside.

@@ -56,7 +56,8 @@ SIGNATURES = {
 """Inputs and outputs that a version must have."""
 
 WARM_UP_BATCH_SIZES = {SIGNATURE: (1, 8, 32, 128), PICTURES: (1, 8)}
-"""The server replays a warm-up record of each batch size when it loads a version, so no request pays for the first run."""
+"""The server replays a warm-up record of each batch size when it loads a version. So no request of such a size pays for
+the first run."""
 
 WARM_UP_FILE = "tf_serving_warmup_requests"
 

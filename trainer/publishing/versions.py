@@ -74,7 +74,7 @@ def publisher_lock(model_dir: Path, timeout_seconds: float = 900.0) -> Iterator[
 
 
 def staging_folder(model_dir: Path, version: int) -> Path:
-    """Where to write a version before it is promoted: on the same filesystem, under a name that is not a number."""
+    """Return where to write a version before it is promoted: on the same filesystem, under a name that is not a number."""
     return model_dir / f"{STAGING_PREFIX}{version}"
 
 

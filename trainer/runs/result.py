@@ -4,7 +4,7 @@
       "format": 1,
       "exit_code": 0, "status": "ok", "message": "done",             trainer/errors.py has all codes
       "started": "2026-01-01T12:00:00+00:00", "finished": "...",     UTC
-      "facts": {"network": "cnn, 107,018 parameters", ...},          what the report shows first
+      "facts": {"network": "cnn, 134,570 parameters", ...},          what the report shows first
       "environment": {"command": "...", "revision": "...", ...},     trainer/runs/environment.py
       "data": {"train": "<SHA-256>", "validation": ..., "test": ...},
       "training": {"steps": 1234, "seconds": 27.1},                  without set-up and evaluations

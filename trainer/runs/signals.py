@@ -22,7 +22,7 @@ class StoppedError(KeyboardInterrupt):
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Inside, each of `SIGNALS` raises StoppedError, so that every `finally` and `with` on the way out cleans up."""
+    """Make each of `SIGNALS` raise StoppedError in the block, so that `finally` and `with` on the way out clean up."""
 
     def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
         raise _stopped_by(number)
@@ -33,7 +33,7 @@ def stoppable() -> Iterator[None]:
 
 @contextmanager
 def deferred_stop() -> Iterator[Callable[[], bool]]:
-    """Inside, the first signal makes the yielded function return True; the second one ends the process at once.
+    """Make the yielded function return True after the first signal; the second one ends the process at once.
 
     Raises:
         StoppedError: after the body, if there was a signal.

@@ -69,7 +69,7 @@ class Devices:
 
     @contextmanager
     def bounded(self, set_up_seconds: float = 0.0) -> Iterator[None]:
-        """Inside, collectives fail after `timeout_seconds` instead of waiting for ever for a worker that hangs.
+        """Make collectives in the block fail after `timeout_seconds` instead of waiting for ever for a worker that hangs.
 
         Args:
             set_up_seconds: more time, for a block that also builds or compiles something.
@@ -165,7 +165,7 @@ def choose_devices(settings: RuntimeSettings = ALL_DEVICES, cluster: Cluster | N
 
 @contextmanager
 def peers_may_be_lost(cluster: Cluster | None) -> Iterator[None]:
-    """Inside, TensorFlow's errors of a broken cluster become a PeersError."""
+    """Turn TensorFlow's errors of a broken cluster into a PeersError."""
     try:
         yield
     except (

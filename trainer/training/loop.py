@@ -74,8 +74,8 @@ def train(
 
     Args:
         config: the settings of the run.
-        splits: `train` has the examples to learn from; `validation` is evaluated after each epoch, and nothing is learned
-            from it; the others are not used.
+        splits: `train` has the examples to learn from; `validation` is evaluated after each epoch, or as
+            `evaluate_every` says, and nothing is learned from it; the others are not used.
         devices: where the replicas run.
         hooks: metrics, checkpoints and requests to stop.
         initial: its weights are the first ones; None = random weights.

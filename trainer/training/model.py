@@ -142,7 +142,7 @@ _noise = threading.local()  # each replica is traced in a thread of its own
 
 @contextmanager
 def dropout_noise(part: ReplicaSlice, step: tf.Tensor) -> Iterator[None]:
-    """Inside, the dropout layers of models draw the masks of these positions and this step."""
+    """Make the dropout layers draw the masks of these positions and this step, until the block ends."""
     _noise.source = part, step
     try:
         yield

@@ -37,7 +37,7 @@ class TableSchedule(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def build_optimizer(settings: OptimizerSettings, rates: np.ndarray, *, scale_loss: bool = False) -> keras.Optimizer:
-    """Adam or AdamW with the learning rate of each step; `scale_loss` as mixed_float16 needs it."""
+    """Return Adam or AdamW with the learning rate of each step; `scale_loss` as mixed_float16 needs it."""
     schedule = TableSchedule(rates)
     betas = {"beta_1": settings.beta_1, "beta_2": settings.beta_2}
     if settings.optimizer == "adamw":

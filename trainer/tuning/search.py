@@ -5,7 +5,7 @@ those that are clearly worse. The best few are trained again with other seeds, s
 
 A trial is a run like any other, <artifacts>/runs/<run>-<number>/, with a record of its own, trial.json. A search that was
 stopped or killed is resumed by the same command: finished trials stay, and unfinished ones are resumed from their last
-checkpoints. No trial sees the test split; the best one meets it when its run is published.
+checkpoints. No trial sees the test split; the best one is scored on it when its run is published.
 """
 
 import dataclasses
