@@ -149,9 +149,8 @@ def decode_base64(value: Mapping[str, Any]) -> bytes:
     """Return the bytes of `{"b64": "..."}`. Raise StatusError for anything else."""
     if not is_base64(value):
         raise invalid_argument(f"JSON Value: {_short(value)} not formatted correctly for base64 data")
-    text = "".join(
-        value["b64"].split()
-    )  # TensorFlow Serving ignores white space, such as the line breaks of `base64 FILE`
+    # TensorFlow Serving ignores white space, such as the line breaks of `base64 FILE`.
+    text = "".join(value["b64"].split())
     try:
         return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
