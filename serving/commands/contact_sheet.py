@@ -52,7 +52,7 @@ def write_contact_sheet(path: Path, predictions: Sequence[FilePrediction]) -> No
     """Write the page.
 
     Raises:
-        OSError: if the file cannot be written.
+        OSError: if the file cannot be written, or a picture cannot be read.
     """
     figures = [
         _FIGURE.format(
@@ -67,9 +67,12 @@ def write_contact_sheet(path: Path, predictions: Sequence[FilePrediction]) -> No
     path.write_text(_PAGE.format(figures="\n".join(figures)), encoding="utf-8")
 
 
-def _picture_element(picture: bytes | None) -> str:
+def _picture_element(picture: Path | bytes | None) -> str:
+    if picture is None:
+        return "<span></span>"
+    content = picture.read_bytes() if isinstance(picture, Path) else picture
     # Browsers detect the format from the bytes, whatever type this names.
-    return f'<img alt="the picture" src="data:image/png;base64,{_base64(picture)}">' if picture else "<span></span>"
+    return f'<img alt="the picture" src="data:image/png;base64,{_base64(content)}">'
 
 
 def encode_png(image: np.ndarray) -> bytes:

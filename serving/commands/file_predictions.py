@@ -5,7 +5,7 @@ Pictures and arrays are sent to different signatures; their predictions are merg
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import numpy as np
 from serving.client.client import DigitClient
 from serving.client.errors import InvalidRequestError
 from serving.client.results import UNKNOWN, PicturePrediction, Prediction
-from serving.commands.inputs import read_input
+from serving.commands.inputs import can_be_read_again, read_input
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -29,8 +29,8 @@ class FilePrediction:
     prediction: Prediction
     is_sure: bool
     """Whether the confidence reaches `--min-confidence` and the picture shows one digit."""
-    picture: bytes | None
-    """Content of the picture file; None for an image of an array."""
+    picture: Path | bytes | None
+    """The picture file, or its content if it can be read only once; None for an image of an array."""
     network_input: np.ndarray
     """uint8 [28, 28], 0 = paper, 255 = ink."""
     problem: str = ""
@@ -49,16 +49,23 @@ class FilePrediction:
 
 
 def predict_files(paths: Sequence[Path], client: DigitClient, *, min_confidence: float) -> list[FilePrediction]:
-    """Predict all images of all files, in order. Every file is read before the first request is sent.
+    """Predict all images of all files, in order. Every file is read and checked before the first request is sent.
+
+    Pictures are not kept in memory: each is read again for its request, unless it can be read only once.
 
     Raises:
         OSError, ValueError: if a file cannot be read, or if a model version without the output `problem` cannot use it;
             the message names it.
         ServingError: if a request fails for another reason.
     """
-    inputs = [read_input(path) for path in paths]
-    pictures = {path: content for path, content in zip(paths, inputs, strict=True) if isinstance(content, bytes)}
-    arrays = {path: content for path, content in zip(paths, inputs, strict=True) if not isinstance(content, bytes)}
+    pictures: dict[Path, Path | bytes] = {}
+    arrays: dict[Path, np.ndarray] = {}
+    for path in paths:
+        content = read_input(path)
+        if isinstance(content, bytes):
+            pictures[path] = path if can_be_read_again(path) else content
+        else:
+            arrays[path] = content
     by_path = {
         **_predict_pictures(pictures, client, min_confidence),
         **_predict_arrays(arrays, client, min_confidence),
@@ -67,7 +74,7 @@ def predict_files(paths: Sequence[Path], client: DigitClient, *, min_confidence:
 
 
 def _predict_pictures(
-    pictures: dict[Path, bytes], client: DigitClient, min_confidence: float
+    pictures: Mapping[Path, Path | bytes], client: DigitClient, min_confidence: float
 ) -> dict[Path, list[FilePrediction]]:
     if not pictures:
         return {}
@@ -85,18 +92,18 @@ def _predict_pictures(
                 name=str(path),
                 prediction=prediction,
                 is_sure=prediction.is_one_digit and prediction.confidence >= min_confidence,
-                picture=content,
+                picture=picture,
                 network_input=prediction.normalized,
                 problem=prediction.problem,
                 found=None if prediction.found == UNKNOWN else prediction.found,
             )
         ]
-        for (path, content), prediction in zip(pictures.items(), predictions, strict=True)
+        for (path, picture), prediction in zip(pictures.items(), predictions, strict=True)
     }
 
 
 def _predict_arrays(
-    arrays: dict[Path, np.ndarray], client: DigitClient, min_confidence: float
+    arrays: Mapping[Path, np.ndarray], client: DigitClient, min_confidence: float
 ) -> dict[Path, list[FilePrediction]]:
     if not arrays:
         return {}

@@ -26,6 +26,8 @@ STDIN = Path("-")
 MAX_ARRAY_BYTES = 256 * 1024 * 1024
 """Largest array: 340,000 images, almost five times MNIST."""
 
+_DESCRIPTORS = ("/dev/", "/proc/")
+"""Paths such as /dev/stdin stand for a descriptor that is open already."""
 _GZIP, _NPY, _IDX_IMAGES = b"\x1f\x8b", b"\x93NUMPY", b"\x00\x00\x08\x03"
 _UNSUPPORTED = {
     "WebP": rb"RIFF....WEBP",
@@ -58,12 +60,17 @@ def read_input(path: Path) -> np.ndarray | bytes:
         raise ValueError(f"{name}: {error}") from error
 
 
+def can_be_read_again(path: Path) -> bool:
+    """Return whether the file gives its content each time it is opened, which standard input and pipes do not."""
+    return path != STDIN and path.is_file() and not str(path).startswith(_DESCRIPTORS)
+
+
 def _open(path: Path) -> BinaryIO:
     if path == STDIN:
         if sys.stdin is None:
             raise ValueError("is closed; send a file to it: predict - < FILE")
         return os.fdopen(os.dup(sys.stdin.fileno()), "rb")
-    if stat.S_ISFIFO(path.stat().st_mode) and not str(path).startswith(("/dev/", "/proc/")):
+    if stat.S_ISFIFO(path.stat().st_mode) and not str(path).startswith(_DESCRIPTORS):
         # Opening it would wait, perhaps forever, for a program that writes to it.
         raise ValueError(f"is a named pipe; send its content to standard input: predict - < {path}")
     return path.open("rb")

@@ -17,6 +17,7 @@ from tensorflow_serving.apis import get_model_metadata_pb2
 
 from serving import contract
 from serving.cli import main
+from serving.contract import MAX_PICTURE_BYTES
 from tests.serving.scripted_server import (
     NO_DIGIT,
     NOT_A_PICTURE,
@@ -180,6 +181,38 @@ def test_predict_reads_every_file_before_it_sends_a_request(files, capsys):
     output = capsys.readouterr()
     assert "bad.npy: " in output.err
     assert output.out == ""
+
+
+def test_predict_does_not_hold_all_pictures_in_memory(tmp_path):
+    """It held all files at once: 900 MB for 40 of 15 MiB."""
+    paths = [tmp_path / f"{number}.png" for number in range(30)]
+    for path in paths:
+        with path.open("wb") as file:
+            file.write(b"\x07")
+            file.truncate(MAX_PICTURE_BYTES - 2**20)  # a hole: it takes no space
+    code = (
+        "import sys\n"
+        "from serving.cli import main\n"
+        "assert main(sys.argv[1:]) == 0\n"
+        # ru_maxrss would include what the parent held when it started this process.
+        "print(next(line for line in open('/proc/self/status') if line.startswith('VmHWM')).split()[1])\n"
+    )
+    with scripted_server(max_message_bytes=-1) as target:
+        command = [sys.executable, "-c", code, "predict", *map(str, paths), "--target", target]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    *lines, peak_kib = done.stdout.splitlines()
+    assert [line.split()[1] for line in lines] == ["digit", *30 * ["7"]]
+    assert int(peak_kib) * 1024 < 30 * (MAX_PICTURE_BYTES - 2**20)
+
+
+@pytest.mark.parametrize("name", ["-", "/dev/stdin"])
+def test_a_picture_from_a_pipe_is_read_once_and_shown(files, name):
+    with scripted_server() as target:
+        page = files / "seen.html"
+        command = [sys.executable, "-m", "serving", "predict", name, "--show", str(page), "--target", target]
+        done = subprocess.run(command, input=b"\x06 as it is", capture_output=True, timeout=60, check=True)
+    assert done.stdout.split()[4:6] == [name.encode(), b"6"]
+    assert base64.b64encode(b"\x06 as it is").decode() in page.read_text()
 
 
 def test_a_missing_file_is_named(capsys):
