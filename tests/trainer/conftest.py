@@ -84,13 +84,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
 
 @pytest.fixture(scope="session")
 def normalize_files() -> Any:
-    """The preparation of pictures, `normalize(*contents)`, traced once for all tests of a process."""
+    """The preparation of pictures, `normalize(*contents)`, loaded once for all tests of a process."""
     import tensorflow as tf
 
     from trainer.pictures.normalize import normalize
 
-    compiled = tf.function(normalize, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
-    return lambda *files: compiled(tf.constant(list(files), tf.string))
+    return lambda *files: normalize(tf.constant(list(files), tf.string))
 
 
 @pytest.fixture

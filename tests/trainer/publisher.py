@@ -20,7 +20,10 @@ from trainer.data.load import load_splits
 from trainer.errors import ExitCode, RunError
 from trainer.evaluation.metrics import evaluate
 from trainer.evaluation.predict import compile_predict
-from trainer.pictures import normalize
+from trainer.pictures.decode import decode
+from trainer.pictures.normalize import Normalized
+from trainer.pictures.presence import TRAITS
+from trainer.publishing import export
 from trainer.publishing.gate import Gate
 from trainer.publishing.publish import publish
 from trainer.publishing.verify_export import verify
@@ -28,11 +31,20 @@ from trainer.publishing.versions import live_versions, roll_back
 from trainer.training.model import build_model
 
 
-def take_as_prepared(pixels: Any) -> Any:
-    """Take the place of `normalize_pixels` in tests of publishing: tracing that graph takes seconds."""
+def take_as_prepared(encoded: Any) -> Any:
+    """Take the place of `normalize` in exports of tests: loading its graph takes seconds."""
     import tensorflow as tf
 
-    return normalize.no_digit()._replace(image=tf.image.resize_with_crop_or_pad(pixels[..., :1], *IMAGE_SHAPE)[..., 0])
+    def one(content: Any) -> tuple[Any, Any]:
+        pixels, problem = decode(content)
+        return tf.image.resize_with_crop_or_pad(pixels[..., :1], *IMAGE_SHAPE)[..., 0], problem
+
+    specs = tf.TensorSpec(IMAGE_SHAPE, tf.uint8), tf.TensorSpec([], tf.string)
+    images, problem = tf.map_fn(one, encoded, fn_output_signature=specs)
+    found = tf.cast(tf.reduce_any(images > 0, [1, 2]), tf.int64)
+    nothing = tf.zeros([tf.size(problem)])
+    box, traits = (tf.repeat(nothing[:, tf.newaxis], size, axis=1) for size in (4, TRAITS))
+    return Normalized(images, problem, found, box, traits, doubt=nothing)
 
 
 def publish_once(weights: Path, model_dir: Path, started: Any) -> None:
@@ -41,7 +53,7 @@ def publish_once(weights: Path, model_dir: Path, started: Any) -> None:
     model = build_model("cnn", width=0.5)
     model.load_weights(weights)
     evaluation = evaluate(compile_predict(model), test)
-    normalize.normalize_pixels = take_as_prepared
+    export.normalize = take_as_prepared
     started.set()
     gate = Gate(min_accuracy=0.5, tolerance=1.0)
     publish(model, evaluation, test, model_dir=model_dir, gate=gate, now=datetime.now(UTC), metadata={}, verify=verify)
@@ -49,7 +61,7 @@ def publish_once(weights: Path, model_dir: Path, started: Any) -> None:
 
 def operate(kind: str, number: int, weights: Path, artifacts: Path) -> None:
     """One operation of test_random_operations; the process ends with the exit status of the command line."""
-    normalize.normalize_pixels = take_as_prepared
+    export.normalize = take_as_prepared
     publish.__kwdefaults__["verify"] = verify
     try:
         sys.exit(_operate(kind, number, weights, artifacts) or ExitCode.OK)

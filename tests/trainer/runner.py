@@ -53,7 +53,7 @@ def _nothing(*_: object, **__: object) -> None:
 QUICK_PUBLISH = MappingProxyType(
     {
         "trainer.publishing.publish.fresh_process": _unverified,
-        "trainer.pictures.normalize.normalize_pixels": take_as_prepared,
+        "trainer.publishing.export.normalize": take_as_prepared,
         "trainer.steps.publish.save_figures": _nothing,
     }
 )

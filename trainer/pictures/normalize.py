@@ -13,6 +13,7 @@ does it, so that all clients get the same preparation.
 Lengths are in pixels of the image that a function works on; light and ink are in 0 to 1.
 """
 
+import functools
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -21,6 +22,7 @@ from serving.contract import IMAGE_SHAPE
 from trainer.pictures.decode import decode
 from trainer.pictures.extend import extend
 from trainer.pictures.extract import BOX_SIDE_PIXELS, extract_digit
+from trainer.pictures.graph_cache import Traced, trace_once
 from trainer.pictures.locate import locate_digit
 from trainer.pictures.morphology import bounding_box
 from trainer.pictures.presence import TRAITS, count_digits, measure_traits, preparation_doubt
@@ -62,11 +64,17 @@ class Prepared(NamedTuple):
     """float32 [`TRAITS`] of what was located."""
 
 
-# Compiled here, so that a process which exports several models traces the graph once. AutoGraph finds nothing to do.
-@tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
 def normalize(encoded: tf.Tensor) -> Normalized:
     """Bring picture files, string [N] with the bytes of PNG, JPEG, BMP or GIF files, to MNIST's form."""
+    return Normalized(*_traced()(encoded))
 
+
+@functools.cache
+def _traced() -> Traced:
+    return trace_once(_normalize, tf.TensorSpec([None], tf.string))
+
+
+def _normalize(encoded: tf.Tensor) -> Normalized:
     def one(encoded: tf.Tensor) -> tuple[Prepared, tf.Tensor]:
         pixels, problem = decode(encoded)
         return normalize_pixels(pixels), problem

@@ -311,7 +311,7 @@ def test_a_file_that_cannot_be_used_has_a_problem_and_the_others_have_none() -> 
     before, after = file_of(seven(), "JPEG").split(b"\xff\xc0\x00\x11\x08")
     vast_jpeg = before + b"\xff\xc0\x00\x11\x08" + (60_000).to_bytes(2, "big") * 2 + after[4:]
     files = tf.constant([b"", good, good[:200], vast, good + bytes(2**24), vast_jpeg])
-    normalized = tf.function(normalize, autograph=False)(files)
+    normalized = normalize(files)
     assert [problem.decode() for problem in normalized.problem.numpy()] == [
         "cannot be decoded; expected a complete PNG, JPEG, BMP or GIF file",
         "",

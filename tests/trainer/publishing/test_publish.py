@@ -67,9 +67,9 @@ def publish_to(
 
 @pytest.fixture(scope="module", autouse=True)
 def _pictures_taken_as_prepared() -> Iterator[None]:
-    """In what these tests export: to trace and load the preparation of pictures takes seconds each time."""
+    """In what these tests export: to load the preparation of pictures takes seconds each time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("trainer.pictures.normalize.normalize_pixels", take_as_prepared)
+        patch.setattr("trainer.publishing.export.normalize", take_as_prepared)
         yield
 
 

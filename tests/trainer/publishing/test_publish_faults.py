@@ -48,7 +48,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_any_call_may_fail_and_the_served_version_stays_and_the_next_publisher_succeeds(
     tmp_path: Path, monkeypatch, trained, call: str
 ) -> None:
-    monkeypatch.setattr("trainer.pictures.normalize.normalize_pixels", take_as_prepared)
+    monkeypatch.setattr("trainer.publishing.export.normalize", take_as_prepared)
     model_dir = tmp_path / "models" / "digits"
     first = publish_once(trained, model_dir)
     served = contents(version_folder(model_dir, first))
