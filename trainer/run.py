@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING
@@ -36,6 +37,7 @@ from trainer.runs.signals import deferred_stop
 from trainer.training.cluster import Cluster, find_cluster, wait_for_chief
 
 if TYPE_CHECKING:
+    from trainer.publishing.verify_export import VerifyThere
     from trainer.runs.tracking import RunTracker
     from trainer.steps.train import TrainedRun
 
@@ -84,9 +86,10 @@ def train_run(
             with _tracker(config, console) as tracker:
                 publishes = config.publish and not config.allow_other_data
                 run = _train_and_save(config, cluster, tracker, result, publishes=publishes)
-                candidate = evaluate_model(config, run.trained.model, run.splits, result, console)
-                show = partial(show_in_tensorboard, candidate, tracker.board, run.trained.steps)
-                publish_and_report(candidate, result, console, once=True, show=show)
+                with _verification(config) as verify:
+                    candidate = evaluate_model(config, run.trained.model, run.splits, result, console)
+                    show = partial(show_in_tensorboard, candidate, tracker.board, run.trained.steps)
+                    publish_and_report(candidate, result, console, verify=verify, once=True, show=show)
 
 
 def train_trial(
@@ -145,7 +148,8 @@ def publish_run(config: TrainConfig, now: datetime, console: Console) -> None:
         with console.phase("Loading TensorFlow"), deferred_stop():
             from trainer.steps.evaluate import reload_candidate
             from trainer.steps.publish import publish_and_report
-        publish_and_report(reload_candidate(config, result, console), result, console)
+        with _verification(config) as verify:
+            publish_and_report(reload_candidate(config, result, console), result, console, verify=verify)
 
 
 def _train_as_worker(config: TrainConfig, cluster: Cluster) -> None:
@@ -177,6 +181,13 @@ def _train_and_save(
     result.training = {"steps": run.trained.steps, "seconds": run.trained.seconds}
     result.environment = describe_environment()
     return run
+
+
+def _verification(config: TrainConfig) -> AbstractContextManager[VerifyThere | None]:
+    """Start the process that will verify the exported files; it imports TensorFlow while the model is evaluated."""
+    from trainer.publishing.verify_export import fresh_process
+
+    return fresh_process() if config.publish else nullcontext()
 
 
 def _tracker(

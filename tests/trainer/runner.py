@@ -38,8 +38,8 @@ PRELOADED = (
 
 
 @contextmanager
-def _unverified(_: Path, meanwhile: Callable[[], None]) -> Iterator[Callable[..., dict[str, Any]]]:
-    def verify(*_: object) -> dict[str, Any]:
+def _unverified() -> Iterator[Callable[..., dict[str, Any]]]:
+    def verify(*_: object, meanwhile: Callable[[], None]) -> dict[str, Any]:
         meanwhile()
         return {}
 
@@ -52,7 +52,7 @@ def _nothing(*_: object, **__: object) -> None:
 
 QUICK_PUBLISH = MappingProxyType(
     {
-        "trainer.publishing.publish.fresh_process": _unverified,
+        "trainer.publishing.verify_export.fresh_process": _unverified,
         "trainer.publishing.export.normalize": take_as_prepared,
         "trainer.steps.publish.save_figures": _nothing,
     }

@@ -210,9 +210,12 @@ def test_figures_that_cannot_be_written_do_not_stop_the_publication(finished: Pa
 def test_what_is_shown_in_tensorboard_is_shown_once_even_if_a_figure_cannot_be_written(monkeypatch) -> None:
     from trainer.steps import publish
 
-    def publish_it(*_: object, meanwhile: Callable[[], None], **__: object) -> str:
-        meanwhile()
+    def publish_it(*_: object, verify: Callable[[], None], **__: object) -> str:
+        verify()
         return "Published."
+
+    def verify(meanwhile: Callable[[], None]) -> None:
+        meanwhile()
 
     def report(*_: object, draw: Callable[[], None], **__: object) -> None:
         with pytest.raises(OSError, match="No space left"):
@@ -221,7 +224,7 @@ def test_what_is_shown_in_tensorboard_is_shown_once_even_if_a_figure_cannot_be_w
     for name, value in (("_publish", publish_it), ("report", report), ("_draw_figures", full_disk)):
         monkeypatch.setattr(publish, name, value)
     shown: list[str] = []
-    publish.publish_and_report(None, RunResult(), SILENT, show=lambda: shown.append("test results"))
+    publish.publish_and_report(None, RunResult(), SILENT, verify=verify, show=lambda: shown.append("test results"))
     assert shown == ["test results"]
 
 

@@ -4,8 +4,7 @@ Every step fails closed: a version appears only after all steps before it have s
 """
 
 import shutil
-from collections.abc import Callable
-from contextlib import ExitStack, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -21,7 +20,7 @@ from trainer.evaluation.metrics import Evaluation
 from trainer.evaluation.predict import predict_logits
 from trainer.publishing.export import export_model, read_metadata
 from trainer.publishing.gate import TEST_FINGERPRINT, Gate, Verdict, judge, refuse_below_minimum
-from trainer.publishing.verify_export import Verify, fresh_process
+from trainer.publishing.verify_export import Verify
 from trainer.publishing.versions import (
     live_versions,
     next_version,
@@ -65,9 +64,8 @@ def publish(
     gate: Gate,
     now: datetime,
     metadata: dict[str, Any],
+    verify: Verify,
     keep_versions: int = 0,
-    verify: Verify | None = None,
-    meanwhile: Callable[[], None] = lambda: None,
     console: Console = SILENT,
 ) -> Published:
     """Publish a trained model as the next version under `model_dir`, if it passes the gate.
@@ -80,9 +78,8 @@ def publish(
         gate: the requirements.
         now: the time that numbers the version.
         metadata: JSON-ready facts, saved inside the version.
+        verify: compares the exported files with the model; see `trainer.publishing.verify_export`.
         keep_versions: how many live versions to keep; older ones are removed afterwards. 0 = all.
-        verify: compares the exported files with the model; None = in a fresh process, started before the export.
-        meanwhile: is called while the fresh process verifies.
         console: prints which step is running.
 
     Raises:
@@ -91,7 +88,7 @@ def publish(
     """
     refuse_below_minimum(evaluation, gate)
     images = test.images[:CHECKED_EXAMPLES]
-    with publisher_lock(model_dir), ExitStack() as processes:
+    with publisher_lock(model_dir):
         # Compared while the lock is held, so that no other version is published in between.
         served = live_versions(model_dir)[-1:]
         with console.phase("Comparing with the served version") if served else nullcontext(), deferred_stop():
@@ -99,7 +96,6 @@ def publish(
         version = next_version(model_dir, now)
         staging = staging_folder(model_dir, version)
         try:
-            verify = verify or processes.enter_context(fresh_process(staging, meanwhile=meanwhile))
             with console.phase("Exporting"), deferred_stop():
                 expected = _predict_on_cpu(model, images, evaluation.temperature)
                 export_model(

@@ -1,6 +1,6 @@
 """Verify an exported model in a fresh process, through the v1 Session path that TensorFlow Serving loads it by.
 
-    python -m trainer.publishing.verify_export FOLDER EXPECTED.npz [--wait]
+    echo '["FOLDER", "EXPECTED.npz"]' | python -m trainer.publishing.verify_export
 
 prints one JSON object. It exits with 0 if the exported files predict what the trainer predicted, and with 6 if not. A
 fresh process shares no state with the exporting one, so it finds what is missing from the files.
@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -46,9 +46,6 @@ BATCH_SIZES = (256, 7)
 
 TIMEOUT_SECONDS = 600
 
-WAIT = "--wait"
-"""Argument that makes the process import TensorFlow, and then wait for a line on standard input."""
-
 SIGNATURES = {
     SIGNATURE: ({IMAGES}, {PROBABILITIES, DIGIT, CONFIDENCE}),
     PICTURES: ({ENCODED}, {PROBABILITIES, DIGIT, CONFIDENCE, NORMALIZED, PROBLEM, FOUND, BOX, DOUBT}),
@@ -61,8 +58,21 @@ the first run."""
 
 WARM_UP_FILE = "tf_serving_warmup_requests"
 
-Verify = Callable[[Path, np.ndarray, np.ndarray], dict[str, Any]]
-"""A SavedModel, images uint8 [N, 28, 28], expected probabilities float32 [N, 10] -> the measured values."""
+
+class Verify(Protocol):
+    """`verify`, here or in another process."""
+
+    def __call__(self, folder: Path, images: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
+        """See `verify_in_fresh_process`."""
+
+
+class VerifyThere(Protocol):
+    """`verify` in another process."""
+
+    def __call__(
+        self, folder: Path, images: np.ndarray, probabilities: np.ndarray, meanwhile: Callable[[], None] = ...
+    ) -> dict[str, Any]:
+        """See `verify_in_fresh_process`; `meanwhile` is called in this process while the other one verifies."""
 
 
 class ArtifactError(RunError):
@@ -95,28 +105,24 @@ def verify_in_fresh_process(
         ArtifactError: the files do not load, or they predict something else.
         VerificationError: the process was killed or took too long. A retry may help.
     """
-    with fresh_process(folder, timeout_seconds) as verify_there:
+    with fresh_process(timeout_seconds) as verify_there:
         return verify_there(folder, images, probabilities)
 
 
 @contextmanager
-def fresh_process(
-    folder: Path, timeout_seconds: float = TIMEOUT_SECONDS, meanwhile: Callable[[], None] = lambda: None
-) -> Iterator[Verify]:
-    """Start a Python process that imports TensorFlow at once, while `folder` is still being written.
+def fresh_process(timeout_seconds: float = TIMEOUT_SECONDS) -> Iterator[VerifyThere]:
+    """Start a Python process that imports TensorFlow at once, before there is anything to verify.
 
     Args:
-        folder: where the SavedModel will be.
         timeout_seconds: how long the verification may take.
-        meanwhile: is called here while the process verifies.
 
     Yields:
-        `verify` in that process; see `verify_in_fresh_process`. To be called once, when `folder` is complete.
+        `verify` in that process. To be called once at most, when the SavedModel is complete.
     """
     with tempfile.TemporaryDirectory() as scratch:
         expected = Path(scratch) / "expected.npz"
         process = subprocess.Popen(
-            [sys.executable, "-m", "trainer.publishing.verify_export", str(folder.resolve()), str(expected), WAIT],
+            [sys.executable, "-m", "trainer.publishing.verify_export"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -128,10 +134,15 @@ def fresh_process(
             env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1"},
         )
 
-        def verify_there(folder: Path, images: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
+        def verify_there(
+            folder: Path,
+            images: np.ndarray,
+            probabilities: np.ndarray,
+            meanwhile: Callable[[], None] = lambda: None,
+        ) -> dict[str, Any]:
             np.savez(expected, images=images, probabilities=probabilities)
             with suppress(BrokenPipeError):  # It has ended; why is found out below.
-                print("go", file=process.stdin, flush=True)
+                print(json.dumps([str(folder.resolve()), str(expected)]), file=process.stdin, flush=True)
             meanwhile()
             try:
                 out, err = process.communicate(timeout=timeout_seconds)
@@ -278,16 +289,15 @@ def _replay_warm_up(folder: Path, calls: dict[str, _Call]) -> int:
     return sum(map(len, sizes.values()))
 
 
-def main(arguments: list[str]) -> int:
+def main() -> int:
     """Print the measured values, or the reason of the failure; return the exit status."""
     quiet_tensorflow.install(hidden=("keras",))  # which takes half of the import, and which TensorFlow Serving has not
-    folder, expected, *wait = arguments
     try:
-        if wait:
-            import tensorflow as tf  # noqa: F401
+        import tensorflow as tf  # noqa: F401
 
-            if not sys.stdin.readline():
-                return ExitCode.STOPPED  # The process that started this one has ended.
+        if not (line := sys.stdin.readline()):
+            return ExitCode.STOPPED  # The process that started this one has ended, or has nothing to verify.
+        folder, expected = json.loads(line)
         with np.load(expected) as arrays:
             measured = verify(Path(folder), arrays["images"], arrays["probabilities"])
         print(json.dumps(measured, allow_nan=False))
@@ -301,4 +311,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -14,6 +14,7 @@ from trainer.evaluation.model_card import model_card, write_model_card
 from trainer.evaluation.report import Story, write_report
 from trainer.publishing.gate import Gate, GateError
 from trainer.publishing.publish import EXTRA_FINGERPRINT, find_published, publish
+from trainer.publishing.verify_export import Verify, VerifyThere
 from trainer.publishing.versions import RETIRED_SUFFIX
 from trainer.runs.console import Console, print_to_stderr
 from trainer.runs.result import RunResult
@@ -27,6 +28,7 @@ def publish_and_report(
     result: RunResult,
     console: Console,
     *,
+    verify: VerifyThere | None,
     once: bool = False,
     show: Callable[[], None] = lambda: None,
 ) -> None:
@@ -38,6 +40,7 @@ def publish_and_report(
         candidate: the model, its evaluation and its data.
         result: gets the outcome, what the gate compared, and the version.
         console: prints what is running, the scores and the outcome.
+        verify: verifies the exported files in another process; None if the config says not to publish.
         once: do nothing if this very model was published before.
         show: is called once, together with the drawing of the figures.
 
@@ -56,7 +59,11 @@ def publish_and_report(
             draw()
 
     try:
-        result.outcome = _publish(candidate, result, console, once=once, meanwhile=meanwhile)
+        if verify:
+            there = functools.partial(verify, meanwhile=meanwhile)
+            result.outcome = _publish(candidate, result, console, once=once, verify=there)
+        else:
+            result.outcome = "Trained, not published."
     except Exception as error:
         if isinstance(error, GateError) and error.verdict:
             result.gate = error.verdict.to_json()
@@ -110,13 +117,9 @@ def _draw_figures(candidate: Candidate) -> None:
     save_figures(run_dir / "figures", read_rows(run_dir), candidate.evaluation, candidate.splits.test.images)
 
 
-def _publish(
-    candidate: Candidate, result: RunResult, console: Console, *, once: bool, meanwhile: Callable[[], None]
-) -> str:
+def _publish(candidate: Candidate, result: RunResult, console: Console, *, once: bool, verify: Verify) -> str:
     """Publish the candidate; return the outcome in one sentence."""
     config = candidate.config
-    if not config.publish:
-        return "Trained, not published."
     identity = {"run": config.run, "weights": weights_digest(candidate.model)}
     if once and (folder := find_published(config.model_dir, identity)):
         # An earlier attempt was stopped after it had published.
@@ -141,8 +144,8 @@ def _publish(
             "facts": candidate.facts,
             "model_card": model_card(_story(candidate, result, succeeded=True), candidate.evaluation),
         },
+        verify=verify,
         keep_versions=config.keep_versions,
-        meanwhile=meanwhile,
         console=console,
     )
     result.gate = published.verdict.to_json()

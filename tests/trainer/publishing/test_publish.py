@@ -1,6 +1,7 @@
 """Publishing: the gate, the export, its verification, and the rename."""
 
 import dataclasses
+import io
 import json
 import os
 import resource
@@ -27,7 +28,6 @@ from trainer.publishing.export import export_model
 from trainer.publishing.gate import Gate, GateError, predict_version
 from trainer.publishing.publish import find_published, publish
 from trainer.publishing.verify_export import (
-    WAIT,
     WARM_UP_FILE,
     ArtifactError,
     VerificationError,
@@ -153,9 +153,9 @@ def test_the_fresh_process_accepts_the_trainer_s_own_export_and_returns_what_it_
     exported: Path, trained
 ) -> None:
     drawn = []
-    with fresh_process(exported, meanwhile=lambda: drawn.append("figures")) as verify_there:
-        assert not drawn
-        measured = verify_there(exported, trained.test.images[:256], trained.evaluation.probabilities[:256])
+    expected = trained.test.images[:256], trained.evaluation.probabilities[:256]
+    with fresh_process() as verify_there:
+        measured = verify_there(exported, *expected, meanwhile=lambda: drawn.append("figures"))
     assert drawn == ["figures"]
     assert measured["examples"] == 256
     assert measured["warm_up_records"] == 6
@@ -219,13 +219,14 @@ def no_warm_up(folder: Path) -> None:
     ],
 )
 def test_verification_refuses_files_that_do_not_predict_what_the_trainer_predicts(
-    exported, trained, damage, message, tmp_path, capsys
+    exported, trained, damage, message, tmp_path, capsys, monkeypatch
 ) -> None:
     damage(exported)
     # In this process, which saves ten seconds each; the next test runs the fresh process.
     expected = tmp_path / "expected.npz"
     np.savez(expected, images=trained.test.images[:256], probabilities=trained.evaluation.probabilities[:256])
-    assert main([str(exported), str(expected)]) == 6
+    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps([str(exported), str(expected)])))
+    assert main() == 6
     assert message in capsys.readouterr().out
 
 
@@ -334,15 +335,15 @@ def test_a_verification_that_is_killed_or_takes_too_long_says_so_and_may_be_retr
 
     with ThreadPoolExecutor(1) as pool:
         verification = pool.submit(verify_in_fresh_process, exported, images, probabilities)
-        wait_until(lambda: children_with(str(exported)))
-        os.kill(children_with(str(exported))[0], signal.SIGKILL)
+        wait_until(lambda: children_with("trainer.publishing.verify_export"))
+        os.kill(children_with("trainer.publishing.verify_export")[0], signal.SIGKILL)
         with pytest.raises(VerificationError, match=r"ended by SIGKILL .*memory") as refusal:
             verification.result(60)
     assert refusal.value.exit_code == ExitCode.IO
 
 
-def test_a_verification_that_waits_ends_when_the_process_that_started_it_has_ended(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "trainer.publishing.verify_export", str(tmp_path), str(tmp_path / "none"), WAIT]
+def test_a_verification_that_waits_ends_when_the_process_that_started_it_has_ended() -> None:
+    command = [sys.executable, "-m", "trainer.publishing.verify_export"]
     done = subprocess.run(
         command, cwd=REPOSITORY, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120
     )
