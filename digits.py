@@ -11,6 +11,7 @@ works without the trainer's packages.
 import argparse
 import contextlib
 import difflib
+import os
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -18,7 +19,7 @@ from collections.abc import Iterator, Sequence
 SERVING_COMMANDS = ("predict", "status", "metadata", "wait", "bench", "web", "serve")
 TRAINER_COMMANDS = ("train", "learn", "tune", "evaluate", "publish", "rollback", "doctor", "data", "runs", "compare")
 SHELLS = ("bash", "zsh")
-EXIT_OK, EXIT_USAGE = 0, 2
+EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,18 +39,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if command == "completion":
         if rest not in ([shell] for shell in SHELLS):
             return _fail(f"completion needs one of {', '.join(SHELLS)}: source <(digits completion bash)")
-        print(completion_script(rest[0]), end="")
-    elif command == "--version":
+        return _print(completion_script(rest[0]))
+    if command == "--version":
         from serving import __version__
 
-        print(f"digits {__version__}")
-    elif command in ("-h", "--help"):
-        print(_help(), end="")
-    else:
-        nearest = difflib.get_close_matches(command, (*SERVING_COMMANDS, *TRAINER_COMMANDS, "completion"), n=1)
-        hint = f"; did you mean {nearest[0]}?" if nearest else ""
-        return _fail(f"there is no command {command!r}{hint} (digits --help lists all)")
-    return EXIT_OK if arguments else EXIT_USAGE
+        return _print(f"digits {__version__}\n")
+    if command in ("-h", "--help"):
+        return _print(_help()) or (EXIT_OK if arguments else EXIT_USAGE)
+    nearest = difflib.get_close_matches(command, (*SERVING_COMMANDS, *TRAINER_COMMANDS, "completion"), n=1)
+    hint = f"; did you mean {nearest[0]}?" if nearest else ""
+    return _fail(f"there is no command {command!r}{hint} (digits --help lists all)")
+
+
+def _print(text: str) -> int:
+    """Write to standard output and return the exit status. A reader that has left, as `| head` does, is no bug."""
+    try:
+        print(text, end="", flush=True)
+    except OSError as error:
+        # Python flushes once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            return EXIT_FAILED
+        return _fail(f"cannot write to standard output: {error.strerror}")
+    return EXIT_OK
 
 
 def _fail(message: str) -> int:

@@ -1,6 +1,7 @@
 """The command `digits`: it reaches every command of both sides, and its completion works in a real shell."""
 
 import argparse
+import os
 import re
 import shutil
 import subprocess
@@ -16,6 +17,8 @@ from serving.cli import build_parser as build_serving_parser
 from trainer.cli import build_parser as build_trainer_parser
 
 REPOSITORY = Path(__file__).parents[1]
+
+NO_SPACE = "error: cannot write to standard output: No space left on device\n"
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess:
@@ -76,6 +79,21 @@ def test_the_version_is_that_of_the_project(capsys) -> None:
     assert digits.main(["--version"]) == 0
     assert capsys.readouterr().out == f"digits {serving.__version__}\n"
     assert tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"] == serving.__version__
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["completion", "bash"]], ids=" ".join)
+def test_output_that_nobody_reads_ends_it_without_a_traceback(arguments: list[str], unbuffered: str) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as closed, Path("/dev/full").open("wb") as full:
+        for stdout, expected in ((closed, (1, "")), (full, (2, NO_SPACE))):
+            done = subprocess.run(
+                [sys.executable, "-m", "digits", *arguments],
+                cwd=REPOSITORY, env={**os.environ, "PYTHONUNBUFFERED": unbuffered}, stdout=stdout,
+                stderr=subprocess.PIPE, text=True, timeout=60,
+            )  # fmt: skip
+            assert (done.returncode, done.stderr) == expected
 
 
 @pytest.mark.parametrize("arguments", [[], ["fish"], ["bash", "zsh"]])
