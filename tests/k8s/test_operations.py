@@ -1,6 +1,7 @@
 """What operators do with a stack: evict, drain, run again beside it, roll back, and use their own registry."""
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -169,3 +170,14 @@ def test_the_page_keeps_corrections_where_learning_reads_them() -> None:
     [mount] = [mount for mount in web.containers[0]["volumeMounts"] if mount["name"] == "artifacts"]
     assert f"--collect={mount['mountPath']}" in web.containers[0]["args"]
     assert learn.containers[0]["args"][2] == f"/artifacts/{mount['subPath']}"
+
+
+def test_the_documented_command_that_learns_at_once_names_a_new_run_each_time() -> None:
+    """The Job's name is the run's name. A second run of that name has another version to start from, and exits with 2."""
+    for file in (K8S / "README.md", K8S / "components" / "learn" / "cron-job.yaml"):
+        [name] = re.findall(r"create job --from=cronjob/learn (\S+(?: \+\S+)?)", file.read_text())
+        first, second = (
+            subprocess.check_output(["sh", "-c", f"date() {{ echo {day}; }}; echo {name.strip('`')}"], text=True)
+            for day in (1, 2)
+        )
+        assert first != second, file
