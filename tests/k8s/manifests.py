@@ -33,6 +33,7 @@ STACKS: dict[str, tuple[Any, ...]] = {
     **{path.name: ((f"overlays/{path.name}",), ()) for path in sorted((K8S / "overlays").iterdir())},
     **BESIDE,
     "base+web+learn": (("base",), ("web", "learn")),
+    "gpu-single-node+learn": (("overlays/gpu-single-node",), ("learn",)),
     "base+kueue": (("base", "components/kueue/quota"), ("kueue",)),
     "everything": (("overlays/gpu-multi-worker", "components/kueue/quota"), ("kueue", "prometheus")),
 }

@@ -54,8 +54,9 @@ def test_an_evicted_rollback_is_not_tried_again() -> None:
     assert [rule["action"] for rule in job["podFailurePolicy"]["rules"]] == ["FailJob"]
 
 
-def test_a_rollback_beside_a_gpu_stack_can_run_on_the_tainted_node_of_the_volume() -> None:
-    for pod in pods(render("gpu-single-node+rollback")):
+@pytest.mark.parametrize("stack", ["gpu-single-node+rollback", "gpu-single-node+learn"])
+def test_what_mounts_the_volume_of_a_gpu_stack_can_run_on_its_tainted_node(stack: str) -> None:
+    for pod in pods(render(stack)):
         if pod.labels.get("mounts") == "artifacts":
             assert tolerates_gpu_nodes(pod.spec), pod.name
 
