@@ -34,6 +34,9 @@ STACKS: dict[str, tuple[Any, ...]] = {
     **BESIDE,
     "base+web+learn": (("base",), ("web", "learn")),
     "gpu-single-node+learn": (("overlays/gpu-single-node",), ("learn",)),
+    "base+rwx-storage+bucket-models": (("base",), ("rwx-storage", "bucket-models")),
+    "base+bucket-models+rwx-storage": (("base",), ("bucket-models", "rwx-storage")),
+    "gpu-multi-worker+bucket-models": (("overlays/gpu-multi-worker",), ("bucket-models",)),
     "base+kueue": (("base", "components/kueue/quota"), ("kueue",)),
     "everything": (("overlays/gpu-multi-worker", "components/kueue/quota"), ("kueue", "prometheus")),
 }
