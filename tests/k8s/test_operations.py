@@ -116,6 +116,15 @@ def test_servers_of_a_bucket_mount_it_read_only_and_serve_a_named_version() -> N
     assert set(config["data"]) == {"models.config", "batching.config", "monitoring.config"}
 
 
+def test_the_steps_for_a_bucket_claim_its_volume_before_the_copy_that_mounts_it() -> None:
+    """The component brings the claim, but it is added last: without a claim, the pod of the copy stays Pending."""
+    copy = K8S / "overlays" / "copy-to-bucket"
+    alone = parse(subprocess.check_output(["kubectl", "kustomize", copy], text=True))
+    assert not of_kind(alone, "PersistentVolumeClaim"), "deleting the Job would delete the claim"
+    steps = (K8S / "README.md").read_text().split("## Models in a bucket")[1].split("## ")[0]
+    assert steps.index("components/bucket-models/claim.yaml") < steps.index("overlays/copy-to-bucket/job.yaml")
+
+
 def run_copy(folder: Path) -> subprocess.CompletedProcess[str]:
     """The script of the copying Job, with `folder`/artifacts and `folder`/bucket as its volumes."""
     [pod] = pods([named(render("copy-to-bucket"), "Job", "copy-to-bucket")])
