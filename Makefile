@@ -55,7 +55,7 @@ demo: $(TRAIN)  ## train on the embedded digits, publish, serve, and query over 
 	@echo "make train        train on MNIST to 99 %"
 
 .PHONY: try
-try: $(WEB)  ## serve the newest version and open the drawing page; Ctrl-C ends both
+try: $(TRAIN)  ## serve the newest version and open the drawing page; Ctrl-C ends both
 	@ls $(ARTIFACTS)/models/digits/[0-9]*/saved_model.pb >/dev/null 2>&1 || { echo "no model yet: run make demo first"; exit 2; }
 	@$(SERVE_ON_A_FREE_PORT); \
 	$(PY) -m serving web --target localhost:$$port --open
