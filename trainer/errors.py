@@ -31,7 +31,7 @@ class ExitCode(IntEnum):
     BUG = 70
     """An unexpected error; the traceback is printed."""
     IO = 74
-    """The operating system refused a read or a write (full disk, quota, permission, I/O error). A retry may help."""
+    """A read or a write failed (full disk, quota, permission, I/O error), or a download did. A retry may help."""
     STOPPED = 75
     """Stopped by a signal, with the state saved. The same command resumes it."""
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from trainer.data import idx
 from trainer.data.split import MNIST_FINGERPRINTS, DataError, Split
+from trainer.errors import ExitCode
 
 BUILDER = "mnist:3.0.1"
 LOCK_FILE = ".prepare.lock"
@@ -28,11 +29,18 @@ REACH_SECONDS = 5.0
 """How long to wait for an answer before the builder starts, which retries for minutes and prints every attempt."""
 
 
+class DownloadError(DataError):
+    """MNIST could not be downloaded. The network of a new pod may need seconds, so a retry may help."""
+
+    exit_code = ExitCode.IO
+
+
 def prepare_mnist(data_dir: Path) -> None:
     """Prepare MNIST in `data_dir` if it is missing there (half a minute, 30 MB).
 
     Raises:
-        DataError: the files could not be downloaded, or are not MNIST's.
+        DownloadError: the files could not be downloaded.
+        DataError: the files are not MNIST's.
     """
     import tensorflow_datasets as tfds
 
@@ -90,7 +98,7 @@ def _refuse_offline(data_dir: Path) -> None:
     """Refuse to start a download that cannot succeed.
 
     Raises:
-        DataError: the host does not answer; the message says how to train without a network.
+        DownloadError: the host does not answer; the message says how to train without a network.
     """
     request = urllib.request.Request(SOURCE + FILES[-1], method="HEAD")
     try:
@@ -101,8 +109,8 @@ def _refuse_offline(data_dir: Path) -> None:
         raise _not_available(data_dir, getattr(error, "reason", error)) from error
 
 
-def _not_available(data_dir: Path, reason: object) -> DataError:
-    return DataError(
+def _not_available(data_dir: Path, reason: object) -> DownloadError:
+    return DownloadError(
         f"MNIST is not prepared in {data_dir} and could not be downloaded ({_one_line(reason)}). Without a network, put "
         f"{', '.join(FILES[:-1])} and {FILES[-1]} into {data_dir / 'downloads' / 'manual'}, or train on the embedded "
         "digits: --preset quickstart"
