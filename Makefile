@@ -28,6 +28,7 @@ endef
 # and with OPTIONS, so that .venv/bin/digits exists.
 define INSTALL
 @echo "== install the packages of $(1) into $(VENV), once"
+@rm -f $@
 @{ $(PY) -m pip install --disable-pip-version-check --progress-bar off --require-hashes -r $(1) 2>$(VENV)/install.log && touch $@; } | \
 	awk -v all=$$(grep -c == $(1)) '/^Collecting/ { printf "%d of %d: %s\n", ++n, all, $$2; fflush() } /^Installing/ { print "unpack" }' | \
 	if [ -t 1 ]; then while read -r line; do printf '\r   %-60.60s' "$$line"; done; echo; else sed -n '/unpack/p'; fi

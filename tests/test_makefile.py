@@ -1,5 +1,6 @@
 """The Makefile, read with `make --dry-run`: what a target installs, and the commands that it runs."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -18,3 +19,21 @@ def test_a_target_that_starts_the_local_server_installs_what_the_server_needs(tm
         commands = recipe(target, f"VENV={tmp_path / 'empty'}")
         assert " -m serving serve " in commands
         assert "--require-hashes -r requirements/train.txt" in commands, target
+
+
+def test_a_failed_update_of_the_packages_is_an_error(tmp_path: Path) -> None:
+    """It went unnoticed: the file that an earlier installation had left counted as the result of this one."""
+    python = tmp_path / "bin" / "python"
+    python.parent.mkdir()
+    python.write_text("""#!/bin/sh
+case "$*" in *--require-hashes*) echo "pip's own words" >&2; exit 1 ;; esac
+""")
+    python.chmod(0o755)
+    for name in ("created", "train.installed"):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (0, 0))  # older than requirements/train.txt, as after `git pull`
+    make = ["make", "train", f"VENV={tmp_path}"]
+    done = subprocess.run(make, cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0
+    assert "pip's own words" in done.stdout
+    assert "trainer train" not in done.stdout
