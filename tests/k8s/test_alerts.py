@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 import serving.local_server.metrics as metrics
+from serving.local_server.config import ServerConfig
 from tests.k8s.manifests import K8S, named, of_kind, render
 
 ALERTS = Path(__file__).with_name("alerts_test.yaml")
@@ -70,3 +71,14 @@ def test_grafana_finds_the_dashboard() -> None:
     [config] = [found for found in of_kind(render("base+prometheus"), "ConfigMap") if "dashboard.json" in found["data"]]
     assert config["metadata"]["labels"]["grafana_dashboard"] == "1"
     assert json.loads(config["data"]["dashboard.json"])["uid"] == "digits"
+
+
+def test_an_alert_says_how_often_the_server_tries_to_load_a_version() -> None:
+    """TensorFlow Serving's defaults, which are the local server's too; no argument of the manifests changes them."""
+    attempts = 1 + ServerConfig.max_load_retries
+    minutes = ServerConfig.max_load_retries * ServerConfig.load_retry_interval_seconds / 60
+    rules = (K8S / "components" / "prometheus" / "rules.yaml").read_text()
+    assert (attempts, minutes) == (6, 5.0)
+    assert "tries six times in five minutes" in rules
+    [server] = named(render("base"), "Deployment", "serving")["spec"]["template"]["spec"]["containers"]
+    assert not [argument for argument in server["args"] if "retr" in argument]
