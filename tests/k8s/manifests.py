@@ -34,6 +34,7 @@ STACKS: dict[str, tuple[Any, ...]] = {
     **BESIDE,
     "base+web+learn": (("base",), ("web", "learn")),
     "gpu-single-node+learn": (("overlays/gpu-single-node",), ("learn",)),
+    "base+web+learn+rwx-storage": (("base",), ("web", "learn", "rwx-storage")),
     "base+rwx-storage+bucket-models": (("base",), ("rwx-storage", "bucket-models")),
     "base+bucket-models+rwx-storage": (("base",), ("bucket-models", "rwx-storage")),
     "gpu-multi-worker+bucket-models": (("overlays/gpu-multi-worker",), ("bucket-models",)),
