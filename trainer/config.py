@@ -183,6 +183,14 @@ def to_json(config: TrainConfig) -> str:
     return json.dumps({COMPLETE: True, **dataclasses.asdict(config)}, indent=2, default=str) + "\n"
 
 
+def is_saved_config(file: Path) -> bool:
+    """Return whether `file` is the config of a run, as `to_json` gives it: other programs have a config.json too."""
+    try:
+        return json.loads(file.read_text()).get(COMPLETE) is True
+    except (ValueError, AttributeError):  # no JSON, or no object
+        return False
+
+
 def _read(file: Path) -> dict[str, Any]:
     try:
         values = json.loads(file.read_text())

@@ -10,7 +10,15 @@ from datetime import datetime
 from pathlib import Path
 
 from trainer.command_line import command_line
-from trainer.config import TrainConfig, differences, refuse_mismatch, resolve, to_json, what_it_computes
+from trainer.config import (
+    TrainConfig,
+    differences,
+    is_saved_config,
+    refuse_mismatch,
+    resolve,
+    to_json,
+    what_it_computes,
+)
 from trainer.errors import ConfigError, ExitCode, RunError
 from trainer.precision import fixed_precision
 from trainer.runs.atomic import PARTIAL_PREFIX, write_atomically
@@ -141,9 +149,12 @@ def _prepare(folder: Path, config: TrainConfig) -> TrainConfig:
     from trainer.runs.checkpoint import FOLDER, checkpoint_files  # numpy: not for `--help`
 
     saved, old = folder / CONFIG_FILE, [child for child in folder.iterdir() if child.name != LOCK_FILE]
-    if not saved.is_file() and any(not child.name.startswith(PARTIAL_PREFIX) for child in old):
+    checkpoints = checkpoint_files(folder / FOLDER)
+    # Other programs have a config.json too, and the files of an earlier attempt are removed below.
+    is_run = saved.is_file() and (checkpoints or is_saved_config(saved))
+    if not is_run and any(not child.name.startswith(PARTIAL_PREFIX) for child in old):
         raise ConfigError(f"{folder}: holds files that do not belong to a run; give this one another --run")
-    checkpoints, finished = checkpoint_files(folder / FOLDER), is_finished(config)
+    finished = is_finished(config)
     if checkpoints or finished:
         earlier = resolve(file=saved)
         refuse_mismatch(what_it_computes(earlier), what_it_computes(config), f"run {config.run!r}")

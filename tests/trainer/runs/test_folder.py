@@ -65,6 +65,20 @@ def test_a_run_killed_while_it_wrote_its_first_file_can_be_started(tmp_path: Pat
     assert not partial.exists()
 
 
+@pytest.mark.parametrize("content", ['{"hidden_size": 768}', "[]", "not JSON"])
+def test_the_folder_of_another_program_that_has_a_config_json_too_is_left_as_it_is(
+    tmp_path: Path, content: str
+) -> None:
+    folder = tmp_path / "runs" / "r"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(content)
+    (folder / "weights.bin").write_text("precious")
+    with pytest.raises(ConfigError, match="do not belong to a run"):
+        open_once(tmp_path)
+    assert (folder / "config.json").read_text() == content
+    assert (folder / "weights.bin").read_text() == "precious"
+
+
 def test_a_run_in_progress_cannot_be_opened(tmp_path: Path) -> None:
     with (
         open_run_folder(TrainConfig(artifacts=tmp_path, run="r"), NOW),
