@@ -1,5 +1,7 @@
 """SIGTERM, SIGINT and SIGHUP: they raise an error at once, or, around calls of TensorFlow and Keras, when those are done.
 
+A SIGHUP that is ignored, as under nohup, stays ignored.
+
 TensorFlow and Keras call Python from C++, and some of Keras's functions catch every exception. An error that is raised
 inside them can be lost, and the process then publishes although it was told to stop; or the process crashes.
 """
@@ -82,7 +84,9 @@ def _ended_by_a_second_signal() -> Iterator[None]:
 
 @contextmanager
 def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    previous = {number: signal.signal(number, handler) for number in SIGNALS}
+    # nohup ignores SIGHUP, so that the process outlives its terminal.
+    numbers = [n for n in SIGNALS if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
+    previous = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
     finally:

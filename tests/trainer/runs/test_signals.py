@@ -65,6 +65,17 @@ def test_the_earlier_handlers_are_restored() -> None:
     assert (signal.getsignal(signal.SIGTERM), signal.set_wakeup_fd(-1)) == before
 
 
+def test_a_hang_up_that_nohup_ignores_stops_nothing() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stoppable(), deferred_stop() as stop_requested:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop_requested()
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_a_signal_is_not_lost_in_code_that_catches_everything() -> None:
     def call_keras() -> None:
         with contextlib.suppress(BaseException):
