@@ -134,7 +134,10 @@ def roll_back(
                 "Publish another first, or add --allow-none"
             )
         folder = version_folder(model_dir, chosen)
-        folder.rename(folder.with_name(folder.name + RETIRED_SUFFIX))
+        retired = folder.with_name(folder.name + RETIRED_SUFFIX)
+        if retired.exists():  # The version was retired before, and a copy was put back.
+            raise VersionError(f"{retired} exists already; remove or rename it, then retire version {chosen}")
+        folder.rename(retired)
         sync_folder(model_dir)
     return chosen, left[-1] if left else None
 

@@ -79,6 +79,13 @@ def test_rollback_retires_the_newest_version_by_renaming_it(tmp_path: Path) -> N
     assert not (tmp_path / "typo").exists()
 
 
+def test_a_version_whose_copy_was_put_back_is_not_retired_over_the_first_one(tmp_path: Path) -> None:
+    make_versions(tmp_path, 7, 8, "8.retired")
+    with pytest.raises(VersionError, match=r"8\.retired exists already; remove or rename it"):
+        roll_back(tmp_path)
+    assert live_versions(tmp_path) == [7, 8]
+
+
 def test_a_second_publisher_waits_and_then_fails_with_the_reason(tmp_path: Path) -> None:
     with (
         publisher_lock(tmp_path),
