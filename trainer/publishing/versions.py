@@ -9,7 +9,7 @@ import errno
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -165,9 +165,13 @@ def unreadable_parents(version: Path) -> list[Path]:
 
     The user's home and the folders above it are left out: they are often closed, and a server for others is elsewhere.
     """
-    home = Path.home().absolute()
-    parents = [parent for parent in version.absolute().parents if parent != home and parent not in home.parents]
-    needed = dict.fromkeys(parents, 1) | {parents[0]: 0o005}  # enter each; list the last, which is polled
+    parents = list(version.absolute().parents)
+    with suppress(RuntimeError):  # A user without an entry in passwd, as in many containers, has no home.
+        home = Path.home().absolute()
+        parents = [parent for parent in parents if parent != home and parent not in home.parents]
+    needed = {
+        parent: 0o005 if parent == version.absolute().parent else 1 for parent in parents
+    }  # the last is listed too
     return [parent for parent, bits in needed.items() if parent.stat().st_mode & bits != bits]
 
 

@@ -200,3 +200,16 @@ def test_folders_that_other_users_cannot_enter_are_named(tmp_path: Path, monkeyp
     assert tmp_path / "home" / "models" not in closed
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert unreadable_parents(version) == [tmp_path / "home" / "models" / "digits"]
+    monkeypatch.setenv("HOME", str(tmp_path / "home" / "models" / "digits"))
+    assert unreadable_parents(version) == [], "a home that holds the versions is left out too"
+
+
+def test_a_user_without_a_home_can_publish(tmp_path: Path, monkeypatch) -> None:
+    def fail() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    version = tmp_path / "digits" / "100"
+    version.mkdir(parents=True)
+    (tmp_path / "digits").chmod(0o700)
+    monkeypatch.setattr(Path, "home", fail)
+    assert tmp_path / "digits" in unreadable_parents(version)
