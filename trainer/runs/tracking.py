@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from trainer.runs.atomic import write_atomically
-from trainer.runs.console import SILENT, Console
+from trainer.runs.console import SILENT, Console, print_to_stderr
 from trainer.runs.tensorboard import TensorBoard
 
 METRICS_FILE = "metrics.jsonl"
@@ -161,7 +161,21 @@ class RunTracker(Tracker):
 
 
 def read_rows(run_dir: Path) -> list[dict[str, Any]]:
-    """Read a run's metrics.jsonl, without an incomplete last line; empty if there is no such file."""
+    """Read a run's metrics.jsonl, without an incomplete last line; empty if there is no such file.
+
+    A damaged line, such as a power cut leaves, is left out with a warning: the rows are only for figures.
+    """
     path = run_dir / METRICS_FILE
-    lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    lines = path.read_text(errors="replace").splitlines(keepends=True) if path.is_file() else []
+    rows = [_row_of(line) for line in lines if line.endswith("\n")]
+    if damaged := rows.count(None):
+        print_to_stderr(f"warning: {path}: {damaged} damaged line(s) are left out")
+    return [row for row in rows if row is not None]
+
+
+def _row_of(line: str) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) and {"kind", "step"} <= row.keys() else None

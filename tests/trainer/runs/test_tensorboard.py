@@ -35,6 +35,17 @@ def test_histograms_count_every_weight_and_are_the_same_after_a_resume(tmp_path:
         assert np.array_equal(after[tag], buckets)
 
 
+def test_a_damaged_line_of_metrics_is_left_out_with_a_warning(tmp_path: Path, capsys) -> None:
+    with RunTracker(tmp_path) as tracker:
+        tracker.start(steps=20)
+        for step in (10, 20):
+            tracker.validation(step=step, loss=0.5, accuracy=0.9)
+    first, second = (tmp_path / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+    (tmp_path / "metrics.jsonl").write_bytes(first + b'\0\0\xff{"kind"\n' + b"[]\n" + second)
+    assert [row["step"] for row in read_rows(tmp_path)] == [10, 20]
+    assert "metrics.jsonl: 2 damaged line(s) are left out" in capsys.readouterr().err
+
+
 def test_the_graph_has_the_names_of_the_layers_without_numbers(tmp_path: Path) -> None:
     with TensorBoard(tmp_path) as board:
         board.graph(build_model("lenet", width=0.25))
