@@ -25,6 +25,7 @@ from trainer.precision import machine_precision
 from trainer.publishing.versions import STAGING_PREFIX, live_versions
 from trainer.runs.checkpoint import FOLDER, checkpoint_files, is_trained, step_of
 from trainer.runs.folder import NEEDED_BYTES, resume_command
+from trainer.runs.result import is_ended_trial
 from trainer.training.cluster import find_cluster, unreachable
 
 
@@ -178,7 +179,7 @@ def _runs(folder: Path) -> Findings:
     runs = sorted(folder.iterdir()) if folder.is_dir() else []
     for run in runs:
         files = checkpoint_files(run / FOLDER)
-        if files and not is_trained(run):
+        if files and not is_trained(run) and not is_ended_trial(run):
             step = step_of(files[-1])
             text = (
                 f"{run} has checkpoints up to step {step}. Unless a process is training it, resume it with "

@@ -11,6 +11,7 @@ import pytest
 from tests.trainer.conftest import run_trainer
 from trainer.errors import ExitCode
 from trainer.runs.checkpoint import Checkpoint, write_checkpoint
+from trainer.runs.result import RunResult
 
 
 @pytest.fixture
@@ -51,6 +52,11 @@ def test_an_unfinished_run_is_named_with_the_command_that_resumes_it(examine, tm
     write_checkpoint(folder, Checkpoint(42, {"losses": np.zeros(42)}, {"is_trained": False}))
     assert "has checkpoints up to step 42" in examine()["runs"][0]
     assert f"--config {tmp_path}/runs/mine/config.json --run mine" in examine()["runs"][0]
+    (folder.parent / "trial.json").write_text(RunResult(exit_code=ExitCode.STOPPED).to_json())
+    assert "has checkpoints up to step 42" in examine()["runs"][0]
+    (folder.parent / "trial.json").write_text(RunResult().to_json())
+    assert "runs" not in examine(), "a search stopped this trial early"
+    (folder.parent / "trial.json").unlink()
     write_checkpoint(folder, Checkpoint(43, {"losses": np.zeros(43)}, {"is_trained": True}))
     assert "runs" not in examine()
 

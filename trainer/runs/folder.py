@@ -23,7 +23,7 @@ from trainer.errors import ConfigError, ExitCode, RunError
 from trainer.precision import fixed_precision
 from trainer.runs.atomic import PARTIAL_PREFIX, write_atomically
 from trainer.runs.lock import is_locked, locked
-from trainer.runs.result import PUBLISH_FILE, RESULT_FILE, read_result
+from trainer.runs.result import PUBLISH_FILE, RESULT_FILE, is_ended_trial, read_result
 from trainer.runs.signals import StoppedError
 
 NEEDED_BYTES = 100 * 2**20
@@ -107,7 +107,7 @@ def find_unfinished(config: TrainConfig) -> Path | None:
     for folder in (path.parent for path in configs):
         try:
             result = read_result(folder / RESULT_FILE)
-            is_resumable = not result or result.exit_code == ExitCode.STOPPED
+            is_resumable = result.exit_code == ExitCode.STOPPED if result else not is_ended_trial(folder)
             if not is_resumable or not checkpoint_files(folder / FOLDER) or is_locked(folder / LOCK_FILE):
                 continue
             saved = resolve(file=folder / CONFIG_FILE)

@@ -37,7 +37,7 @@ class ListedRun:
 
     run: str
     state: str
-    """running, interrupted, stopped, failed, diverged, trained, refused, published, or unreadable"""
+    """running, interrupted, stopped, stopped early, failed, diverged, trained, refused, published, or unreadable"""
     accuracy: float | None = None
     """On the test split; of a trial of `tune`, on the validation split."""
     split: str = "test"
@@ -88,7 +88,7 @@ def _describe(folder: Path) -> ListedRun:
         run=folder.name,
         state="running"
         if is_locked(folder / LOCK_FILE)
-        else _state([r for r in results if r is not named[EVALUATE_FILE]]),
+        else _state([r for r in results if r is not named[EVALUATE_FILE]], named[TRIAL_FILE]),
         accuracy=scores[-1] if scores else validation,
         split="test" if scores or validation is None else "validation",
         started=trained.started if trained else "",
@@ -97,13 +97,16 @@ def _describe(folder: Path) -> ListedRun:
     )
 
 
-def _state(results: Sequence[RunResult]) -> str:
+def _state(results: Sequence[RunResult], trial: RunResult | None) -> str:
     """Return the state that the last of the commands that train or publish left, in the order of time."""
     if not results:
         return "interrupted"
     if results[-1].exit_code != ExitCode.OK:
         return ENDED.get(ExitCode(results[-1].exit_code), "failed")
-    return "published" if results[-1].published else "trained"
+    if results[-1].published:
+        return "published"
+    # A search stops a trial that is clearly worse: it has no score.
+    return "stopped early" if results[-1] is trial and not trial.validation else "trained"
 
 
 def _seconds(result: RunResult) -> float:

@@ -125,6 +125,15 @@ def read_result(path: Path) -> RunResult | None:
     return result
 
 
+def is_ended_trial(run_dir: Path) -> bool:
+    """Return whether a run is a trial of `tune` that has been trained, or stopped early: nothing is left to resume."""
+    try:
+        result = read_result(run_dir / TRIAL_FILE)
+    except ConfigError:
+        return False
+    return result is not None and result.exit_code == ExitCode.OK
+
+
 def refuse_other_data(results: Sequence[tuple[Path, RunResult]]) -> None:
     """Refuse to compare runs that were trained on different data.
 

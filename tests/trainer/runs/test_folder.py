@@ -122,6 +122,8 @@ def test_an_unfinished_run_of_the_same_settings_is_found_the_newest_first(tmp_pa
     (tmp_path / "runs" / "damaged" / "config.json").write_text("{")
     finished = write_stopped_run(tmp_path, "finished")
     (finished / "result.json").write_text(RunResult().to_json())
+    trial = write_stopped_run(tmp_path, "trial-of-a-search")
+    (trial / "trial.json").write_text(RunResult().to_json())
     assert find_unfinished(config) is None
     older, newer = (write_stopped_run(tmp_path, name) for name in ("older", "newer"))
     (older / "result.json").write_text(RunResult(exit_code=ExitCode.STOPPED).to_json())

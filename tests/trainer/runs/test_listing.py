@@ -36,6 +36,7 @@ def test_each_state_of_a_run_is_listed_the_latest_run_last(tmp_path: Path) -> No
     write_run(tmp_path, "first", result=ended(ExitCode.GATE, **scored))
     write_run(tmp_path, "later", result=ended(ExitCode.GATE, 3, **scored), publish=ended(day=4, **scored, **published))
     write_run(tmp_path, "trial", trial=ended(day=5, validation={"accuracy": 0.5}))
+    write_run(tmp_path, "worse", trial=ended(day=5, message="done"))
     write_run(tmp_path, "halted", result=ended(ExitCode.STOPPED, 6))
     write_run(tmp_path, "killed")
     (write_run(tmp_path, "broken") / "result.json").write_text("{")
@@ -49,9 +50,10 @@ def test_each_state_of_a_run_is_listed_the_latest_run_last(tmp_path: Path) -> No
         "second": "published",
         "later": "published",
         "trial": "trained",
+        "worse": "stopped early",
         "halted": "stopped",
     }
-    assert [run.run for run in runs][-5:] == ["first", "second", "later", "trial", "halted"]
+    assert [run.run for run in runs][-5:] == ["second", "later", "trial", "worse", "halted"]
     later, trial = (next(run for run in runs if run.run == name) for name in ("later", "trial"))
     assert (later.accuracy, later.version, later.seconds) == (0.98765, 20260102120000, 125.0)
     assert (trial.accuracy, trial.split) == (0.5, "validation")
