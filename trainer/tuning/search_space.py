@@ -66,7 +66,7 @@ class Range:
 
     @property
     def extremes(self) -> tuple[float, ...]:
-        """The values to check before a search: if both ends can work, so can the values between them."""
+        """The values to check before a search: if both ends can work, so can those between; see `check_values`."""
         return self.low, self.high
 
     @property
@@ -141,6 +141,11 @@ def check_values(config: TrainConfig, dimensions: Sequence[Dimension]) -> None:
             f"--vary {', '.join(sorted(repeated))}: given twice; give each setting all its values at once"
         )
     for dimension in dimensions:
+        if isinstance(dimension, Range) and dimension.name == "global_batch_size" and config.replicas > 1:
+            raise ConfigError(
+                f"--vary global_batch_size={dimension.low}:{dimension.high} with {config.replicas} replicas: most numbers "
+                f"between them are no multiple of {config.replicas}; name the values: global_batch_size=A,B,C"
+            )
         for value in dimension.extremes:
             alone: dict[str, Any] = {dimension.name: value}
             dataclasses.replace(config, **alone)

@@ -53,11 +53,13 @@ def test_a_wrong_text_is_refused_with_what_is_expected(text, complaint):
         (["model=cnn,lente"], "model is 'lente'"),
         (["seed=-5:5"], "seed is -5"),
         (["dropout=0:0.5", "dropout=0:0.1"], "given twice"),
+        (["global_batch_size=32:64"], "global_batch_size=32:64 with 2 replicas: .* global_batch_size=A,B,C"),
+        (["global_batch_size=32,47"], "global_batch_size is 47 with 2 replicas"),
     ],
 )
 def test_values_that_cannot_work_are_refused_before_any_trial(texts, complaint):
     with pytest.raises(ConfigError, match=complaint):
-        check_values(resolve("quickstart"), [parse(text) for text in texts])
+        check_values(resolve("quickstart", flags={"replicas": 2}), [parse(text) for text in texts])
 
 
 @pytest.mark.parametrize("text", ["ema_decay=0.99:0.9999", "ema_decay=0.9951:0.9995:log", "learning_rate=1e-9:2e-9"])
