@@ -6,11 +6,13 @@ The runs are named A, B, C and so on; A is the one that the others are compared 
 """
 
 import dataclasses
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -270,8 +272,13 @@ def _read_run(folder: Path) -> ComparedRun:
         advice = f"run `{command_line('evaluate', folder)}` first" if is_trained else "it is not trained to its end"
         raise ConfigError(f"{folder}: has no predictions for the test split: {advice}")
     latest = max(scored, key=lambda result: result.finished)
-    with np.load(folder / PREDICTIONS_FILE) as saved:
-        evaluation = score(saved["probabilities"], saved["labels"], latest.evaluation["loss"])
+    try:
+        with np.load(folder / PREDICTIONS_FILE) as saved:
+            evaluation = score(saved["probabilities"], saved["labels"], latest.evaluation["loss"])
+    except (BadZipFile, EOFError, ValueError, KeyError, zlib.error) as error:
+        raise ConfigError(
+            f"{folder / PREDICTIONS_FILE}: is damaged ({error}); `{command_line('evaluate', folder)}` writes it again"
+        ) from error
     versions = [result.published["version"] for result in results if result and result.published]
     return ComparedRun(
         folder=folder,

@@ -95,7 +95,12 @@ def test_what_cannot_be_compared_is_refused(artifacts: Path, splits) -> None:
     (runs / "trial" / "model.weights.h5").touch()
     write_run(artifacts, "damaged", splits.test, splits.test.labels)
     (runs / "damaged" / "result.json").write_text("{")
+    for name, size in (("empty", 0), ("cut", 300)):
+        predictions = write_run(artifacts, name, splits.test, splits.test.labels) / "predictions.npz"
+        predictions.write_bytes(predictions.read_bytes()[:size])
     for names, message in (
+        (["one", "empty"], r"predictions.npz: is damaged \(.*\); `.* evaluate .*empty` writes it again"),
+        (["one", "cut"], r"predictions.npz: is damaged \(.*\); `.* evaluate .*cut` writes it again"),
         (["one", "damaged"], r"result.json is damaged \(.*\); expected a result that the trainer wrote"),
         (["one"], r"compare got 1 run\(s\); expected 2 to 26"),
         (["one", "one"], "the same run twice"),
