@@ -59,14 +59,11 @@ def _find(config: TrainConfig) -> Path:
 
 
 def _weights_of_run(folder: Path) -> list[np.ndarray]:
-    from trainer.training.model import build_model
+    from trainer.training.model import load_model
 
     if not (folder / WEIGHTS_FILE).is_file():
         raise ConfigError(f"init_from: the run {folder} was not trained to its end ({WEIGHTS_FILE} is missing)")
-    settings = resolve(file=folder / CONFIG_FILE)
-    model = build_model(settings.model, width=settings.width, dropout=settings.dropout)
-    model.load_weights(folder / WEIGHTS_FILE)
-    return model.get_weights()
+    return load_model(resolve(file=folder / CONFIG_FILE), folder / WEIGHTS_FILE).get_weights()
 
 
 def _weights_of_version(folder: Path) -> list[np.ndarray]:

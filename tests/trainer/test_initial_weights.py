@@ -72,6 +72,14 @@ def test_a_run_without_weights_is_rejected(artifacts: Path) -> None:
         read_initial_model(config(artifacts, "unfinished"))
 
 
+@pytest.mark.parametrize("size", [0, 3000])
+def test_damaged_weights_are_named(artifacts: Path, size: int) -> None:
+    weights = artifacts / "runs" / "r" / "model.weights.h5"
+    weights.write_bytes(weights.read_bytes()[:size])
+    with pytest.raises(ConfigError, match=r"model\.weights\.h5: is damaged, or holds .* restore the file"):
+        read_initial_model(config(artifacts, "r"))
+
+
 def test_a_name_that_is_neither_a_run_nor_a_version_is_rejected_before_any_training(tmp_path: Path) -> None:
     done = run_trainer("train", "--artifacts", tmp_path, "--run", "x", "--init-from", "absent")
     assert done.returncode == ExitCode.USAGE

@@ -25,7 +25,7 @@ from trainer.runs.tensorboard import TensorBoard
 from trainer.steps.train import load_data
 from trainer.training.augment import first_batch
 from trainer.training.distribute import ONE_DEVICE, choose_devices
-from trainer.training.model import build_model
+from trainer.training.model import load_model
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def reload_candidate(config: TrainConfig, result: RunResult, console: Console) -
     """Return the candidate of an earlier run, from its saved weights; its scores and facts go into `result`.
 
     Raises:
-        ConfigError: the run was not trained to its end.
+        ConfigError: the run was not trained to its end, or its weights are damaged.
         DataError: the data is not what the run was trained with.
     """
     weights = config.run_dir / WEIGHTS_FILE
@@ -89,8 +89,7 @@ def reload_candidate(config: TrainConfig, result: RunResult, console: Console) -
     trained = read_result(config.run_dir / RESULT_FILE) or read_result(config.run_dir / TRIAL_FILE) or RunResult()
     with deferred_stop():
         choose_devices(ONE_DEVICE)
-        model = build_model(config.model, width=config.width, dropout=config.dropout)
-        model.load_weights(weights)
+        model = load_model(config, weights)
     splits = load_data(config)
     _refuse_other_data(config.run_dir, trained.data, splits.digests)
     result.facts = {**trained.facts, "test split": f"scored again from the saved weights on {utc_now()}"}

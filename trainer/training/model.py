@@ -9,12 +9,15 @@ import math
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import keras
 import tensorflow as tf
 from keras import layers
 
 from serving.contract import CLASSES, IMAGE_SHAPE
+from trainer.errors import ConfigError
+from trainer.settings import ModelSettings
 from trainer.training.input_pipeline import ReplicaSlice
 
 Hidden = Callable[[keras.KerasTensor], keras.KerasTensor]
@@ -44,6 +47,26 @@ def build_model(name: str, *, width: float = 1.0, dropout: float = 0.0, precisio
         keras.config.set_image_data_format(previous[1])
     logits = layers.Dense(CLASSES, dtype="float64" if precision == "float64" else "float32", name="logits")(x)
     return keras.Model(images, logits, name=name)
+
+
+def load_model(config: ModelSettings, weights: Path) -> keras.Model:
+    """Build the config's network, in float32, with the weights that a run saved in the file `weights`.
+
+    Raises:
+        ConfigError: the file is damaged, or holds the weights of another network.
+        OSError: it cannot be read.
+    """
+    model = build_model(config.model, width=config.width, dropout=config.dropout)
+    try:
+        model.load_weights(weights)
+    except (OSError, ValueError, KeyError) as error:
+        if isinstance(error, OSError) and error.errno:
+            raise  # of the operating system; h5py's own have no number
+        raise ConfigError(
+            f"{weights}: is damaged, or holds the weights of another network than --model {config.model} --width "
+            f"{config.width:g}; restore the file, or train again with another --run"
+        ) from error
+    return model
 
 
 def weights_digest(model: keras.Model) -> str:

@@ -79,6 +79,13 @@ def test_publish_refuses_data_that_the_run_was_not_trained_with(artifacts: Path,
     assert live_versions(artifacts / "models" / "digits") == []
 
 
+def test_weights_that_do_not_fit_the_config_are_named(artifacts: Path, capsys) -> None:
+    run = artifacts / "runs" / "r"
+    (run / "config.json").write_text((run / "config.json").read_text().replace('"width": 0.25', '"width": 0.75'))
+    assert main(["publish", str(run)]) == ExitCode.USAGE
+    assert "holds the weights of another network than --model mlp --width 0.75" in capsys.readouterr().err
+
+
 def test_publish_through_a_linked_runs_folder_publishes_beside_the_link(artifacts: Path, tmp_path: Path) -> None:
     """It published beside the link's target, where no server looks, with exit 0."""
     shutil.move(artifacts / "runs", tmp_path / "elsewhere" / "runs")
