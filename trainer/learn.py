@@ -83,11 +83,10 @@ def learn(
     with console.phase("Loading TensorFlow"):
         from trainer.data.folder import folder_fingerprint, read_folder
         from trainer.data.load import read_dataset
-        from trainer.publishing.export import read_metadata
         from trainer.publishing.gate import predict_version
         from trainer.publishing.publish import EXTRA_FINGERPRINT
     served, config = _served_version(corrections, flags, file, now)
-    if read_metadata(served).get(EXTRA_FINGERPRINT) == folder_fingerprint(corrections):
+    if _metadata(served).get(EXTRA_FINGERPRINT) == folder_fingerprint(corrections):
         text = f"Version {served.name} has learned from all corrections in {corrections}; nothing is left to do."
         console.note(text, learned=False, version=int(served.name))
         return
@@ -119,7 +118,6 @@ def _served_version(
     corrections: Path, flags: dict[str, Any], file: Path | None, now: datetime
 ) -> tuple[Path, TrainConfig]:
     """Return the folder of the newest live version, and the settings to train it further with."""
-    from trainer.publishing.export import read_metadata
     from trainer.publishing.versions import live_versions, version_folder
 
     places = resolve(flags={name: value for name, value in flags.items() if name in PATHS})
@@ -130,7 +128,7 @@ def _served_version(
         )
     served = version_folder(places.model_dir, live[-1])
     if not file:
-        run = str(read_metadata(served).get("run"))
+        run = str(_metadata(served).get("run"))
         file = places.artifacts / "runs" / run / CONFIG_FILE
         if not file.is_file():
             raise ConfigError(
@@ -146,6 +144,17 @@ def _served_version(
         "extra_data": corrections,
     }
     return served, resolve(file=file, flags=changes)
+
+
+def _metadata(version: Path) -> dict[str, Any]:
+    from trainer.publishing.export import read_metadata
+
+    try:
+        return read_metadata(version)
+    except ValueError as error:
+        raise ConfigError(
+            f"{error}; restore the file, or retire the version with `{command_line('rollback')}`"
+        ) from error
 
 
 def _warn_of_few(kept: Split, held_out: Split) -> None:

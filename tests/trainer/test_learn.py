@@ -129,3 +129,15 @@ def test_without_a_version_or_its_settings_the_error_says_what_to_do(artifacts: 
     assert "give them with --config FILE" in capsys.readouterr().err
     assert learn(folder, tmp_path / "elsewhere") == ExitCode.USAGE
     assert "no version is published" in capsys.readouterr().err
+
+
+def test_damaged_metadata_of_the_served_version_is_named_with_what_helps(
+    artifacts: Path, tmp_path: Path, capsys
+) -> None:
+    folder = keep_sevens(tmp_path / "kept", 12)
+    (file,) = (artifacts / "models").rglob("digits.json")
+    file.write_text("{")
+    assert learn(folder, artifacts) == ExitCode.USAGE
+    error = capsys.readouterr().err
+    assert f"{file} is damaged" in error
+    assert "rollback" in error
