@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import keras
 import tensorflow as tf
@@ -91,7 +90,7 @@ def reload_candidate(config: TrainConfig, result: RunResult, console: Console) -
         choose_devices(ONE_DEVICE)
         model = load_model(config, weights)
     splits = load_data(config)
-    _refuse_other_data(config.run_dir, trained.data, splits.digests)
+    refuse_other_data(config, trained.data, splits.digests)
     result.facts = {**trained.facts, "test split": f"scored again from the saved weights on {utc_now()}"}
     result.environment, result.data = trained.environment, splits.digests
     return evaluate_model(config, model, splits, result, console)
@@ -105,10 +104,17 @@ def show_in_tensorboard(candidate: Candidate, board: TensorBoard, step: int) -> 
         show_evaluation(board, candidate.evaluation, candidate.splits.test, candidate.model, step)
 
 
-def _refuse_other_data(run_dir: Path, trained: dict[str, str], now: dict[str, str]) -> None:
-    """Refuse to score a run on other data: its new test split may hold examples that it was trained on."""
+def refuse_other_data(config: TrainConfig, trained: dict[str, str], now: dict[str, str]) -> None:
+    """Refuse to score a run on other data: its new test split may hold examples that it was trained on.
+
+    Raises:
+        DataError: naming the parts that differ, and where to look.
+    """
     if different := [part for part, digest in now.items() if trained.get(part, digest) != digest]:
+        places = "--data-dir in its config.json"
+        if config.extra_data and not {"validation", "test"} & set(different):
+            places = f"the pictures in {config.extra_data} were added, removed or relabelled since"
         raise DataError(
-            f"{run_dir}: the {', '.join(different)} data is not what this run was trained with; give it the same data "
-            "(--data-dir in its config.json), or train again"
+            f"{config.run_dir}: the {', '.join(different)} data is not what this run was trained with; give it the same "
+            f"data ({places}), or train again"
         )

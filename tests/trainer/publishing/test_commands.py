@@ -11,9 +11,10 @@ import pytest
 from tests.trainer.conftest import read_result, write_idx
 from trainer.cli import main
 from trainer.config import TrainConfig
-from trainer.data.split import Split
+from trainer.data.split import DataError, Split
 from trainer.errors import ConfigError, ExitCode
 from trainer.publishing.versions import live_versions
+from trainer.steps.evaluate import refuse_other_data
 
 pytestmark = pytest.mark.usefixtures("quick_publish")
 
@@ -77,6 +78,16 @@ def test_publish_refuses_data_that_the_run_was_not_trained_with(artifacts: Path,
         assert main([command, str(artifacts / "runs" / "r")]) == ExitCode.DATA
         assert "the train, validation, test data is not what this run was trained with" in capsys.readouterr().err
     assert live_versions(artifacts / "models" / "digits") == []
+
+
+def test_extra_pictures_that_changed_are_what_the_refusal_names(tmp_path: Path) -> None:
+    """It advised to change --data-dir, which was right."""
+    config = TrainConfig(artifacts=tmp_path, run="r", extra_data=tmp_path / "kept")
+    trained = {"train": "1", "validation": "2", "test": "3", "extra": "4"}
+    with pytest.raises(DataError, match=f"the train, extra data is not .*the pictures in {tmp_path / 'kept'} were"):
+        refuse_other_data(config, trained, {**trained, "train": "5", "extra": "6"})
+    with pytest.raises(DataError, match=r"the train, test data is not .*--data-dir in its config\.json"):
+        refuse_other_data(config, trained, {**trained, "train": "5", "test": "6"})
 
 
 def test_weights_that_do_not_fit_the_config_are_named(artifacts: Path, capsys) -> None:
