@@ -116,7 +116,7 @@ def resolve(preset: str | None = None, file: Path | None = None, flags: dict[str
         saved.pop("run", None)
     name = saved.get("preset", preset) if is_complete else preset or saved.get("preset")
     name = name or "quickstart"
-    if name not in PRESETS:
+    if not isinstance(name, str) or name not in PRESETS:
         raise ConfigError(f"unknown preset {name!r}; expected one of {', '.join(PRESETS)}")
     base = {} if is_complete else PRESETS[name]
     return TrainConfig(**{**base, **saved, **(flags or {}), "preset": name})
@@ -187,14 +187,14 @@ def is_saved_config(file: Path) -> bool:
     """Return whether `file` is the config of a run, as `to_json` gives it: other programs have a config.json too."""
     try:
         return json.loads(file.read_text()).get(COMPLETE) is True
-    except (ValueError, AttributeError):  # no JSON, or no object
+    except (ValueError, AttributeError, RecursionError):  # no JSON, or no object
         return False
 
 
 def _read(file: Path) -> dict[str, Any]:
     try:
         values = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"--config {file}: cannot be read as JSON: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"--config {file}: expected one JSON object, got {type(values).__name__}")

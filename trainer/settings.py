@@ -322,16 +322,28 @@ def check_fields(settings: Any) -> None:
                 raise ConfigError(f"{field.name} is {value!r}; expected one of {', '.join(typing.get_args(hint))}")
             continue
         kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-        if float in kinds and type(value) is int:
+        if float in kinds and type(value) is int and abs(value) < 1e300:
             value = float(value)
             object.__setattr__(settings, field.name, value)
         if (type(value) is bool and bool not in kinds) or not isinstance(value, kinds):
             raise ConfigError(f"{field.name} is {value!r}; expected {getattr(hint, '__name__', hint)}")
+        if isinstance(value, str | Path):
+            _refuse_odd_characters(field.name, f"{value}")
         if isinstance(value, Path):
             refuse_url(f"{value}")
         expected = field.metadata["expected"]
         if expected and not ACCEPTS[expected](value):
             raise ConfigError(f"{field.name} is {value!r}; expected {expected}")
+
+
+def _refuse_odd_characters(name: str, text: str) -> None:
+    """Refuse what no path can hold, or what TensorFlow, whose paths are UTF-8, cannot open.
+
+    Raises:
+        ConfigError: naming the setting.
+    """
+    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        raise ConfigError(f"{name} is {text!r}; expected text in UTF-8, without a null character")
 
 
 def refuse_url(path: str) -> None:

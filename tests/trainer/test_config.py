@@ -56,6 +56,9 @@ def test_runs_are_compared_by_their_main_settings_and_by_what_is_not_at_its_defa
         ({"seed": True}, "seed is True; expected int"),
         ({"seed": 2**32}, "expected a number below 2"),
         ({"run": "../elsewhere"}, "run is '../elsewhere'"),
+        ({"run": "a\0b"}, r"run is 'a\\x00b'; expected text in UTF-8"),
+        ({"artifacts": Path("a\udcff")}, r"artifacts is 'a\\udcff'; expected text in UTF-8"),
+        ({"epochs": 10**400}, "epochs is 1000"),
         ({"replicas": 3}, "global_batch_size is 64 with 3 replicas; expected a multiple of 3"),
         ({"profile": "20"}, "profile is '20'; expected START:STOP"),
         ({"profile": "20:20"}, "profile is '20:20'; expected START:STOP"),
@@ -70,7 +73,13 @@ def test_a_value_that_cannot_work_is_refused_by_name(values: dict, message: str)
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("{", "cannot be read as JSON"), ("[]", "expected one JSON object"), ('{"lerning_rate": 1}', "lerning_rate")],
+    [
+        ("{", "cannot be read as JSON"),
+        ("[]", "expected one JSON object"),
+        ("[" * 100_000, "cannot be read as JSON"),
+        ('{"lerning_rate": 1}', "lerning_rate"),
+        ('{"preset": ["fast"]}', "unknown preset \\['fast'\\]"),
+    ],
 )
 def test_a_config_file_that_is_not_one_is_refused_by_name(tmp_path: Path, content: str, message: str) -> None:
     file = tmp_path / "config.json"
