@@ -150,7 +150,10 @@ def _from_tf_config(config: dict[str, Any]) -> Cluster:
         raise ValueError(f"unknown job: {', '.join(sorted(unknown))}; expected chief and worker")
     chiefs = list(jobs.get("chief", []))
     index = int(task["index"]) + {"chief": 0, "worker": len(chiefs)}[task["type"]]
-    return Cluster((*chiefs, *jobs.get("worker", [])), index)
+    workers = (*chiefs, *jobs.get("worker", []))
+    if wrong := [address for address in workers if not isinstance(address, str)]:
+        raise ValueError(f"the address of a worker is {wrong[0]!r}; expected host:port")
+    return Cluster(workers, index)
 
 
 def _from_indexed_job(environment: Mapping[str, str]) -> Cluster:

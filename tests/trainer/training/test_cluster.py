@@ -45,6 +45,7 @@ def test_a_single_worker_is_no_cluster() -> None:
     [
         ({"TF_CONFIG": "{"}, "TF_CONFIG is '{'"),
         ({"TF_CONFIG": "[]"}, "TF_CONFIG is"),
+        (tf_config(0, worker=[1, 2]), "the address of a worker is 1; expected host:port"),
         (tf_config(0, ps=["a:1"], worker=["b:1"]), "unknown job: ps"),
         (tf_config(2, worker=["a:1", "b:2"]), "this is worker 2 of 2"),
         (tf_config(0, worker=["a:1", "a:1"]), "the same address"),
