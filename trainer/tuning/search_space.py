@@ -166,6 +166,8 @@ def _value(text: str, kind: Any, part: str) -> Any:
             value = kind(part)
         except ValueError as error:
             raise ConfigError(f"--vary {text}: {part!r} is not a number ({kind.__name__})") from error
+        if math.isnan(value):
+            raise ConfigError(f"--vary {text}: {part!r} is not a number ({kind.__name__})")
         if not abs(value) < 1e100:
             raise ConfigError(f"--vary {text}: {part!r} is too large")
         return value

@@ -33,6 +33,7 @@ def test_a_text_describes_a_dimension(text, dimension):
         ("deterministic=true,false", "must be the same in all trials"),
         ("dropout=0:half", "'half' is not a number"),
         ("learning_rate=-inf:1", "'-inf' is too large"),
+        ("dropout=nan,0.1", "'nan' is not a number"),
         ("seed=0.5:2", "'0.5' is not a number"),
         ("dropout=0.5:0.1", "LOW < HIGH"),
         ("dropout=0:0.5:log", "0 < LOW"),
