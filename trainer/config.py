@@ -63,9 +63,9 @@ class TrainConfig(
             raise ConfigError(f"seed is {self.seed}; expected a number below 2**32")
         for name in ("run", "model_name"):
             value = getattr(self, name)
-            if "/" in value or value.startswith("."):
+            if "/" in value or value.startswith((".", "-")):  # In a command, -x would be a flag.
                 raise ConfigError(
-                    f"{name} is {value!r}; expected a plain folder name, without '/' and not starting with '.'"
+                    f"{name} is {value!r}; expected a plain folder name, without '/' and not starting with '.' or '-'"
                 )
         if not self.model_name:
             raise ConfigError("model_name is empty; expected the name of the served model")

@@ -56,6 +56,7 @@ def test_runs_are_compared_by_their_main_settings_and_by_what_is_not_at_its_defa
         ({"seed": True}, "seed is True; expected int"),
         ({"seed": 2**32}, "expected a number below 2"),
         ({"run": "../elsewhere"}, "run is '../elsewhere'"),
+        ({"run": "-x"}, "run is '-x'; expected a plain folder name"),
         ({"run": "a\0b"}, r"run is 'a\\x00b'; expected text in UTF-8"),
         ({"artifacts": Path("a\udcff")}, r"artifacts is 'a\\udcff'; expected text in UTF-8"),
         ({"epochs": 10**400}, "epochs is 1000"),
