@@ -160,6 +160,8 @@ def data_verify(args: argparse.Namespace, console: Console) -> None:
 
 def data_samples(args: argparse.Namespace, console: Console) -> None:
     """Write some test digits as PNG files, to try a served model with."""
+    if args.count < 1:
+        raise ConfigError(f"--count is {args.count}; expected a number above 0")
     from trainer.data.load import read_dataset
     from trainer.data.samples import write_samples
 

@@ -138,11 +138,19 @@ def test_bad_flags_exit_with_2_before_anything_is_written(tmp_path: Path) -> Non
     assert not (tmp_path / "artifacts").exists()
 
 
+@pytest.mark.parametrize("count", ["0", "-1"])
+def test_a_number_of_samples_below_1_is_refused(tmp_path: Path, count: str, capsys) -> None:
+    assert main(["data", "samples", str(tmp_path / "samples"), "--count", count]) == ExitCode.USAGE
+    assert f"--count is {count}; expected a number above 0" in capsys.readouterr().err
+    assert not (tmp_path / "samples").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["train", "--epoch", "2"], "unrecognized argument --epoch; did you mean --epochs?"),
         (["train", "fast"], "unrecognized argument fast\nAll flags: python -m trainer train --help"),
+        (["train", "--preset"], "argument --preset: expected one argument\nAll flags: python -m trainer train --help"),
         (["train", "--preset", "fest"], "did you mean fast?"),
         (["trian"], "did you mean train?"),
         (["rollback", "--alow-none"], "did you mean --allow-none?"),
