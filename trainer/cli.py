@@ -183,7 +183,7 @@ def _add_command(subparsers: Any, name: str, command: Command, **options: Any) -
 def _preset_in(arguments: Sequence[str]) -> str:
     """Return the preset that the arguments name, so that `--help` shows its values."""
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    finder.add_argument("--preset", default="quickstart")
+    finder.add_argument("--preset", nargs="?", default="quickstart")  # The real parser refuses a missing value.
     preset = finder.parse_known_args([text for text in arguments if text not in ("-h", "--help")])[0].preset
     return preset if preset in PRESETS else "quickstart"
 
