@@ -3,7 +3,7 @@
 This module imports no TensorFlow: the list appears at once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -77,8 +77,13 @@ def text_of(runs: Sequence[ListedRun]) -> str:
 def _describe(folder: Path) -> ListedRun:
     try:
         named = {name: read_result(folder / name) for name in (RESULT_FILE, TRIAL_FILE, EVALUATE_FILE, PUBLISH_FILE)}
-    except (ConfigError, OSError):
+        return _describe_results(folder, named)
+    except (ConfigError, OSError, ValueError, TypeError, LookupError, AttributeError):
+        # Damaged, or with values that this version does not know. The other runs are listed all the same.
         return ListedRun(run=folder.name, state="unreadable")
+
+
+def _describe_results(folder: Path, named: Mapping[str, RunResult | None]) -> ListedRun:
     results = sorted((result for result in named.values() if result), key=lambda result: result.finished)
     trained = named[RESULT_FILE] or named[TRIAL_FILE]
     scores = [result.evaluation["accuracy"] for result in results if result.evaluation]

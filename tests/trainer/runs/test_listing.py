@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from trainer.cli import main
 from trainer.config import resolve, to_json
 from trainer.errors import ExitCode
@@ -57,6 +59,15 @@ def test_each_state_of_a_run_is_listed_the_latest_run_last(tmp_path: Path) -> No
     later, trial = (next(run for run in runs if run.run == name) for name in ("later", "trial"))
     assert (later.accuracy, later.version, later.seconds) == (0.98765, 20260102120000, 125.0)
     assert (trial.accuracy, trial.split) == (0.5, "validation")
+
+
+@pytest.mark.parametrize(
+    "content", ["{}", '{"exit_code": 99}', '{"evaluation": {}, "finished": "x"}', '{"published": 3}']
+)
+def test_a_run_with_an_odd_result_is_unreadable_and_the_others_are_listed(tmp_path: Path, content: str) -> None:
+    write_run(tmp_path, "good", result=ended())
+    (write_run(tmp_path, "odd") / "result.json").write_text(content)
+    assert {run.run: run.state for run in list_runs(tmp_path)} == {"good": "trained", "odd": "unreadable"}
 
 
 def test_the_command_prints_a_table_and_imports_neither_numpy_nor_tensorflow(tmp_path: Path) -> None:
