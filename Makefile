@@ -20,8 +20,11 @@ REVISION = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 define SERVE_ON_A_FREE_PORT
 port=$$($(PY) -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'); \
 $(PY) -m serving serve $(ARTIFACTS)/models/digits --port $$port & server=$$!; \
-trap 'kill $$server; wait $$server' EXIT; \
-$(PY) -m serving wait --target localhost:$$port --timeout 60 >/dev/null || exit 1
+trap 'kill $$server 2>/dev/null; wait $$server' EXIT; \
+for attempt in 1 2 3 4 5 6 7 8 9 10 11 12 ended; do \
+	kill -0 $$server 2>/dev/null && [ $$attempt != ended ] || { echo "the server did not start"; exit 1; }; \
+	$(PY) -m serving wait --target localhost:$$port --timeout 5 >/dev/null 2>&1 && break; \
+done
 endef
 
 # $(call INSTALL,FILE,OPTIONS): install a hashed requirement file and say how far it is; then the project itself, editable

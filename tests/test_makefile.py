@@ -37,3 +37,28 @@ case "$*" in *--require-hashes*) echo "pip's own words" >&2; exit 1 ;; esac
     assert done.returncode != 0
     assert "pip's own words" in done.stdout
     assert "trainer train" not in done.stdout
+
+
+def test_a_server_that_ends_at_once_is_not_waited_for(tmp_path: Path) -> None:
+    """It was waited for during 60 s, and then the advice was to start a server."""
+    (tmp_path / "models" / "digits" / "1").mkdir(parents=True)
+    (tmp_path / "models" / "digits" / "1" / "saved_model.pb").touch()
+    python = tmp_path / "bin" / "python"
+    python.parent.mkdir()
+    python.write_text("""#!/bin/sh
+case "$*" in
+    *socket*) echo 1 ;;
+    *"serving serve"*) echo "the server's own words" >&2; exit 2 ;;
+    *"serving wait"*) sleep 1; exit 1 ;;
+    *"serving web"*) echo "the page" ;;
+esac
+""")
+    python.chmod(0o755)
+    for name in ("created", "train.installed"):
+        (tmp_path / name).touch()
+    make = ["make", "try", f"VENV={tmp_path}", f"ARTIFACTS={tmp_path}"]
+    done = subprocess.run(make, cwd=REPOSITORY, capture_output=True, text=True, timeout=30)
+    assert done.returncode != 0
+    assert "the server's own words" in done.stderr
+    assert "the server did not start" in done.stdout
+    assert "the page" not in done.stdout

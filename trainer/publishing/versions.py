@@ -165,14 +165,12 @@ def unreadable_parents(version: Path) -> list[Path]:
 
     The user's home and the folders above it are left out: they are often closed, and a server for others is elsewhere.
     """
-    parents = list(version.absolute().parents)
+    polled, *above = version.absolute().parents
+    needed = {polled: 0o005} | dict.fromkeys(above, 0o001)  # list the first, enter the others
     with suppress(RuntimeError):  # A user without an entry in passwd, as in many containers, has no home.
         home = Path.home().absolute()
-        parents = [parent for parent in parents if parent != home and parent not in home.parents]
-    needed = {
-        parent: 0o005 if parent == version.absolute().parent else 1 for parent in parents
-    }  # the last is listed too
-    return [parent for parent, bits in needed.items() if parent.stat().st_mode & bits != bits]
+        needed = {folder: bits for folder, bits in needed.items() if folder not in (home, *home.parents)}
+    return [folder for folder, bits in needed.items() if folder.stat().st_mode & bits != bits]
 
 
 def version_folders(model_dir: Path) -> list[Path]:
