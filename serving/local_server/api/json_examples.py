@@ -12,7 +12,7 @@ import numpy as np
 from tensorflow.core.example import example_pb2, feature_pb2
 from tensorflow_serving.apis import classification_pb2, input_pb2, regression_pb2
 
-from serving.local_server.api.json_tensors import decode_base64, is_base64
+from serving.local_server.api.json_tensors import decode_base64, is_base64, is_overflow
 from serving.local_server.errors import invalid_argument
 
 _LIST_OF = {bool: "int64_list", int: "int64_list", float: "float_list", str: "bytes_list", dict: "bytes_list"}
@@ -72,8 +72,8 @@ def _feature_value(value: Any) -> Any:
     if type(value) is dict:
         return decode_base64(value)
     if type(value) is str:
-        return value.encode("utf-8", "surrogatepass")
-    if type(value) is float and np.isfinite(value) and abs(value) > np.finfo(np.float32).max:
+        return value.encode()
+    if type(value) is float and (is_overflow(value) or float(np.finfo(np.float32).max) < abs(value) < np.inf):
         raise ValueError("too large for a float")
     return value
 

@@ -108,6 +108,13 @@ def test_55_rest_classify_and_regress_return_results(half_plus_two):
     assert (status, body) == (200, {"results": [[["", 3.0]], [["", 3.0]]]})
 
 
+def test_55_rest_examples_reject_a_number_that_float32_cannot_hold(half_plus_two):
+    path = f"/v1/models/{contract.MODEL_NAME}:regress"
+    for text, status in (("1e39", 400), ("-1e400", 400), ("Infinity", 200)):
+        body = f'{{"signature_name": "regress_x_to_y", "examples": [{{"x": {text}}}]}}'.encode()
+        assert half_plus_two.rest.post(path, body)[0] == status
+
+
 def multi_inference(stubs, *tasks, given=None):
     request = inference_pb2.MultiInferenceRequest(input=examples(2.0) if given is None else given)
     for spec, method in tasks:

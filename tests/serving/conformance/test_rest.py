@@ -165,6 +165,21 @@ def test_73_a_body_that_is_no_json_object_is_invalid(rest, body):
     assert "JSON" in document["error"]
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        rb'{"signature_name": "\ud800", "instances": [1]}',
+        rb'{"inputs": {"\uDFFF": [1]}}',
+        rb'{"instances": ["a\ud800b"]}',
+    ],
+)
+def test_73_a_lone_surrogate_is_invalid(rest, body):
+    status, document = rest.predict(body)
+    assert status == 400
+    assert "JSON" in document["error"]
+    assert rest.post(f"{MODEL}:classify", b'{"examples": [{"\\ud800": 1}]}')[0] == 400
+
+
 def test_74_a_malformed_body_is_invalid_also_for_an_unknown_model(rest):
     assert rest.predict(b"no JSON", model="letters")[0] == 400
 
@@ -259,7 +274,7 @@ def test_81_paths_outside_v1_are_not_found_and_v1_ignores_case(rest):
     assert rest.get(f"/V1/Models/{contract.MODEL_NAME}")[0] == 200
 
 
-@pytest.mark.parametrize("text", ["1e39", "-1e39", str(2**24 + 1), str(2**63)])
+@pytest.mark.parametrize("text", ["1e39", "-1e39", "1e400", "-1e400", str(2**24 + 1), str(2**63)])
 def test_82_a_number_that_float32_cannot_hold_is_invalid(half_plus_two, text):
     body = json.dumps({"instances": [["@"]]}).replace('"@"', text).encode()
     assert half_plus_two.predict(body)[0] == 400
