@@ -211,4 +211,11 @@ def step_of(path: Path) -> int:
 def checkpoint_files(folder: Path) -> list[Path]:
     """Return the checkpoints in a folder, oldest first."""
     files = [path for path in folder.glob("step-*.npz") if re.fullmatch(r"step-\d{8,}-[0-9a-f]{64}", path.stem)]
-    return sorted(files, key=lambda path: (step_of(path), path.stat().st_mtime_ns))
+    return sorted(files, key=lambda path: (step_of(path), _time_of(path)))
+
+
+def _time_of(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:  # The process that is training the run has just removed it.
+        return 0

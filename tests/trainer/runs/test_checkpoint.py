@@ -43,6 +43,19 @@ def test_the_newest_few_are_kept(tmp_path: Path) -> None:
     assert [int(path.name[5:13]) for path in checkpoint_files(tmp_path / "checkpoints")] == [10, 11, 100]
 
 
+def test_a_checkpoint_that_is_removed_while_another_process_lists_them_is_no_error(tmp_path: Path, monkeypatch) -> None:
+    old, new = (write_checkpoint(tmp_path, checkpoint(step)) for step in (1, 2))
+    glob = Path.glob
+
+    def glob_and_remove(folder: Path, pattern: str) -> list[Path]:
+        found = list(glob(folder, pattern))
+        old.unlink()
+        return found
+
+    monkeypatch.setattr(Path, "glob", glob_and_remove)
+    assert checkpoint_files(tmp_path)[-1] == new
+
+
 def test_a_checkpoint_is_due_by_steps_and_by_time(tmp_path: Path) -> None:
     by_steps = open_checkpoints(tmp_path, every_steps=10)
     assert not by_steps.due(9)
