@@ -40,8 +40,13 @@ LEARNING: dict[str, Any] = {
     "label_smoothing": 0.0,
     "unaugmented_epochs": 0.0,
     "early_stopping_patience": 0,
+    "precision": "auto",
 }
-"""What training on corrections changes of the settings that the served version was trained with."""
+"""What training on corrections changes of the settings that the served version was trained with.
+
+Also the precision: the config names that of the machine that trained, which may have had a GPU. A CPU that only emulates
+bfloat16 takes more than ten times as long with it.
+"""
 
 PATHS = {field.name for field in fields(PathSettings)}
 

@@ -1,5 +1,6 @@
 """Learning from corrected pictures: the served version is trained further, scored before and after, and published."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from trainer.cli import main
 from trainer.data.pen import draw_style
 from trainer.data.skeletons import STYLES
 from trainer.errors import ExitCode
+from trainer.precision import machine_precision
 from trainer.publishing.publish import publish
 from trainer.publishing.versions import live_versions
 
@@ -86,6 +88,19 @@ def test_without_a_new_correction_nothing_is_trained(artifacts: Path, tmp_path: 
     assert f"Version {versions[-1]} has learned from all corrections in {folder}" in capsys.readouterr().out
     assert live_versions(artifacts / "models" / "digits") == versions
     assert sorted((artifacts / "runs").iterdir()) == runs
+
+
+def test_it_computes_in_the_precision_of_this_machine_and_not_of_the_one_that_trained(
+    artifacts: Path, tmp_path: Path
+) -> None:
+    """A config from a machine with a GPU names bfloat16; a CPU without it takes more than ten times as long with it."""
+    here = machine_precision()
+    (file,) = (artifacts / "runs").glob("*/config.json")
+    config = json.loads(file.read_text())
+    file.write_text(json.dumps(config | {"precision": "float32" if here != "float32" else "mixed_bfloat16"}))
+    folder = keep_sevens(tmp_path / "kept", 12)
+    assert learn(folder, artifacts, "--run", "x", "--epochs", 0.2, "--min-accuracy", 1) == ExitCode.GATE
+    assert json.loads((artifacts / "runs" / "x" / "config.json").read_text())["precision"] == here
 
 
 def test_a_model_that_the_gate_refuses_is_not_published_and_its_scores_and_a_warning_of_few_corrections_are_printed(
