@@ -78,7 +78,11 @@ def train_run(
             console.note(f"{place}: nothing is left to do. For another run, change --run.")
             return
         console.facts({"run": str(config.run_dir), "resume": resume_command(config.run_dir)})
-        with explains_resume(config.run_dir), recorded(config.run_dir / RESULT_FILE, now) as result:
+        with (
+            explains_resume(config.run_dir),
+            recorded(config.run_dir / RESULT_FILE, now) as result,
+            _verification(config) as verify,
+        ):
             refuse_full_disk(config.run_dir)
             with console.phase("Loading TensorFlow"), deferred_stop():
                 from trainer.steps.evaluate import evaluate_model, show_in_tensorboard
@@ -86,10 +90,9 @@ def train_run(
             with _tracker(config, console) as tracker:
                 publishes = config.publish and not config.allow_other_data
                 run = _train_and_save(config, cluster, tracker, result, publishes=publishes)
-                with _verification(config) as verify:
-                    candidate = evaluate_model(config, run.trained.model, run.splits, result, console)
-                    show = partial(show_in_tensorboard, candidate, tracker.board, run.trained.steps)
-                    publish_and_report(candidate, result, console, verify=verify, once=True, show=show)
+                candidate = evaluate_model(config, run.trained.model, run.splits, result, console)
+                show = partial(show_in_tensorboard, candidate, tracker.board, run.trained.steps)
+                publish_and_report(candidate, result, console, verify=verify, once=True, show=show)
 
 
 def train_trial(
@@ -144,12 +147,11 @@ def publish_run(config: TrainConfig, now: datetime, console: Console) -> None:
     Raises:
         RunError: the run has no weights, or the gate or the check of the exported files refused it.
     """
-    with recorded(config.run_dir / PUBLISH_FILE, now) as result:
+    with recorded(config.run_dir / PUBLISH_FILE, now) as result, _verification(config) as verify:
         with console.phase("Loading TensorFlow"), deferred_stop():
             from trainer.steps.evaluate import reload_candidate
             from trainer.steps.publish import publish_and_report
-        with _verification(config) as verify:
-            publish_and_report(reload_candidate(config, result, console), result, console, verify=verify)
+        publish_and_report(reload_candidate(config, result, console), result, console, verify=verify)
 
 
 def _train_as_worker(config: TrainConfig, cluster: Cluster) -> None:
@@ -184,7 +186,7 @@ def _train_and_save(
 
 
 def _verification(config: TrainConfig) -> AbstractContextManager[VerifyThere | None]:
-    """Start the process that will verify the exported files; it imports TensorFlow while the model is evaluated."""
+    """Start the process that will verify the exported files. It imports TensorFlow at the same time, on another core."""
     from trainer.publishing.verify_export import fresh_process
 
     return fresh_process() if config.publish else nullcontext()

@@ -32,6 +32,7 @@ REPOSITORY = Path(__file__).parents[2]
 PRELOADED = (
     "trainer.data.optdigits",
     "trainer.steps.publish",
+    "trainer.evaluation.report",
     "sklearn.datasets",
 )
 """What `trainer.run` and its steps import late."""
@@ -54,7 +55,7 @@ QUICK_PUBLISH = MappingProxyType(
     {
         "trainer.publishing.verify_export.fresh_process": _unverified,
         "trainer.publishing.export.normalize": take_as_prepared,
-        "trainer.steps.publish.save_figures": _nothing,
+        "trainer.evaluation.figures.save_figures": _nothing,
     }
 )
 """Patches that leave out the verification in a fresh process, the preparation of pictures in the exported graph, and the
@@ -65,7 +66,7 @@ figures. They have tests of their own, and take twelve seconds.
 UNREPORTED = MappingProxyType(
     {
         "trainer.steps.evaluate.show_in_tensorboard": _nothing,
-        "trainer.steps.publish.save_figures": _nothing,
+        "trainer.evaluation.figures.save_figures": _nothing,
         "trainer.steps.publish.report": _nothing,
     }
 )

@@ -199,7 +199,7 @@ def full_disk(*_: object) -> None:
 def test_figures_that_cannot_be_written_do_not_stop_the_publication(finished: Path, tmp_path: Path) -> None:
     artifacts = Path(shutil.copytree(finished / "runs" / "r", tmp_path / "runs" / "r")).parents[1]
     out, err = tmp_path / "out", tmp_path / "err"
-    patches = {**QUICK_PUBLISH, "trainer.steps.publish.save_figures": full_disk}
+    patches = {**QUICK_PUBLISH, "trainer.evaluation.figures.save_figures": full_disk}
     process = start_forked(["publish", str(artifacts / "runs" / "r")], out, err, patches=patches)
     process.join(120)
     assert process.exitcode == ExitCode.OK, err.read_text()

@@ -12,7 +12,7 @@ from percent import percent
 from serving.contract import ENCODED, IMAGES, MODEL_NAME, PICTURES, SIGNATURE
 from trainer.data.sources import SOURCES
 from trainer.evaluation.metrics import Evaluation
-from trainer.evaluation.report import Story
+from trainer.evaluation.story import Story
 
 INTENDED_USE = (
     f"Recognising one handwritten digit (0 to 9) in a picture. The signature `{PICTURES}` takes a photograph or scan "

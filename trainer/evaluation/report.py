@@ -5,7 +5,7 @@ The report is one file with its pictures embedded, so that it can be mailed or k
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,12 @@ import numpy as np
 from percent import confidence_percent, percent
 from serving.contract import CLASSES
 from trainer.command_line import command_line
-from trainer.config import TrainConfig, as_flags
+from trainer.config import as_flags
 from trainer.data.sources import SOURCES
 from trainer.evaluation.figures import CURVES, CURVES_EXPLAINED, curve, reliability
 from trainer.evaluation.metrics import Evaluation, paired_difference
 from trainer.evaluation.page import chart, charts, commands, digits, facts, page, scroll, table
+from trainer.evaluation.story import Story
 
 CHANGED_SHOWN = 24
 """Digits on which a live version and this model differ: at most so many of each kind are shown as pictures."""
@@ -29,24 +30,6 @@ SAMPLES = 16
 
 CALIBRATION_FROM = 0.5
 """Least accuracy with which a report praises or blames the calibration: a model that guesses is easily calibrated."""
-
-
-@dataclass(frozen=True)
-class Story:
-    """The facts of a run that its report and its model card show."""
-
-    config: TrainConfig
-    outcome: str
-    """One sentence: the version that was published, or why none was."""
-    succeeded: bool
-    facts: dict[str, str]
-    """Name and value: data, model, devices, times."""
-    gate: dict[str, Any] = field(default_factory=dict)
-    """What the gate required and compared, as `trainer.publishing.gate.Verdict.to_json()` has it; empty without a gate."""
-    environment: dict[str, str] = field(default_factory=dict)
-    """What the run was computed with, as `trainer.runs.environment.environment()` has it."""
-    digests: dict[str, str] = field(default_factory=dict)
-    """SHA-256 of each split."""
 
 
 def write_report(

@@ -79,7 +79,7 @@ def trace(function: Traced, spec: tf.TensorSpec, prefix: str) -> tf.compat.v1.Gr
     for inner in graph.library.function:
         inner.signature.name = prefix + inner.signature.name
         renamed = _share_constants(inner.node_def)
-        for name, tensor in inner.ret.items():
+        for name, tensor in list(inner.ret.items()):
             inner.ret[name] = renamed(tensor)
         for node in inner.node_def:
             _rename_functions(node, prefix)

@@ -11,7 +11,6 @@ from percent import percent
 from trainer.config import TrainConfig
 from trainer.data.split import DataError, Split, Splits
 from trainer.errors import ConfigError, memory_errors_explained
-from trainer.evaluation.board import show_batch, show_evaluation
 from trainer.evaluation.metrics import Evaluation, evaluate, fit_temperature
 from trainer.evaluation.predict import compile_predict
 from trainer.runs.atomic import write_atomically
@@ -98,6 +97,8 @@ def reload_candidate(config: TrainConfig, result: RunResult, console: Console) -
 
 def show_in_tensorboard(candidate: Candidate, board: TensorBoard, step: int) -> None:
     """Add the network, an augmented batch and the scores to the run's TensorBoard."""
+    from trainer.evaluation.board import show_batch, show_evaluation  # as in `steps.publish.report`
+
     with deferred_stop():
         board.graph(candidate.model)
         show_batch(board, first_batch(candidate.splits.train, candidate.config))

@@ -9,9 +9,8 @@ from datetime import UTC, datetime
 
 from percent import percent
 from trainer.command_line import command_line, tensorboard_line
-from trainer.evaluation.figures import save_figures
 from trainer.evaluation.model_card import model_card, write_model_card
-from trainer.evaluation.report import Story, write_report
+from trainer.evaluation.story import Story
 from trainer.publishing.gate import Gate, GateError
 from trainer.publishing.publish import EXTRA_FINGERPRINT, find_published, publish
 from trainer.publishing.verify_export import Verify, VerifyThere
@@ -86,6 +85,8 @@ def report(
     The outcome of a failure is left to the error that `trainer/cli.py` prints. `draw` draws the figures, if it has not
     drawn them yet.
     """
+    from trainer.evaluation.report import write_report  # Matplotlib, half a second: not before training
+
     config, evaluation = candidate.config, candidate.evaluation
     story = _story(candidate, result, succeeded=succeeded)
     try:
@@ -113,6 +114,8 @@ def report(
 
 
 def _draw_figures(candidate: Candidate) -> None:
+    from trainer.evaluation.figures import save_figures  # as in `report`
+
     run_dir = candidate.config.run_dir
     save_figures(run_dir / "figures", read_rows(run_dir), candidate.evaluation, candidate.splits.test.images)
 

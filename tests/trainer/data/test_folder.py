@@ -209,7 +209,7 @@ def test_an_extra_picture_that_is_a_test_image_is_rejected(tmp_path: Path, split
 def test_a_run_on_extra_pictures_records_them(
     drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainer.steps.publish.save_figures", lambda *_: None)
+    monkeypatch.setattr("trainer.evaluation.figures.save_figures", lambda *_: None)
     monkeypatch.setattr("trainer.steps.evaluate.show_in_tensorboard", lambda *_, **__: None)
     command = f"train --artifacts {tmp_path} --run r --epochs 1 --model mlp --pen-weight 0 --no-publish"
     assert main([*command.split(), "--extra-data", str(drawn), "--extra-weight", "0.3"]) == ExitCode.OK

@@ -18,7 +18,8 @@ from trainer.data.sources import SOURCES
 from trainer.evaluation.figures import _window_means, curve, save_figures
 from trainer.evaluation.metrics import Evaluation, paired_difference, score
 from trainer.evaluation.model_card import write_model_card
-from trainer.evaluation.report import Story, write_report
+from trainer.evaluation.report import write_report
+from trainer.evaluation.story import Story
 
 LABELS = np.tile(np.arange(10, dtype=np.uint8), 2)
 IMAGES = np.random.default_rng(0).integers(0, 255, (20, 28, 28), np.uint8)

@@ -12,7 +12,8 @@ from trainer.config import TrainConfig
 from trainer.data.split import Split
 from trainer.errors import ExitCode
 from trainer.evaluation.metrics import Evaluation, score
-from trainer.evaluation.report import Story, write_report
+from trainer.evaluation.report import write_report
+from trainer.evaluation.story import Story
 from trainer.publishing.gate import Gate, GateError, judge
 
 GATE = Gate(min_accuracy=0.5, tolerance=0.02)
