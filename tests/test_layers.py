@@ -80,7 +80,7 @@ MAY_IMPORT = {
         "runs",
         "training",
     },
-    "trainer.run": {"config", "errors", "runs", "steps", "training"},
+    "trainer.run": {"config", "errors", "publishing", "runs", "steps", "training"},
     "trainer.learn": {"command_line", "config", "data", "errors", "publishing", "run", "runs", "settings", "training"},
     "trainer.seeds": {"command_line", "config", "errors", "precision", "run", "runs", "tuning"},
     "trainer.tuning": {"command_line", "config", "errors", "evaluation", "run", "runs", "settings", "training"},

@@ -20,7 +20,7 @@ from trainer.evaluation.metrics import Evaluation
 from trainer.evaluation.predict import predict_logits
 from trainer.publishing.export import export_model, read_metadata
 from trainer.publishing.gate import TEST_FINGERPRINT, Gate, Verdict, judge, refuse_below_minimum
-from trainer.publishing.verify_export import Verify
+from trainer.publishing.verify_export import Verify, verify_in_fresh_process
 from trainer.publishing.versions import (
     live_versions,
     next_version,
@@ -64,7 +64,7 @@ def publish(
     gate: Gate,
     now: datetime,
     metadata: dict[str, Any],
-    verify: Verify,
+    verify: Verify = verify_in_fresh_process,
     keep_versions: int = 0,
     console: Console = SILENT,
 ) -> Published:
@@ -78,7 +78,7 @@ def publish(
         gate: the requirements.
         now: the time that numbers the version.
         metadata: JSON-ready facts, saved inside the version.
-        verify: compares the exported files with the model; see `trainer.publishing.verify_export`.
+        verify: compares the exported files with the model.
         keep_versions: how many live versions to keep; older ones are removed afterwards. 0 = all.
         console: prints which step is running.
 
