@@ -50,8 +50,11 @@ def test_a_command_runs_under_the_name_digits(command: str) -> None:
     assert f"usage: digits {command}" in run(command, "--help").stdout
 
 
-def test_the_help_of_train_lists_the_exit_statuses() -> None:
-    assert "75 stopped" in run("train", "--help").stdout
+@pytest.mark.parametrize("command", digits.TRAINER_COMMANDS)
+def test_the_help_of_each_command_of_the_trainer_lists_the_exit_statuses(command: str, capsys) -> None:
+    with pytest.raises(SystemExit):
+        build_trainer_parser([]).parse_args([command, "--help"])
+    assert "75 stopped" in capsys.readouterr().out
 
 
 def test_a_command_imports_only_its_own_side() -> None:

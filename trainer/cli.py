@@ -85,6 +85,7 @@ class _Parser(argparse.ArgumentParser):
         # argparse wraps either both description and epilog or neither, and the epilog is a table.
         lines = [textwrap.fill(line, 80) for line in description.splitlines()]
         formatter = argparse.RawDescriptionHelpFormatter
+        options.setdefault("epilog", EXIT_STATUSES.lstrip())
         super().__init__(allow_abbrev=False, formatter_class=formatter, description="\n".join(lines), **options)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:

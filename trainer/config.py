@@ -30,6 +30,9 @@ from trainer.settings import (
 COMPLETE = "complete"
 """A saved config says `"complete": true`: it names every setting, so no preset is applied below it."""
 
+MAX_EPOCHS = 1_000_000
+"""More would need more memory for the numbers of their steps than a machine has."""
+
 EARLIER_NAMES = {
     "pen_pixels": "stroke_width_jitter_pixels",
     "gaps": "stroke_gap_fraction",
@@ -59,6 +62,8 @@ class TrainConfig(
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.epochs > MAX_EPOCHS:
+            raise ConfigError(f"epochs is {self.epochs:g}; expected at most {MAX_EPOCHS:,}")
         if self.seed >= 2**32:
             raise ConfigError(f"seed is {self.seed}; expected a number below 2**32")
         for name in ("run", "model_name"):

@@ -55,6 +55,7 @@ def test_runs_are_compared_by_their_main_settings_and_by_what_is_not_at_its_defa
         ({"deterministic": 1}, "deterministic is 1; expected bool"),
         ({"seed": True}, "seed is True; expected int"),
         ({"seed": 2**32}, "expected a number below 2"),
+        ({"epochs": 1e12}, r"epochs is 1e\+12; expected at most 1,000,000"),
         ({"run": "../elsewhere"}, "run is '../elsewhere'"),
         ({"run": "-x"}, "run is '-x'; expected a plain folder name"),
         ({"run": "a\0b"}, r"run is 'a\\x00b'; expected text in UTF-8"),
