@@ -156,3 +156,16 @@ def test_a_preset_that_misses_the_target_is_never_called_sooner():
     verdict = compare([[(10.0, 0.97)]], [(4.0, 0.98)], target=0.99)
     assert verdict["times_sooner"] is None
     assert "did not reach" in verdict["sentence"]
+
+
+@pytest.mark.slow
+def test_the_parts_of_a_complete_run_are_below_their_sum(idx_folder, tmp_path):
+    flags = ("--rounds", 1, "--preset", "sprint", "--data-dir", idx_folder, "--json", tmp_path / "figures.json")
+    printed, figures = _run("complete_run", *flags)
+    ((seconds,),) = figures["seconds"].values()
+    assert all(name in printed for name in seconds)
+    assert min(seconds.values()) > 0
+    rest = seconds.pop("the rest")
+    published, training, _ = seconds.pop("published"), seconds.pop("training"), seconds.pop("CPU")
+    assert published == pytest.approx(training + rest)
+    assert sum(seconds.values()) < rest
