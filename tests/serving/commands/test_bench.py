@@ -75,7 +75,7 @@ def test_open_loop_ends_in_time_if_this_process_cannot_send_so_fast():
         report = measure(target, ONCE, Load(rate=200_000, seconds=0.5, warmup_seconds=0))
     assert time.monotonic() - start < 10  # It took as long as sending 100,000 requests takes.
     assert report.requests + report.not_sent == pytest.approx(100_000, rel=0.03)
-    assert report.average_ms < 2000
+    assert report.average_ms < 10_000
 
 
 @pytest.mark.parametrize("kind", [{"rate": 50}, {"concurrency": 1}])

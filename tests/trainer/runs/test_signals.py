@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -22,6 +23,14 @@ with deferred_stop() as stop_requested:
     print("stuck", flush=True)
     hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)
 """
+
+
+@pytest.fixture(autouse=True)
+def _not_under_nohup() -> Iterator[None]:
+    """The tests may run under nohup, which ignores SIGHUP."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -66,14 +75,11 @@ def test_the_earlier_handlers_are_restored() -> None:
 
 
 def test_a_hang_up_that_nohup_ignores_stops_nothing() -> None:
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with stoppable(), deferred_stop() as stop_requested:
-            os.kill(os.getpid(), signal.SIGHUP)
-            assert not stop_requested()
-        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGHUP, before)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with stoppable(), deferred_stop() as stop_requested:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert not stop_requested()
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
 
 
 def test_a_signal_is_not_lost_in_code_that_catches_everything() -> None:
