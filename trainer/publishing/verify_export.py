@@ -59,15 +59,12 @@ the first run."""
 WARM_UP_FILE = "tf_serving_warmup_requests"
 
 
-class Verify(Protocol):
-    """`verify`, here or in another process."""
-
-    def __call__(self, folder: Path, images: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
-        """See `verify_in_fresh_process`."""
+Verify = Callable[[Path, np.ndarray, np.ndarray], dict[str, Any]]
+"""A SavedModel, images uint8 [N, 28, 28], expected probabilities float32 [N, 10] -> the measured values."""
 
 
 class VerifyThere(Protocol):
-    """`verify` in another process."""
+    """A `Verify` in another process."""
 
     def __call__(
         self, folder: Path, images: np.ndarray, probabilities: np.ndarray, meanwhile: Callable[[], None] = ...
