@@ -39,16 +39,17 @@ def main() -> None:
     parser.add_argument(
         "--checkout", type=Path, action="append", metavar="DIR", help="a checkout of this project (default: this one)"
     )
+    parser.add_argument("--validation-size", type=int, default=5000, help="as of `train` (default: %(default)s)")
     args = parser.parse_args()
     checkouts = args.checkout or [Path(__file__).parents[1]]
     where = machine()
     print(f"{where}\n")
     runs: dict[Path, list[dict[str, float]]] = {checkout: [] for checkout in checkouts}
     for checkout in checkouts:
-        run(checkout, args.preset, args.data_dir)
+        run(checkout, args.preset, args.data_dir, args.validation_size)
     for turn in range(args.rounds):
         for checkout in checkouts[:: 1 if turn % 2 else -1]:
-            runs[checkout].append(run(checkout, args.preset, args.data_dir))
+            runs[checkout].append(run(checkout, args.preset, args.data_dir, args.validation_size))
     width = max(len(str(checkout)) for checkout in checkouts)
     first, *_ = runs.values()
     print(" " * width, *(f"  {name:>9}" for name in first[0]), sep="")
@@ -61,23 +62,25 @@ def main() -> None:
     )
 
 
-def run(checkout: Path, preset: str, data_dir: Path) -> dict[str, float]:
+def run(checkout: Path, preset: str, data_dir: Path, validation_size: int) -> dict[str, float]:
     """Train and publish with the code of a checkout; return the seconds of each part."""
     command = [sys.executable, "-m", "trainer", "train", "--preset", preset, "--run", "r", "--log-format", "json"]
     command += ["--dataset", "idx", "--data-dir", str(data_dir.resolve()), "--min-accuracy", "0"]
+    command += ["--validation-size", str(validation_size)]
     environment = {**os.environ, "PYTHONPATH": str(checkout.resolve())}
     with tempfile.TemporaryDirectory() as artifacts:
         command += ["--artifacts", artifacts]
         used, started = _cpu_seconds(), time.time()
         done = subprocess.run(
             command,
-            check=True,
             cwd=checkout,
             env=environment,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
         )
+        if done.returncode:
+            sys.exit(f"{checkout}: train ended with {done.returncode}: {done.stderr.splitlines()[-1]}")
         training = json.loads((Path(artifacts) / "runs" / "r" / "result.json").read_text())["training"]["seconds"]
     lines = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]
     phases = [line for line in lines if line.get("kind") == "phase"]
