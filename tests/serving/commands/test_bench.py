@@ -12,7 +12,7 @@ from tensorflow_serving.apis import predict_pb2
 from serving.client.config import ClientConfig
 from serving.client.errors import ResponseError, UnavailableError
 from serving.commands import load
-from serving.commands.load import Load, measure
+from serving.commands.load import MAX_LATE_SECONDS, MAX_OUTSTANDING, Load, measure
 from tests.serving.scripted_server import predict_response, scripted_server
 
 ONCE = ClientConfig(max_attempts=1)
@@ -73,9 +73,12 @@ def test_open_loop_ends_in_time_if_this_process_cannot_send_so_fast():
     with scripted_server() as target:
         start = time.monotonic()
         report = measure(target, ONCE, Load(rate=200_000, seconds=0.5, warmup_seconds=0))
-    assert time.monotonic() - start < 10  # It took as long as sending 100,000 requests takes.
+        seconds = time.monotonic() - start
+        as_many = measure(target, ONCE, Load(concurrency=MAX_OUTSTANDING, seconds=0.5, warmup_seconds=0))
+    assert seconds < 10  # It took as long as sending 100,000 requests takes.
     assert report.requests + report.not_sent == pytest.approx(100_000, rel=0.03)
-    assert report.average_ms < 10_000
+    # Lateness is bounded; beyond it, a request waits for those that this process has in flight, on a busy machine longer.
+    assert report.average_ms < 1000 * (0.5 + MAX_LATE_SECONDS) + 2 * as_many.average_ms
 
 
 @pytest.mark.parametrize("kind", [{"rate": 50}, {"concurrency": 1}])
