@@ -22,7 +22,8 @@ port=$$($(PY) -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); 
 $(PY) -m serving serve $(ARTIFACTS)/models/digits --port $$port & server=$$!; \
 trap 'kill $$server 2>/dev/null; wait $$server' EXIT; \
 for attempt in 1 2 3 4 5 6 7 8 9 10 11 12 ended; do \
-	kill -0 $$server 2>/dev/null && [ $$attempt != ended ] || { echo "the server did not start"; exit 1; }; \
+	kill -0 $$server 2>/dev/null || { echo "the server did not start"; exit 1; }; \
+	[ $$attempt != ended ] || { echo "the server serves no version after 60 s"; exit 1; }; \
 	$(PY) -m serving wait --target localhost:$$port --timeout 5 >/dev/null 2>&1 && break; \
 done
 endef
