@@ -89,7 +89,7 @@ def reload_candidate(config: TrainConfig, result: RunResult, console: Console) -
         choose_devices(ONE_DEVICE)
         model = load_model(config, weights)
     splits = load_data(config)
-    refuse_other_data(config, trained.data, splits.digests)
+    refuse_changed_data(config, trained.data, splits.digests)
     result.facts = {**trained.facts, "test split": f"scored again from the saved weights on {utc_now()}"}
     result.environment, result.data = trained.environment, splits.digests
     return evaluate_model(config, model, splits, result, console)
@@ -105,7 +105,7 @@ def show_in_tensorboard(candidate: Candidate, board: TensorBoard, step: int) -> 
         show_evaluation(board, candidate.evaluation, candidate.splits.test, candidate.model, step)
 
 
-def refuse_other_data(config: TrainConfig, trained: dict[str, str], now: dict[str, str]) -> None:
+def refuse_changed_data(config: TrainConfig, trained: dict[str, str], now: dict[str, str]) -> None:
     """Refuse to score a run on other data: its new test split may hold examples that it was trained on.
 
     Raises:

@@ -14,7 +14,7 @@ from trainer.config import TrainConfig
 from trainer.data.split import DataError, Split
 from trainer.errors import ConfigError, ExitCode
 from trainer.publishing.versions import live_versions
-from trainer.steps.evaluate import refuse_other_data
+from trainer.steps.evaluate import refuse_changed_data
 
 pytestmark = pytest.mark.usefixtures("quick_publish")
 
@@ -85,9 +85,9 @@ def test_extra_pictures_that_changed_are_what_the_refusal_names(tmp_path: Path) 
     config = TrainConfig(artifacts=tmp_path, run="r", extra_data=tmp_path / "kept")
     trained = {"train": "1", "validation": "2", "test": "3", "extra": "4"}
     with pytest.raises(DataError, match=f"the train, extra data is not .*the pictures in {tmp_path / 'kept'} were"):
-        refuse_other_data(config, trained, {**trained, "train": "5", "extra": "6"})
+        refuse_changed_data(config, trained, {**trained, "train": "5", "extra": "6"})
     with pytest.raises(DataError, match=r"the train, test data is not .*--data-dir in its config\.json"):
-        refuse_other_data(config, trained, {**trained, "train": "5", "test": "6"})
+        refuse_changed_data(config, trained, {**trained, "train": "5", "test": "6"})
 
 
 def test_weights_that_do_not_fit_the_config_are_named(artifacts: Path, capsys) -> None:
